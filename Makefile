@@ -1,0 +1,90 @@
+# `make up` and `make test` are all that a fresh machine needs; each installs what it needs into .venv.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- what the commands need -------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
+
+# The development lock has everything that the local one has: `make up` takes either.
+$(VENV)/local.stamp: requirements/local.txt | $(BIN)/python
+	@if ! cmp -s requirements/dev.txt $(VENV)/dev.stamp; then \
+		echo "installing what the shop needs (a minute, once)"; \
+		$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/local.txt; fi
+	@cp requirements/local.txt $@
+
+$(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
+	@echo "installing what development needs (a minute or two, once)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/dev.txt
+	@cp requirements/dev.txt $@
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+.PHONY: up
+up: $(VENV)/local.stamp ## Run the whole shop on this machine until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
+	@exec $(RUN) -m local up
+
+.PHONY: reset
+reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
+	@$(RUN) -m local reset
+
+# --- test -------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser (ARGS for pytest)
+	@$(RUN) -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code and locks
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(RUN) proto/generate.py --check
+	$(RUN) requirements/lock.py --check
+
+# --- change -----------------------------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+.PHONY: generate
+generate: $(VENV)/dev.stamp ## Generate code and descriptors from the protos
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(RUN) proto/generate.py
+
+.PHONY: lock
+lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(RUN) requirements/lock.py
+
+.PHONY: clean
+clean: ## Remove everything that was made, but for the shop's data
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.state/*' -prune -exec rm -rf {} +
+
+# buf wants the protos that ours import as files beside them.
+build/googleapis: $(VENV)/dev.stamp
+	@rm -rf $@ && mkdir -p $@/google
+	@$(RUN) -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]).parent)' \
+		| while read -r folder; do (cd "$$folder" && find api rpc type -name '*.proto') \
+		| while read -r name; do install -D -m 644 "$$folder/$$name" "$@/google/$$name"; done; done

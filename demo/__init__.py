@@ -1,0 +1,1 @@
+"""The demo: a catalogue to look at, and somebody who fulfils the orders."""

@@ -1,0 +1,93 @@
+"""Child processes that end with their parent, whatever ends it, and write their logs to files."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ChildError(Exception):
+    """A process ended that should not have; the message is for people, with the end of its log."""
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def failure(self) -> ChildError:
+        lines = self.log.read_text(errors="replace").splitlines()[-8:]
+        tail = "".join(f"\n    {line}" for line in lines)
+        return ChildError(f"{self.name} ended with status {self.process.returncode}; its log is {self.log}{tail}")
+
+    def check(self) -> None:
+        """Raises ChildError if the process is gone."""
+        if self.process.poll() is not None:
+            raise self.failure()
+
+    def stop(self, number: int = signal.SIGTERM, patience: float = 15) -> None:
+        """Asks the process to end; ends it after `patience` seconds."""
+        if self.process.poll() is not None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(
+    name: str,
+    command: Sequence[str | Path],
+    logs: Path,
+    environment: Mapping[str, str],
+    *,
+    death_signal: str = "TERM",
+    user: int | None = None,
+    group: int | None = None,
+    folder: Path | None = None,
+) -> Child:
+    """Starts a process in a session of its own, so that a Ctrl-C of the terminal reaches the parent alone."""
+    log = logs / f"{name}.log"
+    become = [] if user is None else [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            ["setpriv", f"--pdeathsig={death_signal}", *become, "--", *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+    return Child(name, process, log)
+
+
+def run(name: str, command: Sequence[str | Path], logs: Path, environment: Mapping[str, str], patience: float) -> str:
+    """Runs a process to its end and answers what it printed. Raises ChildError if it fails or takes too long."""
+    child = start(name, command, logs, environment)
+    before = child.log.stat().st_size
+    try:
+        child.process.wait(patience)
+    except subprocess.TimeoutExpired:
+        child.stop()
+        raise ChildError(f"{name} took longer than {patience:g} s; its log is {child.log}") from None
+    finally:
+        child.stop()
+    if child.process.returncode:
+        raise child.failure()
+    return child.log.read_bytes()[before:].decode(errors="replace").strip()
+
+
+def gone(pid: int, patience: float) -> bool:
+    """Waits until no process has this id."""
+    give_up = time.monotonic() + patience
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.1)
+    return True

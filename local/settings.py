@@ -1,0 +1,107 @@
+"""What `make up` can be told, verified before anything starts."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from envoy.render import otlp_address
+from runtime.config import ConfigError, Env
+
+LOOPBACK = "127.0.0.1"
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One shop: its public ports, and the folder for all that it keeps."""
+
+    port: int
+    product_port: int
+    order_port: int
+    state: Path
+    otlp_endpoint: str
+    environment: Mapping[str, str]
+    """The variables that the processes inherit."""
+    demo: bool = True
+    """Load the demo catalogue and run the fulfilment simulator."""
+
+    @classmethod
+    def from_env(cls, variables: Mapping[str, str]) -> Self:
+        env = Env(variables)
+        ports = {
+            "PORT": env.port("PORT", 8080),
+            "PRODUCT_PORT": env.port("PRODUCT_PORT", 50052),
+            "ORDER_PORT": env.port("ORDER_PORT", 50053),
+        }
+        taken: dict[int, str] = {}
+        for name, port in ports.items():
+            if other := taken.setdefault(port, name) != name and taken[port]:
+                raise ConfigError(f"{other} and {name} are both {port}")
+        endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        return cls(
+            port=ports["PORT"],
+            product_port=ports["PRODUCT_PORT"],
+            order_port=ports["ORDER_PORT"],
+            state=Path(env.text("STATE_DIR", str(REPOSITORY / ".state"))).absolute(),
+            otlp_endpoint=_grpc_endpoint(endpoint, env),
+            environment=dict(variables),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def check_ports(self) -> None:
+        """Raises ConfigError for a port that is taken."""
+        for name, port in (("PORT", self.port), ("PRODUCT_PORT", self.product_port), ("ORDER_PORT", self.order_port)):
+            if not _free(port):
+                raise ConfigError(f"port {port} is taken; set {name} to another one")
+
+
+def _grpc_endpoint(endpoint: str, env: Env) -> str:
+    """Where Envoy sends its spans: it speaks OTLP over gRPC only, so elsewhere it sends none."""
+    if not endpoint or env.text("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc") != "grpc":
+        return ""
+    try:
+        otlp_address(endpoint)
+    except ValueError as error:
+        raise ConfigError(f"OTEL_EXPORTER_OTLP_ENDPOINT: {error}") from None
+    return endpoint
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    with socket.socket() as probe:  # somebody may listen on all addresses
+        probe.settimeout(0.2)
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
+    probes = [socket.socket() for _ in range(number)]
+    try:
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def prepare(state: Path) -> None:
+    """Makes the folder that keeps everything, closed to others but for passing through."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"STATE_DIR: cannot write to {state}: {error.strerror}") from None
+    if not os.access(state, os.W_OK):
+        raise ConfigError(f"STATE_DIR: cannot write to {state}")

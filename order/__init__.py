@@ -1,0 +1,1 @@
+"""The order service: takes orders, keeps their event logs, and tells watchers what happens."""

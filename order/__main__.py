@@ -1,0 +1,139 @@
+"""The order process: `python -m order run` serves, `python -m order migrate` brings the schema up to date."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
+
+from order import feed_service, service
+from order.catalog import ProductStock, Stock
+from order.domain import Status
+from order.feed_service import StatusFeedService
+from order.follow import Followers, Logs
+from order.outbox import Relay
+from order.reconcile import Reconciler
+from order.service import OrderService
+from order.store import OrderStore
+from order.tail import Tailer
+from runtime.client import channel, target
+from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
+from runtime.database import Database, connection_info
+from runtime.migrate import migrate as apply_migrations
+from runtime.migrate import newest
+from runtime.process import main
+from runtime.server import READINESS_INTERVAL, Server, until_stopped
+from runtime.telemetry import Telemetry
+
+NAME = "order"
+PORT = 50053
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that the process can be told."""
+
+    server: ServerConfig
+    database: DatabaseConfig
+    telemetry: TelemetryConfig
+    product_target: str
+
+    @classmethod
+    def from_env(cls, env: Env) -> Self:
+        return cls(
+            server=ServerConfig.from_env(env, grpc_port=PORT),
+            database=DatabaseConfig.from_env(env),
+            telemetry=TelemetryConfig.from_env(env),
+            product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
+        )
+
+
+@dataclass(frozen=True)
+class Running:
+    """The parts of a running service that can be looked at from outside."""
+
+    server: Server
+    followers: Followers
+
+
+@asynccontextmanager
+async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[Running]:
+    """The running service. It listens at once and is ready when its database is, whatever the product service does; on
+    leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
+    takes the place of the product service."""
+    schema = newest(MIGRATIONS)
+    database = Database(config.database, NAME)
+    store = OrderStore(database)
+    logs = Logs(store)
+    followers = Followers(logs.topics)
+    tailer = Tailer(connection_info(config.database, f"{NAME} tailer"), logs.topics)
+    async with AsyncExitStack() as stack:
+        telemetry = Telemetry(config.telemetry, NAME)
+        stack.callback(telemetry.close)
+        stack.push_async_callback(database.close)
+        await database.open()
+        if stock is None:
+            to_product = channel(config.product_target, telemetry.client_interceptors())
+            stack.push_async_callback(to_product.close)
+            stock = ProductStock(to_product)
+        relay = Relay(database, store, stock)
+
+        def changed(status: Status) -> None:
+            tailer.committed()
+            if status is Status.CANCELLED:
+                relay.wake()
+
+        async def problem() -> str:
+            return await database.problem(schema) or await tailer.problem()
+
+        server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
+        order_pb2_grpc.add_OrderServiceServicer_to_server(
+            OrderService(store, stock, followers, config.server.caller_header, changed), server.grpc
+        )
+        status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
+        jobs = (tailer.run, logs.run, relay.run, Reconciler(store, stock).run)
+        stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
+        await server.start()
+        stack.push_async_callback(server.stop)
+        watching = asyncio.create_task(server.watch(problem))
+        stack.callback(watching.cancel)
+        yield Running(server, followers)
+        watching.cancel()
+        await server.drain()
+        followers.close()
+
+
+async def _work(jobs: Iterable[Job], problem: Callable[[], Awaitable[str]]) -> None:
+    """Runs jobs for ever, once the database and its schema are there."""
+    while await problem():  # noqa: ASYNC110 - a database sets no event
+        await asyncio.sleep(READINESS_INTERVAL)
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(job())
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def run() -> None:
+    async with serving(Config.from_env(Env(os.environ))):
+        await until_stopped()
+
+
+async def migrate() -> None:
+    config = DatabaseConfig.from_env(Env(os.environ))
+    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(NAME, {"run": run, "migrate": migrate}, sys.argv[1:], default="run"))

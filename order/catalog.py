@@ -1,0 +1,160 @@
+"""The product service as order sees it: stock that is set aside, made lasting, and given back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+import grpc
+from google.protobuf import message
+from google.rpc import error_details_pb2, status_pb2
+from shop.product.v1 import stock_pb2, stock_pb2_grpc
+
+from order.domain import Item, Line
+from runtime.errors import ApiError, already_exists, of_call, resource_exhausted, unavailable
+from runtime.money import MICROS, NANOS_PER_MICRO
+
+RESERVE_TIMEOUT = 5.0
+"""Seconds that a client's order waits for its stock; less where the client waits less."""
+
+HOLD_SECONDS = 60
+"""Seconds until a hold that nobody confirmed is looked after."""
+
+TIMEOUT = 3.0
+"""Seconds that a call in the background may take."""
+
+
+class State(Enum):
+    """What a reservation is."""
+
+    HELD = stock_pb2.Reservation.HELD
+    CONFIRMED = stock_pb2.Reservation.CONFIRMED
+    RELEASED = stock_pb2.Reservation.RELEASED
+
+
+@dataclass(frozen=True)
+class Reservation:
+    state: State
+    currency: str
+    items: list[Item]
+
+
+class ProductUnavailable(ApiError):
+    """The product service does not answer; whether it did what was asked is not known."""
+
+    def __init__(self) -> None:
+        error = unavailable("the product service does not answer")
+        super().__init__(error.code, error.text, *error.details)
+
+
+class Stock(Protocol):
+    """What the order service needs of the product service. Every method raises ProductUnavailable."""
+
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
+        """Sets stock aside; the same id and lines get the same answer again. `patience` is in seconds.
+
+        Raises the ApiError that the client shall see where this cannot be.
+        """
+        ...
+
+    async def confirm(self, order_id: UUID) -> State | None:
+        """Makes a hold lasting. Answers what the reservation is then; None if there is none."""
+        ...
+
+    async def release(self, order_id: UUID) -> None:
+        """Gives the stock back, once, and keeps the id from ever getting any."""
+        ...
+
+    async def expired(self, limit: int) -> list[UUID]:
+        """The holds whose time is over, oldest first."""
+        ...
+
+
+class ProductStock:
+    """Stock over gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
+
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
+        request = stock_pb2.ReserveStockRequest(
+            reservation_id=str(order_id),
+            items=[stock_pb2.StockItem(product_id=str(line.product_id), quantity=line.quantity) for line in lines],
+        )
+        request.ttl.FromSeconds(HOLD_SECONDS)
+        timeout = RESERVE_TIMEOUT if patience is None else min(RESERVE_TIMEOUT, patience)
+        try:
+            return _reservation(await self._stub.ReserveStock(request, timeout=timeout))
+        except grpc.aio.AioRpcError as error:
+            raise _for_clients(error) from None
+
+    async def confirm(self, order_id: UUID) -> State | None:
+        request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
+        try:
+            return State((await self._stub.ConfirmReservation(request, timeout=TIMEOUT)).state)
+        except grpc.aio.AioRpcError as error:
+            if of_call(error)[1] == "RESERVATION_NOT_FOUND":
+                return None
+            raise ProductUnavailable from None
+
+    async def release(self, order_id: UUID) -> None:
+        request = stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
+        try:
+            await self._stub.ReleaseReservation(request, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError:
+            raise ProductUnavailable from None
+
+    async def expired(self, limit: int) -> list[UUID]:
+        request = stock_pb2.ListExpiredReservationsRequest(page_size=limit)
+        try:
+            answer = await self._stub.ListExpiredReservations(request, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError:
+            raise ProductUnavailable from None
+        return [UUID(each) for each in answer.reservation_ids]
+
+
+def _reservation(message: stock_pb2.Reservation) -> Reservation:
+    items: list[Item] = [
+        {
+            "product_id": item.product_id,
+            "quantity": item.quantity,
+            "name": item.name,
+            "price_micros": item.unit_price.units * MICROS + item.unit_price.nanos // NANOS_PER_MICRO,
+        }
+        for item in message.items
+    ]
+    currency = message.items[0].unit_price.currency_code if message.items else ""
+    return Reservation(State(message.state), currency, items)
+
+
+_PASSED_ON = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+"""What the product service says of the client's items; its words and details are for the client."""
+
+
+def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
+    code, reason, status = of_call(error)
+    if code in _PASSED_ON:
+        return ApiError(code, error.details() or "", *_details(status))
+    if reason == "RESERVATION_MISMATCH":
+        return key_reused()
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return resource_exhausted("too many calls are waiting")
+    return ProductUnavailable()
+
+
+def key_reused() -> ApiError:
+    return already_exists("IDEMPOTENCY_KEY_REUSED", "the idempotency key was used for another order")
+
+
+def _details(status: status_pb2.Status) -> Iterator[message.Message]:
+    for packed in status.details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
+            if packed.Is(kind.DESCRIPTOR):
+                detail = kind()
+                packed.Unpack(detail)
+                yield detail

@@ -1,0 +1,42 @@
+"""Between the rows of orders and their messages."""
+
+from shop.order.v1 import order_pb2
+
+from order.domain import Order, StatusEvent
+from runtime.money import to_money
+from runtime.times import timestamp
+
+
+def order_message(order: Order) -> order_pb2.Order:
+    return order_pb2.Order(
+        id=str(order.id),
+        number=order.number or "",
+        status=order_pb2.Order.Status.Value(order.status),
+        items=[
+            order_pb2.OrderItem(
+                product_id=item["product_id"],
+                quantity=item["quantity"],
+                name=item["name"],
+                unit_price=to_money(order.currency, item["price_micros"]),
+            )
+            for item in order.items
+        ],
+        total=to_money(order.currency, int(order.total_micros)),
+        customer=order_pb2.Customer(name=order.customer_name, email=order.customer_email, phone=order.customer_phone),
+        shipping_address=order.shipping_address,
+        payment_method=order.payment_method,
+        notes=order.notes,
+        etag=order.etag,
+        create_time=timestamp(order.create_time),
+        update_time=timestamp(order.update_time),
+    )
+
+
+def event_message(order_id: str, event: StatusEvent) -> order_pb2.OrderStatusEvent:
+    return order_pb2.OrderStatusEvent(
+        order_id=order_id,
+        version=event.version,
+        status=order_pb2.Order.Status.Value(event.status),
+        message=f"order {event.status}",
+        update_time=timestamp(event.time),
+    )

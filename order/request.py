@@ -1,0 +1,89 @@
+"""Requests, checked and turned into what the domain knows."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from shop.order.v1 import order_pb2
+
+from order.domain import MOST_ITEMS, Draft, Line, Order
+from order.store import Filter
+from runtime import pages
+from runtime.errors import invalid_argument
+from runtime.validate import Violations
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Place = tuple[datetime, UUID]
+"""Where a page of orders, newest first, goes on: after the order created then, with that id."""
+
+
+def draft(message: order_pb2.CreateOrderRequest) -> Draft:
+    with Violations() as check:
+        lines = _lines(check, message)
+        email = check.text("customer.email", message.customer.email, most=254)
+        if email and not _EMAIL.fullmatch(email):
+            check.add("customer.email", "must be an e-mail address, as in ada@example.com")
+        return Draft(
+            lines=lines,
+            customer_name=check.text("customer.name", message.customer.name, most=200),
+            customer_email=email,
+            customer_phone=check.text("customer.phone", message.customer.phone, most=32),
+            shipping_address=check.text("shipping_address", message.shipping_address, most=1_000, lines=True),
+            payment_method=check.text("payment_method", message.payment_method, most=64),
+            notes=check.text("notes", message.notes, most=2_000, lines=True),
+        )
+
+
+def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Line, ...]:
+    if not 1 <= len(message.items) <= MOST_ITEMS:
+        check.add("items", f"must be 1 to {MOST_ITEMS}, not {len(message.items)}")
+        return ()
+    lines: dict[UUID, Line] = {}
+    for index, item in enumerate(message.items):
+        product_id = check.uuid(f"items[{index}].product_id", item.product_id)
+        if item.quantity < 1:
+            check.add(f"items[{index}].quantity", "must be at least 1")
+        if product_id in lines:
+            check.add(f"items[{index}].product_id", "is there twice; give one item with the whole quantity")
+        lines[product_id] = Line(product_id=product_id, quantity=item.quantity)
+    return tuple(lines.values())
+
+
+def listing(message: order_pb2.ListOrdersRequest) -> tuple[Filter, Place | None, int]:
+    """Which orders to list, after which place, and how many."""
+    with Violations() as check:
+        if message.status and message.status not in order_pb2.Order.Status.values():
+            check.add("status", "must be a status of orders")
+        email = check.text("customer_email", message.customer_email, most=254)
+        number = check.text("number", message.number, most=64)
+    status = order_pb2.Order.Status.Name(message.status) if message.status else ""
+    want = Filter(status=status, customer_email=email, number=number)
+    return want, _place(want, message.page_token), pages.page_size(message.page_size)
+
+
+def _query(want: Filter) -> tuple[str, ...]:
+    return ("orders", want.status, want.customer_email.lower(), want.number)
+
+
+def page_token(want: Filter, last: Order) -> str:
+    """The token of the page after `last`."""
+    microseconds = (last.create_time - _EPOCH) // timedelta(microseconds=1)
+    return pages.encode(_query(want), [microseconds, str(last.id)])
+
+
+def _place(want: Filter, token: str) -> Place | None:
+    if not token:
+        return None
+    microseconds, order_id = pages.decode(_query(want), token, (int, str))
+    try:
+        return _EPOCH + timedelta(microseconds=int(microseconds)), UUID(str(order_id))
+    except (ValueError, OverflowError):
+        raise invalid_argument([("page_token", "is not a page token")]) from None
+
+
+def after_version(message: order_pb2.StreamOrderStatusRequest) -> int:
+    if message.after_version < 0:
+        raise invalid_argument([("after_version", "must not be negative")])
+    return message.after_version

@@ -1,0 +1,196 @@
+"""OrderService: orders as gRPC."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+from shop.order.v1 import order_pb2, order_pb2_grpc
+
+from order import request
+from order.catalog import ProductUnavailable, State, Stock, key_reused
+from order.convert import event_message, order_message
+from order.domain import Draft, Item, Order, Status, order_id, sources
+from order.follow import Followers
+from order.store import OrderStore
+from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
+from runtime.headers import Context, caller, expected_etag, request_key, send_etag
+from runtime.validate import parse_uuid
+
+log = logging.getLogger(__name__)
+
+NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
+
+LOOKS = 5
+"""How often a transition is tried on an order that changes under it."""
+
+PATIENCE = 5.0
+"""Seconds that a new stream waits for its order's log."""
+
+
+class OrderService(order_pb2_grpc.OrderServiceServicer):
+    """Validates, asks the product service and the store, and says in the API's words what came of it."""
+
+    def __init__(
+        self,
+        store: OrderStore,
+        stock: Stock,
+        followers: Followers,
+        caller_header: str,
+        changed: Callable[[Status], None],
+    ) -> None:
+        """`changed` is told of each status that an order got here, after the commit."""
+        self._store = store
+        self._stock = stock
+        self._followers = followers
+        self._caller_header = caller_header
+        self._changed = changed
+
+    async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
+        draft = request.draft(message)
+        who = caller(context, self._caller_header)
+        order = await self._place(
+            order_id(who, request_key(context, message.request_id)), who, draft, context.time_remaining()
+        )
+        return await _answer(order, context)
+
+    async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
+        """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
+        try:
+            reservation = await self._stock.reserve(key, draft.lines, patience)
+        except ProductUnavailable:
+            before = await self._store.find(key)
+            if before is None:
+                raise
+            return _replayed(before, draft)
+        if reservation.state is not State.RELEASED:
+            order = await self._store.insert(
+                key, who, draft, reservation.currency, _in_sequence(draft, reservation.items)
+            )
+            if order:
+                log.info("order placed", extra={"order_id": str(key), "number": order.number})
+                self._changed(Status.PLACED)
+                return order
+        # The loser of ON CONFLICT does not see the winner's row; this second read does.
+        before = await self._store.find(key)
+        if before is None:
+            raise _expired()
+        return _replayed(before, draft)
+
+    async def GetOrder(self, message: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
+        key = parse_uuid("id", message.id)
+        order = await self._store.get(key)
+        if order is None:
+            raise _not_found(key)
+        return await _answer(order, context)
+
+    async def ListOrders(self, message: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
+        want, after, size = request.listing(message)
+        orders = await self._store.page(want, after, size + 1)
+        page = orders[:size]
+        return order_pb2.ListOrdersResponse(
+            orders=[order_message(order) for order in page],
+            next_page_token=request.page_token(want, page[-1]) if len(orders) > size else "",
+        )
+
+    async def ProcessOrder(self, message: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.PROCESSED, message.id, message.etag, context)
+
+    async def DeliverOrder(self, message: order_pb2.DeliverOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.DELIVERED, message.id, message.etag, context)
+
+    async def ReceiveOrder(self, message: order_pb2.ReceiveOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.RECEIVED, message.id, message.etag, context)
+
+    async def CancelOrder(self, message: order_pb2.CancelOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.CANCELLED, message.id, message.etag, context)
+
+    async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
+        key = parse_uuid("id", text)
+        etag = expected_etag(context, etag)
+        for _ in range(LOOKS):
+            order = await self._store.move(key, target, _version(etag))
+            if order:
+                log.info("order %s", target.value, extra={"order_id": str(key), "version": order.version})
+                self._changed(target)
+                return await _answer(order, context)
+            order = await self._store.get(key)
+            if order is None:
+                raise _not_found(key)
+            if order.status == target:
+                return await _answer(order, context)
+            _check_move(order, target, etag)
+        raise unavailable("the order is being changed", 0.1)
+
+    async def StreamOrderStatus(
+        self, message: order_pb2.StreamOrderStatusRequest, context: Context
+    ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
+        key = parse_uuid("order_id", message.order_id)
+        after = request.after_version(message)
+        follower = self._followers.add()
+        try:
+            watcher = follower.follow(str(key), after)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await follower.news(1)
+            except TimeoutError:
+                raise unavailable("the database does not answer") from None
+            if watcher.topic.missing:
+                raise _not_found(key)
+            # By itself, since otherwise it leaves with the first event, and after a resume that may take long.
+            await context.send_initial_metadata(())
+            while True:
+                for event in watcher.take():
+                    yield event_message(str(key), event)
+                if watcher.done:
+                    return
+                await follower.news(1)
+        finally:
+            follower.close()
+
+
+def _in_sequence(draft: Draft, items: list[Item]) -> list[Item]:
+    """The reserved items in the sequence of the request."""
+    by_product = {UUID(item["product_id"]): item for item in items}
+    return [by_product[line.product_id] for line in draft.lines]
+
+
+def _replayed(order: Order, draft: Draft) -> Order:
+    """What a request that came before is answered with."""
+    if order.expired:
+        raise _expired()
+    if order.fingerprint != draft.fingerprint():
+        raise key_reused()
+    return order
+
+
+def _version(etag: str) -> int | None:
+    """The version that an etag stands for; -1, which no order has, for what is none of ours."""
+    if not etag:
+        return None
+    return int(etag) if etag.isascii() and etag.isdecimal() and len(etag) < 19 else -1
+
+
+def _check_move(order: Order, target: Status, etag: str) -> None:
+    """Raises why an order cannot get a status; nothing if by now it could."""
+    if order.status not in sources(target):
+        raise failed_precondition(
+            "ILLEGAL_TRANSITION",
+            f"an order that is {order.status} cannot become {target.value}",
+            **{"from": order.status, "to": target.value},
+        )
+    if etag and etag != order.etag:
+        raise aborted("ETAG_MISMATCH", f"the order has changed: its etag is {order.etag}")
+
+
+def _expired() -> ApiError:
+    return aborted("ORDER_EXPIRED", "an earlier attempt was given up and nothing was ordered; use a new key")
+
+
+def _not_found(key: UUID) -> ApiError:
+    return not_found("ORDER_NOT_FOUND", f"there is no order {key}", order_id=str(key))
+
+
+async def _answer(order: Order, context: Context) -> order_pb2.Order:
+    await send_etag(context, order.etag)
+    return order_message(order)

@@ -1,0 +1,190 @@
+"""The orders and their event logs in PostgreSQL. Each method is one statement, and so one transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from order.domain import Draft, Item, Order, Status, sources, total_micros
+from runtime.database import Database
+
+_COLUMNS: LiteralString = (
+    "id, number, status, items, currency, total_micros, customer_name, customer_email, customer_phone,"
+    " shipping_address, payment_method, notes, fingerprint, version, create_time, update_time"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which orders a list has; an empty field asks for nothing."""
+
+    status: str
+    customer_email: str
+    number: str
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """An order's state and one entry of its log; without entries left, the state alone."""
+
+    id: UUID
+    state_version: int
+    state_status: str
+    state_time: datetime
+    version: int | None
+    status: str | None
+    create_time: datetime | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    id: UUID
+    status: str
+
+
+class OrderStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
+        """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
+        query: LiteralString = f"""
+            WITH placed AS (
+                INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
+                    customer_phone, shipping_address, payment_method, notes, fingerprint, caller)
+                VALUES (%(id)s, next_order_number(), 'PLACED', %(items)s, %(currency)s, %(total)s, %(name)s, %(email)s,
+                    %(phone)s, %(address)s, %(payment)s, %(notes)s, %(fingerprint)s, %(caller)s)
+                ON CONFLICT (id) DO NOTHING
+                RETURNING {_COLUMNS}
+            ), event AS (
+                INSERT INTO order_event (order_id, version, status, create_time)
+                SELECT id, version, status, create_time FROM placed
+            ), message AS (
+                INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
+            )
+            SELECT {_COLUMNS} FROM placed
+            """  # noqa: S608 - literals only
+        return await self._database.fetch_one(
+            "order.insert",
+            query,
+            {
+                "id": order_id,
+                "items": Jsonb(items),
+                "currency": currency,
+                "total": total_micros(items),
+                "name": draft.customer_name,
+                "email": draft.customer_email,
+                "phone": draft.customer_phone,
+                "address": draft.shipping_address,
+                "payment": draft.payment_method,
+                "notes": draft.notes,
+                "fingerprint": draft.fingerprint(),
+                "caller": caller,
+            },
+            Order,
+        )
+
+    async def find(self, order_id: UUID) -> Order | None:
+        """The row under an id, a tombstone too."""
+        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE id = %(id)s"  # noqa: S608 - literals only
+        return await self._database.fetch_one("order.find", query, {"id": order_id}, Order)
+
+    async def get(self, order_id: UUID) -> Order | None:
+        order = await self.find(order_id)
+        return None if order is None or order.expired else order
+
+    async def page(self, want: Filter, after: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
+        """Orders, newest first, that come after a place in that sequence."""
+        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE status <> 'EXPIRED'"  # noqa: S608 - literals only
+        if want.status:
+            query += " AND status = %(status)s"
+        if want.customer_email:
+            query += " AND lower(customer_email) = lower(%(email)s)"
+        if want.number:
+            query += " AND number = %(number)s"
+        if after:
+            query += " AND (create_time, id) < (%(time)s, %(id)s)"
+        query += " ORDER BY create_time DESC, id DESC LIMIT %(limit)s"
+        time, last = after or (None, None)
+        return await self._database.fetch(
+            "order.list",
+            query,
+            {
+                "status": want.status,
+                "email": want.customer_email,
+                "number": want.number,
+                "time": time,
+                "id": last,
+                "limit": limit,
+            },
+            Order,
+        )
+
+    async def move(self, order_id: UUID, target: Status, version: int | None) -> Order | None:
+        """Gives an order its next status, with the event, and for a cancelled one the message that frees its stock.
+
+        None if there is no such order, its status does not lead there, or it has another version than asked for.
+        """
+        # Time may run backwards, an order's history may not.
+        query: LiteralString = f"""
+            WITH moved AS (
+                UPDATE orders
+                SET status = %(target)s, version = version + 1, update_time = greatest(now(), update_time)
+                WHERE id = %(id)s AND status = ANY (%(sources)s)
+                    AND (%(version)s::bigint IS NULL OR version = %(version)s)
+                RETURNING {_COLUMNS}
+            ), event AS (
+                INSERT INTO order_event (order_id, version, status, create_time)
+                SELECT id, version, status, update_time FROM moved
+            ), message AS (
+                INSERT INTO outbox (order_id, action) SELECT id, 'RELEASE' FROM moved WHERE status = 'CANCELLED'
+            )
+            SELECT {_COLUMNS} FROM moved
+            """  # noqa: S608 - literals only
+        return await self._database.fetch_one(
+            "order.move",
+            query,
+            {"id": order_id, "target": target.value, "sources": sources(target), "version": version},
+            Order,
+        )
+
+    async def bury(self, order_ids: list[UUID]) -> None:
+        """Writes a tombstone under each id that has no order."""
+        # In one sequence everywhere, so that two replicas cannot deadlock.
+        await self._database.fetch(
+            "order.bury",
+            """
+            INSERT INTO orders (id, status)
+            SELECT id, 'EXPIRED' FROM unnest(%(ids)s::uuid[]) AS given (id) ORDER BY id
+            ON CONFLICT (id) DO NOTHING
+            """,
+            {"ids": order_ids},
+            _Found,
+        )
+
+    async def statuses(self, order_ids: list[UUID]) -> dict[UUID, str]:
+        """What is under each id, tombstones too."""
+        rows = await self._database.fetch(
+            "order.statuses",
+            "SELECT id, status FROM orders WHERE id = ANY (%(ids)s)",
+            {"ids": order_ids},
+            _Found,
+        )
+        return {row.id: row.status for row in rows}
+
+    async def logs(self, order_ids: list[UUID]) -> list[LogEntry]:
+        """The event logs of many orders, each by version; nothing of an order that does not exist."""
+        return await self._database.fetch(
+            "order.logs",
+            """
+            SELECT o.id, o.version AS state_version, o.status AS state_status, o.update_time AS state_time,
+                e.version, e.status, e.create_time
+            FROM orders AS o LEFT JOIN order_event AS e ON e.order_id = o.id
+            WHERE o.id = ANY (%(ids)s) AND o.status <> 'EXPIRED'
+            ORDER BY o.id, e.version
+            """,
+            {"ids": order_ids},
+            LogEntry,
+        )

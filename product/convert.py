@@ -1,0 +1,59 @@
+"""Between the rows of the catalogue and its messages."""
+
+from datetime import UTC, datetime
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from shop.product.v1 import product_pb2, stock_pb2
+
+from product.domain import Product
+from product.reservation import Reservation
+from runtime.money import to_money
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
+    since = time - _EPOCH
+    return timestamp_pb2.Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+
+
+def seconds_of(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos / 1_000_000_000
+
+
+def product_message(product: Product) -> product_pb2.Product:
+    return product_pb2.Product(
+        id=str(product.id),
+        name=product.name,
+        slug=product.slug,
+        sku=product.sku,
+        variant=product.variant,
+        description=product.description,
+        category=product.category,
+        price=to_money(product.currency, product.price_micros),
+        stock=product.stock,
+        star=product.star,
+        image_uri=product.image_uri,
+        etag=product.etag,
+        create_time=timestamp(product.create_time),
+        update_time=timestamp(product.update_time),
+        delete_time=timestamp(product.delete_time) if product.delete_time else None,
+    )
+
+
+def reservation_message(reservation: Reservation) -> stock_pb2.Reservation:
+    items = [
+        stock_pb2.ReservedItem(
+            product_id=str(item.product_id),
+            quantity=item.quantity,
+            name=item.name,
+            unit_price=to_money(item.currency, item.price_micros),
+        )
+        for item in reservation.items
+    ]
+    return stock_pb2.Reservation(
+        id=str(reservation.id),
+        state=stock_pb2.Reservation.State.Value(reservation.state),
+        items=items,
+        expire_time=timestamp(reservation.expire_time),
+    )

@@ -1,0 +1,167 @@
+"""What clients send, checked and turned into what the domain works with."""
+
+import re
+from collections.abc import Set
+from datetime import timedelta
+from uuid import UUID
+
+from google.protobuf import field_mask_pb2
+from shop.product.v1 import product_pb2, stock_pb2
+
+from product.convert import seconds_of
+from product.domain import LARGEST_STOCK, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content
+from product.reservation import LARGEST_ORDER, Wanted
+from runtime.errors import invalid_argument
+from runtime.money import price_micros
+from runtime.validate import NIL, Violations
+
+LARGEST_BATCH = 100
+LONGEST_TTL = 3600
+"""Seconds that a hold may ask for."""
+DEFAULT_EXPIRED = 100
+LARGEST_EXPIRED = 1_000
+
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SKU = re.compile(r"[A-Za-z0-9._-]+")
+_PATH = re.compile(r"[a-zA-Z0-9_.*-]{1,100}")
+_URI = re.compile(r"(https?://[^\s/]|/(?!/))\S*")
+
+
+def content_of(check: Violations, message: product_pb2.Product, fields: Set[str]) -> Content:
+    """Those of the writable `fields` of a product that the client sent. Violations are named `product.…`."""
+    content = Content(
+        name=check.text("product.name", message.name, least=1, most=200) if "name" in fields else "",
+        slug=_code(check, "slug", message.slug, SLUG_LENGTH) if "slug" in fields else "",
+        sku=_code(check, "sku", message.sku, SKU_LENGTH) if "sku" in fields else "",
+        variant=check.text("product.variant", message.variant, most=100) if "variant" in fields else "",
+        description=check.text("product.description", message.description, most=10_000, lines=True)
+        if "description" in fields
+        else "",
+        category=check.text("product.category", message.category, most=100) if "category" in fields else "",
+        currency=message.price.currency_code if "price" in fields else "",
+        price_micros=price_micros(check, "product.price", message.price) if "price" in fields else 0,
+        star=message.star + 0.0 if "star" in fields else 0.0,  # turns -0.0 into 0.0
+        image_uri=check.text("product.image_uri", message.image_uri, most=2_000) if "image_uri" in fields else "",
+    )
+    check.within("product.star", content.star, 0, 5)
+    if content.image_uri and not _URI.fullmatch(content.image_uri):
+        check.add("product.image_uri", "must be an http or https URI, or a path that begins with /")
+    return content
+
+
+def _code(check: Violations, field: str, value: str, most: int) -> str:
+    value = value.strip()
+    if not value:
+        return ""
+    if len(value) > most:
+        check.add(f"product.{field}", f"must have at most {most} characters, not {len(value)}")
+    elif field == "slug" and not _SLUG.fullmatch(value):
+        check.add("product.slug", "must be lower-case letters, digits and single hyphens between them")
+    elif field == "sku" and not _SKU.fullmatch(value):
+        check.add("product.sku", "must be letters, digits, '.', '_' and '-'")
+    return value
+
+
+def new_product(message: product_pb2.Product) -> tuple[Content, int]:
+    """The content and the first stock of a product to create. Output-only fields are ignored (AIP-203)."""
+    with Violations() as check:
+        content = content_of(check, message, frozenset(WRITABLE))
+        check.within("product.stock", message.stock, 0, LARGEST_STOCK)
+    return content.complete(frozenset(WRITABLE)), message.stock
+
+
+def changes(message: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, frozenset[str]]:
+    """The product of an update, its new content, and the fields to write."""
+    with Violations() as check:
+        product_id = check.uuid("product.id", message.product.id)
+        fields = _masked(check, message.update_mask) if message.update_mask.paths else _populated(message.product)
+        content = content_of(check, message.product, fields)
+        if "name" not in fields:
+            for field in fields & {"slug", "sku"}:
+                if not getattr(content, field):
+                    check.add(f"product.{field}", "must not be empty unless the name, which makes it, is written too")
+    return product_id, content.complete(fields), fields
+
+
+def _populated(message: product_pb2.Product) -> frozenset[str]:
+    return frozenset(field.name for field, _ in message.ListFields()) & frozenset(WRITABLE)
+
+
+def _masked(check: Violations, mask: field_mask_pb2.FieldMask) -> frozenset[str]:
+    if list(mask.paths) == ["*"]:
+        return frozenset(WRITABLE)
+    for path in mask.paths:
+        if path in WRITABLE:
+            continue
+        if path in product_pb2.Product.DESCRIPTOR.fields_by_name:
+            check.add("update_mask", f"must not name {path}: an update cannot write it")
+        elif path == "*":
+            check.add("update_mask", "must not name anything beside *")
+        elif _PATH.fullmatch(path):
+            check.add("update_mask", f"names {path}, which is no field of a product")
+        else:
+            check.add("update_mask", "names what is no field of a product")
+    return frozenset(mask.paths) & frozenset(WRITABLE)
+
+
+def batch_ids(message: product_pb2.BatchGetProductsRequest) -> list[UUID]:
+    """The ids of a batch: 1 to 100, each once."""
+    with Violations() as check:
+        if not 1 <= len(message.ids) <= LARGEST_BATCH:
+            check.add("ids", f"must be 1 to {LARGEST_BATCH}, not {len(message.ids)}")
+            return []
+        ids = [check.uuid(f"ids[{index}]", value) for index, value in enumerate(message.ids)]
+        _once(check, "ids[{}]", ids)
+    return ids
+
+
+def filters(message: product_pb2.ListProductsRequest) -> tuple[str, str]:
+    """What a list searches for, and its category."""
+    with Violations() as check:
+        search = check.text("search", message.search, most=200, lines=True)
+        category = check.text("category", message.category, most=100)
+    return search, category
+
+
+def adjustment(message: product_pb2.AdjustStockRequest) -> UUID:
+    """The product of an adjustment."""
+    with Violations() as check:
+        product_id = check.uuid("id", message.id)
+        if not message.delta:
+            check.add("delta", "must not be 0")
+    return product_id
+
+
+def reservation(message: stock_pb2.ReserveStockRequest) -> tuple[UUID, list[Wanted], timedelta]:
+    """The id, the items and the time to live of a reservation: 1 to 50 items, each product once, 1 s to 1 h."""
+    with Violations() as check:
+        reservation_id = check.uuid("reservation_id", message.reservation_id)
+        ttl = seconds_of(message.ttl)
+        if not 1 <= ttl <= LONGEST_TTL:
+            check.add("ttl", "must be from 1 second to 1 hour")
+            ttl = 1
+        wanted = []
+        if not 1 <= len(message.items) <= LARGEST_ORDER:
+            check.add("items", f"must be 1 to {LARGEST_ORDER}, not {len(message.items)}")
+        else:
+            for index, item in enumerate(message.items):
+                wanted.append(Wanted(check.uuid(f"items[{index}].product_id", item.product_id), item.quantity))
+                if item.quantity < 1:
+                    check.add(f"items[{index}].quantity", "must be at least 1")
+            _once(check, "items[{}].product_id", [item.product_id for item in wanted])
+    return reservation_id, wanted, timedelta(seconds=ttl)
+
+
+def expired_limit(message: stock_pb2.ListExpiredReservationsRequest) -> int:
+    """How many expired holds to list."""
+    if message.page_size < 0:
+        raise invalid_argument([("page_size", "must not be negative")])
+    return min(message.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
+
+
+def _once(check: Violations, field: str, ids: list[UUID]) -> None:
+    """Each id is there once; `field` is a format of its place."""
+    first: dict[UUID, int] = {}
+    for index, each in enumerate(ids):
+        if first.setdefault(each, index) != index and each != NIL:
+            check.add(field.format(index), f"is the same as {field.format(first[each])}")

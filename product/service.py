@@ -1,0 +1,164 @@
+"""ProductService: the catalogue as gRPC."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+from shop.product.v1 import product_pb2, product_pb2_grpc
+
+from product import domain, request
+from product.convert import product_message
+from product.domain import Content, Product, Taken
+from product.store import ProductStore
+from runtime import pages
+from runtime.errors import already_exists, unavailable
+from runtime.headers import Context, caller, expected_etag, request_key, send_etag
+from runtime.validate import parse_uuid
+
+log = logging.getLogger(__name__)
+
+Written = TypeVar("Written")
+
+NAME = product_pb2.DESCRIPTOR.services_by_name["ProductService"].full_name
+
+_KEYS = uuid5(NAMESPACE_URL, "shop/product/AdjustStock")
+
+ATTEMPTS = 5
+"""How many slugs and skus are tried where they are made from the name."""
+
+
+class ProductService(product_pb2_grpc.ProductServiceServicer):
+    """Validates, asks the store, and says in the API's words what came of it."""
+
+    def __init__(self, store: ProductStore, caller_header: str) -> None:
+        self._store = store
+        self._caller_header = caller_header
+
+    async def CreateProduct(self, message: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
+        content, stock = request.new_product(message.product)
+        product_id = uuid4()
+        product = await _until_free(product_id, content, lambda content: self._store.create(product_id, content, stock))
+        log.info("product created", extra={"product_id": product.id, "sku": product.sku, "stock": stock})
+        return await _answer(product, context)
+
+    async def GetProduct(self, message: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
+        return await _answer(await self._get(parse_uuid("id", message.id)), context)
+
+    async def BatchGetProducts(
+        self, message: product_pb2.BatchGetProductsRequest, context: Context
+    ) -> product_pb2.BatchGetProductsResponse:
+        ids = request.batch_ids(message)
+        found = await self._store.batch_get(ids)
+        for each in ids:
+            if each not in found:
+                raise domain.product_not_found(each)
+        return product_pb2.BatchGetProductsResponse(products=[product_message(found[each]) for each in ids])
+
+    async def ListProducts(
+        self, message: product_pb2.ListProductsRequest, context: Context
+    ) -> product_pb2.ListProductsResponse:
+        size = pages.page_size(message.page_size)
+        order = domain.order_of(message.order_by)
+        search, category = request.filters(message)
+        query = (search, category, order.text)
+        after = pages.decode(query, message.page_token, order.key_types) if message.page_token else None
+        products = await self._store.list(search, category, order, after, size + 1)
+        more = len(products) > size
+        products = products[:size]
+        return product_pb2.ListProductsResponse(
+            products=[product_message(product) for product in products],
+            next_page_token=pages.encode(query, order.keys_of(products[-1])) if more else "",
+        )
+
+    async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
+        product_id, content, fields = request.changes(message)
+        revision = domain.revision_of(expected_etag(context, message.product.etag))
+        if fields:
+            product = await _until_free(
+                product_id, content, lambda content: self._store.update(product_id, content, fields, revision)
+            )
+            if product:
+                log.info("product updated", extra={"product_id": product.id, "fields": sorted(fields)})
+                return await _answer(product, context)
+        product = domain.check_update(await self._store.get(product_id), product_id, revision)
+        if fields:
+            # It was undeleted, or came to have this revision, between the two statements.
+            raise unavailable("the product is being changed", 0.1)
+        return await _answer(product, context)
+
+    async def DeleteProduct(self, message: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
+        product_id = parse_uuid("id", message.id)
+        revision = domain.revision_of(expected_etag(context, message.etag))
+        product = await self._store.delete(product_id, revision)
+        if product:
+            log.info("product deleted", extra={"product_id": product.id})
+        else:
+            product = domain.check_delete(await self._store.get(product_id), product_id, revision)
+        return await _answer(product, context)
+
+    async def UndeleteProduct(
+        self, message: product_pb2.UndeleteProductRequest, context: Context
+    ) -> product_pb2.Product:
+        product_id = parse_uuid("id", message.id)
+        revision = domain.revision_of(expected_etag(context, message.etag))
+        try:
+            product = await self._store.undelete(product_id, revision)
+        except Taken as taken:
+            deleted = await self._get(product_id)
+            raise domain.already_taken(taken.field, deleted.slug if taken.field == "slug" else deleted.sku) from None
+        if product:
+            log.info("product undeleted", extra={"product_id": product.id})
+        else:
+            product = domain.check_undelete(await self._store.get(product_id), product_id, revision)
+        return await _answer(product, context)
+
+    async def ListCategories(
+        self, message: product_pb2.ListCategoriesRequest, context: Context
+    ) -> product_pb2.ListCategoriesResponse:
+        found = await self._store.categories()
+        return product_pb2.ListCategoriesResponse(
+            categories=[product_pb2.Category(name=category.name) for category in found]
+        )
+
+    async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
+        product_id = request.adjustment(message)
+        key = request_key(context, message.request_id) or uuid4()
+        scoped = uuid5(_KEYS, f"{caller(context, self._caller_header)}\n{key}")
+        product, done = await self._store.adjust(product_id, message.delta, scoped)
+        if done and product:
+            log.info(
+                "stock adjusted",
+                extra={"product_id": product.id, "delta": message.delta, "stock": product.stock, "request_id": key},
+            )
+            return await _answer(product, context)
+        before = await self._store.adjustment(scoped)
+        if before is None:
+            domain.check_adjustment(product, product_id, message.delta)
+            raise unavailable("the stock is being changed", 0.1)
+        if (before.product_id, before.delta) != (product_id, message.delta):
+            raise already_exists(
+                "IDEMPOTENCY_KEY_REUSED", "the key came before with another product or delta", request_id=str(key)
+            )
+        return await _answer(await self._get(product_id), context)
+
+    async def _get(self, product_id: UUID) -> Product:
+        product = await self._store.get(product_id)
+        if product is None:
+            raise domain.product_not_found(product_id)
+        return product
+
+
+async def _until_free(product_id: UUID, content: Content, write: Callable[[Content], Awaitable[Written]]) -> Written:
+    """Writes content; where a slug or sku that was made from the name is taken, with another one."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await write(content)
+        except Taken as taken:
+            content = content.instead(taken.field, product_id)
+    raise unavailable("the catalogue is being changed", 0.1)
+
+
+async def _answer(product: Product, context: Context) -> product_pb2.Product:
+    await send_etag(context, product.etag)
+    return product_message(product)

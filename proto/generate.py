@@ -1,0 +1,78 @@
+"""Generates the Python code of the protos and the edge's descriptor set; with --check, says what is out of date.
+
+    python proto/generate.py [--check]
+
+Generated code is checked in, so that nobody needs a compiler to run the shop, and a review sees what changed.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import google.api
+import grpc_tools
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent
+DESCRIPTORS = ROOT.parent / "envoy" / "shop.binpb"
+
+# Where google/api, google/rpc and google/type come from, and google/protobuf.
+INCLUDES = [ROOT, Path(google.api.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto"]
+
+# Not imported by ours, but sent in the details of errors: Envoy can only show what it knows.
+ALSO_DESCRIBED = ["google/rpc/error_details.proto"]
+
+
+def compile_all(target: Path) -> None:
+    """Writes all generated Python under `target`, laid out as the protos are."""
+    protos = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("shop/**/*.proto"))]
+    outputs = ("--python_out={}", "--grpc_python_out={}", "--mypy_out=quiet:{}", "--mypy_grpc_out=quiet:{}")
+    run([*(each.format(target) for each in outputs), *protos])
+
+
+def describe_all(target: Path) -> None:
+    """Writes the descriptor set, without source info: comments are no business of the edge's."""
+    protos = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("shop/**/*.proto"))]
+    run([f"--descriptor_set_out={target}", "--include_imports", *protos, *ALSO_DESCRIBED])
+    described = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
+    target.write_bytes(described.SerializeToString(deterministic=True))
+
+
+def run(arguments: list[str]) -> None:
+    status = protoc.main(["protoc", *(f"-I{path}" for path in INCLUDES), *arguments])
+    if status:
+        raise SystemExit(f"protoc failed with status {status}")
+
+
+def stale() -> list[str]:
+    """The checked-in files that differ from what would be generated, or that nothing generates any more."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder)
+        compile_all(fresh)
+        describe_all(fresh / DESCRIPTORS.name)
+        made = {path.relative_to(fresh): path for path in fresh.glob("shop/**/*_pb2*.py*")}
+        there = {path.relative_to(ROOT): path for path in ROOT.glob("shop/**/*_pb2*.py*")}
+        wrong = [
+            str(name)
+            for name in sorted(made.keys() | there.keys())
+            if name not in made or name not in there or made[name].read_bytes() != there[name].read_bytes()
+        ]
+        if not DESCRIPTORS.exists() or (fresh / DESCRIPTORS.name).read_bytes() != DESCRIPTORS.read_bytes():
+            wrong.append(str(DESCRIPTORS.relative_to(ROOT.parent)))
+        return wrong
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--check"]:
+        wrong = stale()
+        if wrong:
+            print(f"out of date, run `make generate`: {', '.join(wrong)}", file=sys.stderr)
+        return 1 if wrong else 0
+    compile_all(ROOT)
+    describe_all(DESCRIPTORS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

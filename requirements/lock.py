@@ -1,0 +1,55 @@
+"""Writes the locks: every version with its hashes, and no index address. With --check, says whether they are current.
+
+    python requirements/lock.py [--check]
+
+A lock carries a digest of the requirements in pyproject.toml that it was made from, so the check needs no network.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PYPROJECT = HERE.parent / "pyproject.toml"
+EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"]}
+
+
+def header() -> str:
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    wanted = [project["requires-python"], project["dependencies"], project["optional-dependencies"]]
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    return f"# Made by `make lock` from pyproject.toml {digest}\n"
+
+
+def lock(name: str) -> None:
+    target = HERE / f"{name}.txt"
+    # What this machine may have set must not get into a file that others use.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
+    options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    extras = [f"--extra={extra}" for extra in EXTRAS[name]]
+    subprocess.run(
+        ["uv", "pip", "compile", str(PYPROJECT), *extras, *options, "--no-emit-package=shopping-cart", "-o", str(target)],
+        check=True,
+        env=clean,
+        stdout=subprocess.DEVNULL,
+    )
+    target.write_text(header() + target.read_text())
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--check"]:
+        old = [name for name in EXTRAS if not (HERE / f"{name}.txt").read_text().startswith(header())]
+        if old:
+            print(f"requirements/{old[0]}.txt is older than pyproject.toml: run `make lock`", file=sys.stderr)
+        return 1 if old else 0
+    for name in EXTRAS:
+        lock(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

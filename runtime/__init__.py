@@ -1,0 +1,1 @@
+"""What any service process of the shop needs; it knows neither service."""

@@ -1,0 +1,37 @@
+"""Channels to other services of the shop."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from runtime.config import ConfigError
+
+_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    # A lost peer says nothing: ask it, no oftener than servers permit.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A pod that was replaced is found again in a second, not after half a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def target(name: str, value: str) -> str:
+    """A gRPC target, as in `dns:///product:50052`."""
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"{name} must be a gRPC target like dns:///host:port, not {value!r}")
+    return value
+
+
+def channel(address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
+    """A channel that spreads calls over all addresses of a name. It connects with the first call."""
+    return grpc.aio.insecure_channel(address, options=OPTIONS, interceptors=list(interceptors))

@@ -1,0 +1,118 @@
+"""Configuration from environment variables, verified before anything opens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+class ConfigError(Exception):
+    """A variable has a value that cannot be used; the message names the variable."""
+
+
+class Env:
+    """Reads typed values out of environment variables. An empty value counts as absent."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def text(self, name: str, default: str) -> str:
+        return self._variables.get(name, "") or default
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.text(name, str(default))
+        try:
+            number = int(value)
+        except ValueError:
+            raise ConfigError(f"{name} must be a whole number, not {value!r}") from None
+        if not low <= number <= high:
+            raise ConfigError(f"{name} must be from {low} to {high}, not {number}")
+        return number
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.text(name, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            raise ConfigError(f"{name} must be a number of seconds, not {value!r}") from None
+        if not low <= number <= high:
+            raise ConfigError(f"{name} must be from {low:g} to {high:g} seconds, not {number:g}")
+        return number
+
+    def port(self, name: str, default: int) -> int:
+        return self.integer(name, default, 1, 65535)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Where a process listens and how it goes away."""
+
+    host: str
+    grpc_port: int
+    shutdown_delay: float
+    """Seconds between NOT_SERVING and the end, in which DNS and Envoy see it."""
+    shutdown_grace: float
+    """Seconds that running calls get to finish."""
+    caller_header: str
+    """The metadata key in which a trusted edge passes the caller; empty: everybody is anonymous."""
+
+    @classmethod
+    def from_env(cls, env: Env, *, grpc_port: int) -> Self:
+        header = env.text("CALLER_HEADER", "")
+        if header != header.lower() or not header.isascii() or " " in header:
+            raise ConfigError(f"CALLER_HEADER must be a lower-case header name, not {header!r}")
+        return cls(
+            host=env.text("LISTEN_HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
+            grpc_port=env.port("GRPC_PORT", grpc_port),
+            shutdown_delay=env.seconds("SHUTDOWN_DELAY", 5, 0, 300),
+            shutdown_grace=env.seconds("SHUTDOWN_GRACE", 20, 0, 300),
+            caller_header=header,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig:
+    """How to reach the service's database."""
+
+    conninfo: str
+    """A libpq connection string or URI; what it leaves out comes from PGHOST, PGUSER and so on."""
+    pool_size: int
+    pool_waiting: int
+    """Calls that may wait for a connection; those beyond get RESOURCE_EXHAUSTED at once."""
+    timeout: float
+    """Seconds that a call waits for a connection, and that a statement may run."""
+
+    @classmethod
+    def from_env(cls, env: Env) -> Self:
+        return cls(
+            conninfo=env.text("DATABASE_URL", ""),
+            pool_size=env.integer("DATABASE_POOL_SIZE", 6, 1, 100),
+            pool_waiting=env.integer("DATABASE_POOL_WAITING", 200, 1, 100_000),
+            timeout=env.seconds("DATABASE_TIMEOUT", 5, 0.1, 60),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TelemetryConfig:
+    """What a process tells about itself."""
+
+    log_level: str
+    log_format: str
+    otlp_endpoint: str
+    """Where spans go; empty: nowhere."""
+    otlp_protocol: str
+
+    @classmethod
+    def from_env(cls, env: Env) -> Self:
+        endpoint = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "") or env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        return cls(
+            log_level=env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+            log_format=env.choice("LOG_FORMAT", "json", ("json", "text")),
+            otlp_endpoint=endpoint,
+            otlp_protocol=env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", ("grpc", "http/protobuf")),
+        )

@@ -1,0 +1,95 @@
+"""Errors as clients see them: google.rpc.Status with standard details (AIP-193)."""
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2, message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+DOMAIN = "shop"
+"""The `domain` of every ErrorInfo."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+class ApiError(Exception):
+    """A failure that a client may see. Nothing in it comes from a driver or an exception's name."""
+
+    def __init__(self, code: grpc.StatusCode, text: str, *details: message.Message) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.details = details
+
+    def status(self) -> status_pb2.Status:
+        packed = []
+        for detail in self.details:
+            packed.append(any_pb2.Any())
+            packed[-1].Pack(detail)
+        return status_pb2.Status(code=self.code.value[0], message=self.text, details=packed)
+
+    def trailers(self) -> tuple[tuple[str, bytes], ...]:
+        """The trailing metadata that carries the details; Envoy's transcoder reads it too."""
+        return ((DETAILS_KEY, self.status().SerializeToString()),) if self.details else ()
+
+
+def invalid_argument(violations: Iterable[tuple[str, str]]) -> ApiError:
+    """Malformed input. Each violation is (field path, what is wrong with it)."""
+    rows = [error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in violations]
+    text = "; ".join(f"{row.field}: {row.description}" for row in rows)
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, text, error_details_pb2.BadRequest(field_violations=rows))
+
+
+def with_reason(code: grpc.StatusCode, reason: str, text: str, *details: message.Message, **metadata: str) -> ApiError:
+    """An error that a program can tell from others of the same code by its ErrorInfo reason."""
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    return ApiError(code, text, info, *details)
+
+
+def not_found(reason: str, text: str, **metadata: str) -> ApiError:
+    return with_reason(grpc.StatusCode.NOT_FOUND, reason, text, **metadata)
+
+
+def failed_precondition(reason: str, text: str, **metadata: str) -> ApiError:
+    return with_reason(grpc.StatusCode.FAILED_PRECONDITION, reason, text, **metadata)
+
+
+def already_exists(reason: str, text: str, **metadata: str) -> ApiError:
+    return with_reason(grpc.StatusCode.ALREADY_EXISTS, reason, text, **metadata)
+
+
+def aborted(reason: str, text: str, **metadata: str) -> ApiError:
+    return with_reason(grpc.StatusCode.ABORTED, reason, text, **metadata)
+
+
+def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def unavailable(text: str, retry_after: float = 1.0) -> ApiError:
+    """Something needed does not answer. `retry_after` is in seconds."""
+    return ApiError(grpc.StatusCode.UNAVAILABLE, text, _retry_info(retry_after))
+
+
+def resource_exhausted(text: str, retry_after: float = 1.0) -> ApiError:
+    """Too much waits already. `retry_after` is in seconds."""
+    return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, text, _retry_info(retry_after))
+
+
+def internal() -> ApiError:
+    return ApiError(grpc.StatusCode.INTERNAL, "internal error")
+
+
+def of_call(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
+    """What another service of ours answered: code, ErrorInfo reason (or empty), whole status."""
+    status = status_pb2.Status(code=code_pb2.UNKNOWN)
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            break
+    return error.code(), info.reason, status

@@ -1,0 +1,50 @@
+"""What arrives and leaves as HTTP headers: the edge passes them on as gRPC metadata, both ways."""
+
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from runtime.errors import invalid_argument
+from runtime.validate import Violations
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+IDEMPOTENCY_KEY = "idempotency-key"
+IF_MATCH = "if-match"
+
+
+def _header(context: Context, name: str) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""
+
+
+def caller(context: Context, header: str) -> str:
+    """Who calls, as a trusted edge says in `header`; empty for everybody where no header is trusted."""
+    return _header(context, header) if header else ""
+
+
+def request_key(context: Context, request_id: str) -> UUID | None:
+    """The idempotency key, from `request_id` or the Idempotency-Key header; None where there is neither."""
+    header = _header(context, IDEMPOTENCY_KEY).strip('"')
+    with Violations() as check:
+        from_field = check.uuid("request_id", request_id) if request_id else None
+        from_header = check.uuid("Idempotency-Key", header) if header else None
+    if from_field and from_header and from_field != from_header:
+        raise invalid_argument([("request_id", "differs from the Idempotency-Key header")])
+    return from_field or from_header
+
+
+def expected_etag(context: Context, etag: str) -> str:
+    """The etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1); empty: any."""
+    if etag:
+        return etag
+    value = _header(context, IF_MATCH).strip()
+    return "" if value == "*" else value.removeprefix("W/").strip('"')
+
+
+async def send_etag(context: Context, etag: str) -> None:
+    """Sends the resource's etag as a response header."""
+    await context.send_initial_metadata((("etag", f'"{etag}"'),))

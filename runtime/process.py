@@ -1,0 +1,39 @@
+"""How a command of the shop begins and ends: logs first, and bad configuration is one line and exit status 2."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from runtime import logs
+from runtime.config import ConfigError, Env, TelemetryConfig
+from runtime.migrate import MigrationError
+
+
+class CommandError(Exception):
+    """A command cannot do what it is for; the message is one line for people."""
+
+
+Command = Callable[[], Coroutine[Any, Any, None]]
+
+
+def main(program: str, commands: Mapping[str, Command], arguments: list[str], *, default: str = "") -> int:
+    """Runs the command that the arguments name; answers the exit status."""
+    name = arguments[0] if arguments else default
+    if len(arguments) > 1 or name not in commands:
+        print(f"usage: python -m {program} {'|'.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        telling = TelemetryConfig.from_env(Env(os.environ))
+        logs.setup(program, telling.log_level, telling.log_format)
+        asyncio.run(commands[name]())
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except (CommandError, MigrationError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

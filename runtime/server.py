@@ -1,0 +1,131 @@
+"""A gRPC server with reflection, health and an orderly end."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from runtime.config import ServerConfig
+from runtime.interceptor import ErrorInterceptor
+from runtime.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+LIVENESS = "liveness"
+"""The health name of the process itself; the services' own names are readiness."""
+
+READINESS_INTERVAL = 1.0
+"""Seconds between two looks at what a service needs."""
+
+PATIENCE = 30.0
+"""Seconds for which a service that was ready stays so: a blip must not empty DNS and cut every stream (DESIGN §5)."""
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    # One process owns its port: a second one is an error, not a sibling that takes half of the calls.
+    ("grpc.so_reuseport", 0),
+    # Clients may ping idle connections every ten seconds; by default the server would hang up on them.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients look names up again now and then, so new replicas get calls; with no grace set, no stream is cut.
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_receive_message_length", 1024 * 1024),
+)
+
+
+class Server:
+    """One process's gRPC server."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        telemetry: Telemetry,
+        names: Sequence[str],
+        more: Iterable[str] = (),
+        *,
+        health_servicer: health.aio.HealthServicer | None = None,
+        descriptors: DescriptorPool | None = None,
+    ) -> None:
+        """`names` are the full names of the services served, each with a health status; `more` are shown by reflection
+        only. A server that speaks for others brings its own answers on health, and the descriptors that it shows."""
+        self._config = config
+        self._names = ["", *names]
+        self.grpc = grpc.aio.server(
+            interceptors=(telemetry.server_interceptor(), ErrorInterceptor()), options=OPTIONS, compression=None
+        )
+        self._health = health_servicer or health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        shown = (*names, *more, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(shown, self.grpc, descriptors)
+        self.ready = False
+
+    async def start(self) -> None:
+        """Listens. The process is live; its services are not ready yet."""
+        address = f"{self._config.host}:{self._config.grpc_port}"
+        try:
+            self.grpc.add_insecure_port(address)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address}: is the port taken?") from None
+        await self._health.set(LIVENESS, _SERVING)
+        await self.set_ready(False)
+        await self.grpc.start()
+        log.info("listening on %s", address)
+
+    async def set_ready(self, ready: bool) -> None:
+        self.ready = ready
+        for name in self._names:
+            await self._health.set(name, _SERVING if ready else _NOT_SERVING)
+
+    async def watch(self, problem: Callable[[], Awaitable[str]]) -> None:
+        """Keeps the readiness true, for ever. `problem` answers what keeps the service from working, or nothing.
+
+        A new problem is logged once. One that comes after the service was ready counts after PATIENCE.
+        """
+        clock = asyncio.get_running_loop().time
+        said = ""
+        well = clock() - PATIENCE
+        while True:
+            found = await problem()
+            if found != said:
+                if found:
+                    log.warning("not ready: %s" if not self.ready else "in trouble: %s", found)
+                said = found
+            if not found:
+                well = clock()
+                if not self.ready:
+                    log.info("ready")
+                    await self.set_ready(True)
+            elif self.ready and clock() - well >= PATIENCE:
+                log.error("no longer ready: %s", found)
+                await self.set_ready(False)
+            await asyncio.sleep(READINESS_INTERVAL)
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING and waits until DNS and the edge have seen it."""
+        self.ready = False
+        await self._health.enter_graceful_shutdown()
+        if self._config.shutdown_delay:
+            log.info("draining for %g s", self._config.shutdown_delay)
+            await asyncio.sleep(self._config.shutdown_delay)
+
+    async def stop(self) -> None:
+        """Lets running calls finish. Streams have to be ended before, or this takes the whole grace."""
+        await self.grpc.stop(self._config.shutdown_grace)
+
+
+async def until_stopped() -> None:
+    """Returns at the first SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    log.info("stopping")

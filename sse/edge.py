@@ -1,0 +1,124 @@
+"""What the edge cannot route by service: reflection and health, answered here for all of the shop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from shop.order.v1 import order_pb2
+from shop.product.v1 import product_pb2
+
+PRODUCT = "shop.product.v1.ProductService"
+ORDER = "shop.order.v1.OrderService"
+OWN = "sse"
+"""The health name of the sidecar itself; `""` is the whole shop's."""
+
+FRESH = 1.0
+"""Seconds for which an answer about a service is good, however many ask."""
+
+DEADLINE = 2.0
+"""Seconds that a service has to say how it is."""
+
+_Status = health_pb2.HealthCheckResponse
+
+
+def public_descriptors() -> DescriptorPool:
+    """The descriptors of what the edge routes and of the details of its errors, and of nothing else."""
+    pool = DescriptorPool()
+    # error_details is in no message of ours, but in errors: a client asks for it to show them.
+    public = (product_pb2, order_pb2, health_pb2, reflection_pb2, error_details_pb2)
+    _add(pool, (module.DESCRIPTOR for module in public), set())
+    return pool
+
+
+def _add(pool: DescriptorPool, files: Iterable[FileDescriptor], added: set[str]) -> None:
+    for file in files:
+        if file.name not in added:
+            added.add(file.name)
+            _add(pool, file.dependencies, added)
+            pool.AddSerializedFile(file.serialized_pb)
+
+
+class Upstream:
+    """One service's own word on its health."""
+
+    def __init__(self, channel: grpc.aio.Channel, service: str) -> None:
+        self._stub: Any = health_pb2_grpc.HealthStub(channel)
+        self._service = service
+        self._lock = asyncio.Lock()
+        self._asked_at = -FRESH
+        self._serving = False
+
+    async def serving(self) -> bool:
+        clock = asyncio.get_running_loop().time
+        async with self._lock:
+            if clock() - self._asked_at >= FRESH:
+                self._serving = await self._ask()
+                self._asked_at = clock()
+            return self._serving
+
+    async def _ask(self) -> bool:
+        try:
+            answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=self._service), timeout=DEADLINE)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == _Status.SERVING)
+
+
+class EdgeHealth(health.aio.HealthServicer):
+    """grpc.health.v1 for the whole edge. `""` is SERVING when every service is; `sse` is this process alone."""
+
+    def __init__(self, services: Mapping[str, Upstream]) -> None:
+        """`services` by full name."""
+        super().__init__()
+        self._services = services
+        self._own: dict[str, int] = {}
+        self._leaving = False
+
+    async def set(self, service: str, status: int) -> None:
+        if not self._leaving:
+            self._own[OWN if service == "" else service] = status
+
+    async def enter_graceful_shutdown(self) -> None:
+        await self.set("", _Status.NOT_SERVING)
+        self._leaving = True
+
+    async def _status(self, name: str) -> int | None:
+        if name in self._own:
+            return self._own[name]
+        if name == "":
+            found = await asyncio.gather(*(service.serving() for service in self._services.values()))
+            serving = all(found) and not self._leaving
+        elif name in self._services:
+            serving = await self._services[name].serving()
+        else:
+            return None
+        return _Status.SERVING if serving else _Status.NOT_SERVING
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        status = await self._status(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return _Status(status=status)
+
+    async def Watch(  # type: ignore[override]  # a generator, which tracing can wrap and an end can reach
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Ends when this process goes away, which would otherwise wait for it."""
+        sent = None
+        while True:
+            leaving = self._leaving
+            status = await self._status(request.service)
+            if status is None:
+                status = _Status.SERVICE_UNKNOWN
+            if status != sent:
+                yield _Status(status=status)
+                sent = status
+            if leaving:
+                return
+            await asyncio.sleep(FRESH)

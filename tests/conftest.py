@@ -1,0 +1,59 @@
+"""Fixtures that all suites share: a real PostgreSQL with a clone of its schema for each test, and the whole shop."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from local.settings import free_ports
+from tests.support.database import TestServer
+from tests.support.rest import Rest
+from tests.support.shop import RunningShop, run_shop
+
+
+@pytest.fixture
+def free_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
+    """One server for the whole run."""
+    with TestServer(tmp_path_factory.mktemp("postgres")).running() as server:
+        yield server
+
+
+@pytest.fixture
+def empty_database(postgres: TestServer) -> Iterator[str]:
+    with postgres.database() as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def product_database(postgres: TestServer) -> Iterator[str]:
+    with postgres.database("product") as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def order_database(postgres: TestServer) -> Iterator[str]:
+    with postgres.database("order") as conninfo:
+        yield conninfo
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
+    """One whole shop for the run, without the demo: nobody moves the tests' orders but they themselves."""
+    with run_shop(tmp_path_factory.mktemp("shop")) as running:
+        yield running
+
+
+@pytest.fixture
+def shop_url(shop: RunningShop) -> str:
+    return shop.url
+
+
+@pytest.fixture
+async def rest(shop: RunningShop) -> AsyncIterator[Rest]:
+    async with httpx.AsyncClient(base_url=shop.url, timeout=30) as http:
+        yield Rest(http)

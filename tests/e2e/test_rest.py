@@ -1,0 +1,253 @@
+"""REST through the real Envoy: what a shop's front end does, and what it is told when it errs."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.rest import Rest
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+async def test_a_product_lives_from_creation_to_undeletion(rest: Rest) -> None:
+    product = await rest.product(stock=3, category="Tests")
+    path = f"/api/v1/products/{product['id']}"
+    assert product["stock"] == "3"
+    assert product["price"] == {"currencyCode": "EUR", "units": "12", "nanos": 500000000}
+
+    changed = (await rest.http.patch(path, json={"name": "Renamed", "etag": product["etag"]})).json()
+    assert (changed["name"], changed["stock"]) == ("Renamed", "3")
+    assert changed["etag"] != product["etag"]
+
+    more = await rest.http.post(f"{path}:adjustStock", json={"delta": "4"})
+    assert more.json()["stock"] == "7"
+    assert more.json()["etag"] == changed["etag"], "the etag does not change with the stock"
+
+    gone = await rest.http.delete(path)
+    assert gone.json()["deleteTime"]
+    assert (await rest.http.get(path)).json()["deleteTime"]
+    back = await rest.http.post(f"{path}:undelete", json={})
+    assert not back.json().get("deleteTime")
+
+
+async def test_lists_are_paged_and_searched(rest: Rest) -> None:
+    word = uuid4().hex[:12]
+    for number in range(5):
+        await rest.product(name=f"Lamp {number} {word}")
+    seen: list[str] = []
+    token = ""
+    while True:
+        query = {"search": f"LAMP {word}", "pageSize": "2", "orderBy": "name", "pageToken": token}
+        page = (await rest.http.get("/api/v1/products", params=query)).json()
+        seen += [each["name"] for each in page["products"]]
+        token = page["nextPageToken"]
+        if not token:
+            break
+    assert seen == [f"Lamp {number} {word}" for number in range(5)]
+
+
+async def test_an_order_has_the_catalogues_price_and_keeps_it(rest: Rest) -> None:
+    product = await rest.product(stock=5)
+    body = rest.order_body(product["id"], 2)
+    body["items"][0]["unitPrice"] = {"currencyCode": "EUR", "units": "1"}
+    placed = await rest.http.post("/api/v1/orders", json=body)
+    order = placed.json()
+    assert placed.status_code == 200, placed.text
+    assert placed.headers["etag"]
+    assert order["status"] == "PLACED"
+    assert order["number"].startswith("INV-")
+    assert order["total"] == {"currencyCode": "EUR", "units": "25", "nanos": 0}
+    assert order["items"][0]["name"] == product["name"]
+    price = {"price": {"currencyCode": "EUR", "units": "99"}}
+    await rest.http.patch(f"/api/v1/products/{product['id']}", json=price)
+    assert (await rest.http.get(f"/api/v1/orders/{order['id']}")).json()["total"] == order["total"]
+    assert (await rest.stock(product["id"])) == 3
+
+
+async def test_an_order_moves_through_its_states_and_not_back(rest: Rest) -> None:
+    order = await rest.order((await rest.product())["id"])
+    for verb, status in (("process", "PROCESSED"), ("deliver", "DELIVERED"), ("receive", "RECEIVED")):
+        answer = await rest.http.post(f"/api/v1/orders/{order['id']}:{verb}", json={})
+        assert answer.json()["status"] == status
+    again = await rest.http.post(f"/api/v1/orders/{order['id']}:receive", json={})
+    assert again.json()["status"] == "RECEIVED", "a repeated transition answers the order as it is"
+    rest.refused(
+        await rest.http.post(f"/api/v1/orders/{order['id']}:cancel", json={}), 400, 9, reason="ILLEGAL_TRANSITION"
+    )
+
+
+async def test_a_cancelled_orders_stock_is_back_within_ten_seconds(rest: Rest) -> None:
+    product = await rest.product(stock=5)
+    order = await rest.order(product["id"], 4)
+    assert await rest.stock(product["id"]) == 1
+    for _ in range(2):
+        cancelled = await rest.http.post(f"/api/v1/orders/{order['id']}:cancel", json={})
+        assert cancelled.json()["status"] == "CANCELLED"
+    async with asyncio.timeout(10):
+        while await rest.stock(product["id"]) != 5:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1.5)
+    assert await rest.stock(product["id"]) == 5, "given back once"
+
+
+@pytest.mark.parametrize("way", ["header", "field"])
+async def test_a_retry_with_the_same_key_is_the_same_order(rest: Rest, way: str) -> None:
+    product = await rest.product(stock=5)
+    body = rest.order_body(product["id"])
+    key = str(uuid4())
+    headers = {"Idempotency-Key": key} if way == "header" else {}
+    if way == "field":
+        body["requestId"] = key
+    answers = await asyncio.gather(*(rest.http.post("/api/v1/orders", json=body, headers=headers) for _ in range(6)))
+    assert {answer.json()["id"] for answer in answers} == {answers[0].json()["id"]}
+    assert await rest.stock(product["id"]) == 4
+    body["notes"] = "something else"
+    rest.refused(
+        await rest.http.post("/api/v1/orders", json=body, headers=headers), 409, 6, reason="IDEMPOTENCY_KEY_REUSED"
+    )
+
+
+async def test_of_twelve_who_want_the_last_seven_seven_get_one(rest: Rest) -> None:
+    product = await rest.product(stock=7)
+    body = rest.order_body(product["id"])
+    answers = await asyncio.gather(*(rest.http.post("/api/v1/orders", json=body) for _ in range(12)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [400] * 5
+    for answer in answers:
+        if answer.status_code == 400:
+            rest.refused(answer, 400, 9, reason="INSUFFICIENT_STOCK")
+    assert await rest.stock(product["id"]) == 0
+
+
+async def test_a_stale_etag_aborts(rest: Rest) -> None:
+    order = await rest.order((await rest.product())["id"])
+    await rest.http.post(f"/api/v1/orders/{order['id']}:process", json={})
+    for extra in ({"json": {"etag": order["etag"]}}, {"json": {}, "headers": {"If-Match": f'"{order["etag"]}"'}}):
+        answer = await rest.http.post(f"/api/v1/orders/{order['id']}:deliver", **extra)  # type: ignore[arg-type]  # json or headers
+        rest.refused(answer, 409, 10, reason="ETAG_MISMATCH")
+
+
+Case = tuple[str, str, dict[str, Any], int, int, str]
+
+ONE = {"items": [{"productId": UNKNOWN, "quantity": 1}]}
+
+BAD: list[Case] = [
+    ("GET", "/api/v1/products/not-a-uuid", {}, 400, 3, "id"),
+    ("GET", f"/api/v1/products/{UNKNOWN}", {}, 404, 5, ""),
+    ("GET", "/api/v1/orders/not-a-uuid", {}, 400, 3, "id"),
+    ("GET", f"/api/v1/orders/{UNKNOWN}", {}, 404, 5, ""),
+    ("POST", f"/api/v1/orders/{UNKNOWN}:process", {"json": {}}, 404, 5, ""),
+    ("POST", "/api/v1/orders", {"json": {}}, 400, 3, "items"),
+    ("POST", "/api/v1/orders", {"json": {"items": []}}, 400, 3, "items"),
+    ("POST", "/api/v1/orders", {"json": {"items": [{"productId": "x", "quantity": 1}]}}, 400, 3, "items[0].product_id"),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"json": {"items": [{"productId": UNKNOWN, "quantity": 0}]}},
+        400,
+        3,
+        "items[0].quantity",
+    ),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"json": {"items": [{"productId": UNKNOWN, "quantity": -1}]}},
+        400,
+        3,
+        "items[0].quantity",
+    ),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"json": {"items": [{"productId": UNKNOWN, "quantity": 1}] * 2}},
+        400,
+        3,
+        "items[1].product_id",
+    ),
+    ("POST", "/api/v1/orders", {"json": {"items": [{"productId": UNKNOWN, "quantity": 1}]}}, 404, 5, ""),
+    ("POST", "/api/v1/orders", {"content": b"no json", "headers": {"content-type": "application/json"}}, 400, 3, ""),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"content": b'{"items": "x"}', "headers": {"content-type": "application/json"}},
+        400,
+        3,
+        "",
+    ),
+    ("POST", "/api/v1/orders", {"json": ONE, "headers": {"Idempotency-Key": "mine"}}, 400, 3, "Idempotency-Key"),
+    ("POST", "/api/v1/orders", {"json": ONE | {"requestId": "mine"}}, 400, 3, "request_id"),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"json": ONE | {"requestId": str(uuid4())}, "headers": {"Idempotency-Key": str(uuid4())}},
+        400,
+        3,
+        "request_id",
+    ),
+    ("POST", "/api/v1/products", {"json": {"name": "x"}}, 400, 3, "product.price.currency_code"),
+    ("POST", "/api/v1/products", {"json": {"price": {"currencyCode": "EUR"}}}, 400, 3, "product.name"),
+    ("GET", "/api/v1/products?pageToken=nonsense", {}, 400, 3, "page_token"),
+    ("GET", "/api/v1/products?pageSize=-1", {}, 400, 3, "page_size"),
+    ("GET", "/api/v1/products?orderBy=colour", {}, 400, 3, "order_by"),
+    ("GET", "/api/v1/products?bogus=1", {}, 400, 3, ""),
+    ("PATCH", f"/api/v1/products/{UNKNOWN}?updateMask=colour", {"json": {"name": "x"}}, 400, 3, "update_mask"),
+    ("GET", f"/api/v1/products:batchGet?ids={UNKNOWN}", {}, 404, 5, ""),
+    ("GET", "/api/v1/nothing", {}, 404, 5, ""),
+    ("GET", "/nothing", {}, 404, 5, ""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "extra", "http", "code", "field"), BAD, ids=lambda value: str(value)[:60])
+async def test_bad_input_is_answered_as_a_status_that_names_the_field(
+    rest: Rest, method: str, path: str, extra: dict[str, Any], http: int, code: int, field: str
+) -> None:
+    rest.refused(await rest.http.request(method, path, **extra), http, code, field=field)
+
+
+async def test_a_page_token_of_another_query_is_refused(rest: Rest) -> None:
+    page = (await rest.http.get("/api/v1/products", params={"pageSize": "1"})).json()
+    query = {"pageSize": "1", "orderBy": "name", "pageToken": page["nextPageToken"]}
+    rest.refused(await rest.http.get("/api/v1/products", params=query), 400, 3, field="page_token")
+
+
+async def test_two_currencies_in_one_order_are_refused_and_nothing_is_taken(rest: Rest) -> None:
+    euro, dollar = await rest.product(stock=2), await rest.product(stock=2, currency="USD")
+    body = rest.order_body(euro["id"])
+    body["items"].append({"productId": dollar["id"], "quantity": 1})
+    rest.refused(await rest.http.post("/api/v1/orders", json=body), 400, 9, reason="CURRENCY_MISMATCH")
+    assert (await rest.stock(euro["id"]), await rest.stock(dollar["id"])) == (2, 2)
+
+
+async def test_beyond_stock_is_refused_with_what_is_left(rest: Rest) -> None:
+    product = await rest.product(stock=2)
+    answer = await rest.http.post("/api/v1/orders", json=rest.order_body(product["id"], 3))
+    status = rest.refused(answer, 400, 9, reason="INSUFFICIENT_STOCK")
+    info = next(each for each in status["details"] if each["@type"].endswith("ErrorInfo"))
+    assert info["metadata"]["available"] == "2"
+    assert await rest.stock(product["id"]) == 2
+
+
+async def test_a_deleted_product_cannot_be_ordered(rest: Rest) -> None:
+    product = await rest.product()
+    await rest.http.delete(f"/api/v1/products/{product['id']}")
+    answer = await rest.http.post("/api/v1/orders", json=rest.order_body(product["id"]))
+    rest.refused(answer, 400, 9, reason="PRODUCT_DELETED")
+
+
+async def test_the_internal_services_cannot_be_reached(rest: Rest) -> None:
+    for path in (
+        "/shop.product.v1.StockService/ReserveStock",
+        "/shop.order.v1.StatusFeedService/FollowOrders",
+        "/shop.product.v1.StockService/ReleaseReservation",
+    ):
+        answer = await rest.http.post(path, json={})
+        assert answer.status_code in (404, 415), (path, answer)
+
+
+async def test_a_large_body_is_refused(rest: Rest) -> None:
+    answer = await rest.http.post("/api/v1/orders", json={"notes": "x" * 2_000_000})
+    assert answer.status_code == 413
+    assert httpx.codes.is_client_error(answer.status_code)
+    assert set(answer.json()) == {"code", "message", "details"}

@@ -1,0 +1,137 @@
+"""gRPC and gRPC-Web at the edge: what is reachable, and with which errors."""
+
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2, status_feed_pb2_grpc
+from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
+
+from tests.support.edge import ORDER, PRODUCT, Edge, edge
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop() -> AsyncIterator[Edge]:
+    async with edge() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def channel(shop: Edge) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(shop.target) as opened:
+        yield opened
+
+
+async def test_a_native_call_gets_its_answer(channel: grpc.aio.Channel) -> None:
+    product = await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="abc"))
+    assert product.id == "abc"
+
+
+async def test_a_native_client_gets_the_details_of_an_error(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="missing"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    trailers = dict(caught.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(bytes(trailers["grpc-status-details-bin"]))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.reason == "PRODUCT_NOT_FOUND"
+
+
+async def test_a_native_clients_deadline_is_kept(shop: Edge, channel: grpc.aio.Channel) -> None:
+    stub = order_pb2_grpc.OrderServiceStub(channel)
+    await stub.GetOrder(order_pb2.GetOrderRequest(id="abc"), timeout=3)
+    assert shop.calls.seconds_left < 3.1
+
+
+async def test_a_native_call_past_its_deadline_says_so(channel: grpc.aio.Channel) -> None:
+    stub = product_pb2_grpc.ProductServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetProduct(product_pb2.GetProductRequest(id="slow"), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_native_status_stream_passes(channel: grpc.aio.Channel) -> None:
+    stub = order_pb2_grpc.OrderServiceStub(channel)
+    events = [each async for each in stub.StreamOrderStatus(order_pb2.StreamOrderStatusRequest(order_id="abc"))]
+    assert [each.version for each in events] == [1, 2]
+
+
+async def test_the_internal_services_are_unimplemented(channel: grpc.aio.Channel) -> None:
+    """They are served behind the edge, so only the edge can refuse them; its message is no JSON."""
+    with pytest.raises(grpc.aio.AioRpcError) as stock:
+        await stock_pb2_grpc.StockServiceStub(channel).ReleaseReservation(stock_pb2.ReleaseReservationRequest())
+    feed = status_feed_pb2_grpc.StatusFeedServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as followed:
+        await feed.FollowOrders(iter([status_feed_pb2.FollowOrdersRequest()])).read()
+    for error in (stock.value, followed.value):
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "{" not in (error.details() or "")
+
+
+@pytest.mark.parametrize("name", ["", PRODUCT, ORDER])
+async def test_health_is_answered_for_every_public_service(channel: grpc.aio.Channel, name: str) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_is_answered_while_its_stream_stays_open(channel: grpc.aio.Channel) -> None:
+    """It is bidirectional: a filter that waits for the whole request would hang it."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub
+    call = stub(channel).ServerReflectionInfo(timeout=5)
+    for _ in range(2):
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        answer = await call.read()
+        assert {PRODUCT, ORDER} <= {each.name for each in answer.list_services_response.service}
+    await call.done_writing()
+
+
+def frame(message: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def unframe(body: bytes) -> list[tuple[int, bytes]]:
+    """The frames of a gRPC-Web body: (flags, payload)."""
+    frames = []
+    while body:
+        flags, size = struct.unpack(">BI", body[:5])
+        frames.append((flags, body[5 : 5 + size]))
+        body = body[5 + size :]
+    return frames
+
+
+async def web_call(shop: Edge, method: str, request: bytes) -> httpx.Response:
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    async with httpx.AsyncClient(base_url=shop.url, timeout=5) as http:
+        return await http.post(method, content=frame(request), headers=headers)
+
+
+async def test_a_browser_calls_over_grpc_web(shop: Edge) -> None:
+    answer = await web_call(shop, f"/{PRODUCT}/GetProduct", product_pb2.GetProductRequest(id="abc").SerializeToString())
+    assert answer.headers["content-type"].startswith("application/grpc-web")
+    (_, message), (flags, trailers) = unframe(answer.content)
+    assert product_pb2.Product.FromString(message).id == "abc"
+    assert flags == 0x80
+    assert b"grpc-status:0" in trailers
+
+
+async def test_a_browser_gets_the_status_of_an_error_over_grpc_web(shop: Edge) -> None:
+    request = product_pb2.GetProductRequest(id="missing").SerializeToString()
+    answer = await web_call(shop, f"/{PRODUCT}/GetProduct", request)
+    trailers = dict(answer.headers) | {"body": str(answer.content)}
+    assert trailers.get("grpc-status") == "5" or "grpc-status:5" in trailers["body"]
+
+
+async def test_an_internal_service_is_not_reached_over_grpc_web(shop: Edge) -> None:
+    answer = await web_call(shop, "/shop.product.v1.StockService/ReleaseReservation", b"")
+    assert answer.headers.get("grpc-status") == "12" or answer.status_code == 404

@@ -1,0 +1,196 @@
+"""What the edge can have besides: TLS, origins of browsers, tracing."""
+
+import asyncio
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+import yaml
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from shop.product.v1 import product_pb2, product_pb2_grpc
+
+from envoy.render import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
+from tests.support.edge import Edge, edge, envoy_binary
+
+in_module = pytest.mark.asyncio(loop_scope="module")
+
+ORIGIN = "https://shop.example"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps the trace ids that it gets."""
+
+    def __init__(self) -> None:
+        self.traces: list[str] = []
+
+    async def Export(
+        self,
+        request: trace_service_pb2.ExportTraceServiceRequest,
+        context: object,
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.traces += [span.trace_id.hex() for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for localhost."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
+    subprocess.run([*made, *more], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    kept = Collector()
+    server = grpc.aio.server()
+    add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(kept, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield kept, f"http://127.0.0.1:{port}"
+    await server.stop(None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop(certificate: Path, collector: tuple[Collector, str]) -> AsyncIterator[Edge]:
+    async with edge(tls=certificate, cors_origins=(ORIGIN,), otlp_endpoint=collector[1], trusted_hops=1) as running:
+        yield replace(running, url=running.url.replace("127.0.0.1", "localhost"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(shop: Edge, certificate: Path) -> AsyncIterator[httpx.AsyncClient]:
+    trust = ssl.create_default_context(cafile=str(certificate / "tls.crt"))
+    async with httpx.AsyncClient(base_url=shop.url, verify=trust, timeout=5) as client:
+        yield client
+
+
+@in_module
+async def test_tls_offers_http2_to_browsers(shop: Edge, certificate: Path) -> None:
+    """Over HTTP/1.1 a browser opens no more than six streams to a host."""
+    trust = ssl.create_default_context(cafile=str(certificate / "tls.crt"))
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+
+    def negotiated() -> str | None:
+        host, _, port = shop.target.partition(":")
+        with (
+            socket.create_connection((host, int(port)), 5) as plain,
+            trust.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            return wrapped.selected_alpn_protocol()
+
+    assert await asyncio.to_thread(negotiated) == "h2"
+
+
+@in_module
+async def test_rest_and_native_grpc_work_over_tls(shop: Edge, http: httpx.AsyncClient, certificate: Path) -> None:
+    assert (await http.get("/api/v1/products/abc")).json()["id"] == "abc"
+    trust = grpc.ssl_channel_credentials((certificate / "tls.crt").read_bytes())
+    async with grpc.aio.secure_channel(shop.target, trust) as channel:
+        stub = product_pb2_grpc.ProductServiceStub(channel)
+        assert (await stub.GetProduct(product_pb2.GetProductRequest(id="abc"))).id == "abc"
+
+
+@in_module
+@pytest.mark.parametrize(
+    "path", ["/api/v1/products", "/api/orders/stream", "/shop.product.v1.ProductService/GetProduct"]
+)
+async def test_a_preflight_of_an_allowed_origin_passes(http: httpx.AsyncClient, path: str) -> None:
+    asked = {
+        "origin": ORIGIN,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,x-grpc-web",
+    }
+    answer = await http.options(path, headers=asked)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "x-grpc-web" in answer.headers["access-control-allow-headers"]
+
+
+@in_module
+async def test_an_allowed_origin_may_read_answers_and_errors(http: httpx.AsyncClient) -> None:
+    for path in ("/api/v1/products/abc", "/api/v1/products/missing", "/api/v1/products?bogus=1", "/api/orders/stream"):
+        answer = await http.get(path, headers={"origin": ORIGIN})
+        assert answer.headers["access-control-allow-origin"] == ORIGIN, path
+
+
+@in_module
+async def test_another_origin_may_not(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/api/v1/products/abc", headers={"origin": "https://shop.example.evil"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@in_module
+async def test_a_trusted_proxy_says_who_asks(http: httpx.AsyncClient) -> None:
+    """The address that it added counts, not what its client sent; a private one too."""
+    answer = await http.get("/api/orders/stream", headers={"x-forwarded-for": "203.0.113.9, 10.9.9.9"})
+    seen = {name.lower(): value for name, value in json.loads(answer.text[6:]).items()}
+    assert seen["x-envoy-external-address"] == "10.9.9.9"
+
+
+@in_module
+async def test_a_trace_goes_on_through_the_edge(
+    shop: Edge, http: httpx.AsyncClient, collector: tuple[Collector, str]
+) -> None:
+    sent = f"00-{TRACE}-b7ad6b7169203331-01"
+    await http.get("/api/v1/products/abc", headers={"traceparent": sent})
+    passed = shop.calls.metadata["traceparent"]
+    assert passed.startswith(f"00-{TRACE}-")
+    assert passed != sent
+    for _ in range(200):
+        if TRACE in collector[0].traces:
+            break
+        await asyncio.sleep(0.05)
+    assert TRACE in collector[0].traces
+
+
+SETTINGS = EdgeSettings(files=Path(), product="product:50052", order="[::1]:50053", sse_http_port=1, sse_grpc_port=2)
+
+
+def test_the_template_is_yaml_as_it_stands() -> None:
+    """Editors, linters and readers need nothing but YAML."""
+    for name in TEMPLATES:
+        assert yaml.safe_load((SOURCE / name).read_text())
+
+
+def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate: Path) -> None:
+    for tls, origins, endpoint in product((None, certificate), ((), (ORIGIN, "*")), ("", "http://collector:4317")):
+        settings = replace(SETTINGS, files=tmp_path, tls=tls, cors_origins=origins, otlp_endpoint=endpoint)
+        command = [str(envoy_binary()), "--mode", "validate", "-l", "warning", "-c", str(write(settings))]
+        checked = subprocess.run(command, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        assert not checked.stderr, "Envoy warns of what is deprecated"
+
+
+def test_nothing_of_an_optional_part_stays_when_it_is_off() -> None:
+    text = render(SETTINGS)
+    assert not [word for word in ("cors.v3.CorsPolicy", "otlp", "transport_socket", "if TLS") if word in text]
+
+
+def test_every_name_is_used_and_has_a_value() -> None:
+    """A name without a value fails in `render`; a value without a name would be a setting that does nothing."""
+    text = "".join((SOURCE / name).read_text() for name in TEMPLATES)
+    assert {name for name in values(SETTINGS) if f"${{{name}}}" in text} == set(values(SETTINGS))
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4317", "https://collector:4317", "http://collector:4318/v1/traces"])
+def test_an_otlp_endpoint_that_envoy_cannot_use_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="OTLP endpoint"):
+        otlp_address(endpoint)

@@ -1,0 +1,203 @@
+"""FollowOrders: many orders over one call."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from shop.order.v1 import status_feed_pb2
+
+from order import feed_service
+from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.product import UNKNOWN, refused
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+class Feed:
+    """A client of one call: what it was told of each order."""
+
+    def __init__(self, shop: OrderShop) -> None:
+        self.call = shop.feed.FollowOrders()
+        self.seen: dict[str, list[tuple[int, str]]] = {}
+        self.done: set[str] = set()
+        self.missing: set[str] = set()
+        self.largest = 0
+
+    async def follow(self, *orders: tuple[str, int] | str) -> None:
+        pairs = [each if isinstance(each, tuple) else (each, 0) for each in orders]
+        follow = [status_feed_pb2.FollowedOrder(order_id=key, after_version=after) for key, after in pairs]
+        await self.call.write(status_feed_pb2.FollowOrdersRequest(follow=follow))
+
+    async def unfollow(self, *keys: str) -> None:
+        await self.call.write(status_feed_pb2.FollowOrdersRequest(unfollow=keys))
+
+    async def read(self) -> list[status_feed_pb2.OrderNews]:
+        async with asyncio.timeout(5):
+            message: Any = await self.call.read()
+        assert message is not grpc.aio.EOF
+        self.largest = max(self.largest, len(message.news))
+        for news in message.news:
+            events = [(event.version, status_name(event)) for event in news.events]
+            self.seen.setdefault(news.order_id, []).extend(events)
+            if news.done:
+                self.done.add(news.order_id)
+            if news.missing:
+                self.missing.add(news.order_id)
+        return list(message.news)
+
+
+async def test_each_order_is_answered_once_and_then_followed_to_its_end(shop: OrderShop) -> None:
+    orders = [await shop.create() for _ in range(3)]
+    feed = Feed(shop)
+    await feed.follow(*(order.id for order in orders))
+    while len(feed.seen) < 3:
+        await feed.read()
+    for order in orders:
+        for step in PATHS["RECEIVED"]:
+            await shop.move(step, order.id)
+    while len(feed.done) < 3:
+        await feed.read()
+    expected = list(enumerate(["PLACED", *PATHS["RECEIVED"]], start=1))
+    assert feed.seen == {order.id: expected for order in orders}
+
+
+async def test_a_resume_with_nothing_new_is_answered_too(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    await feed.follow((order.id, 1))
+    (news,) = await feed.read()
+    assert (news.order_id, list(news.events), news.done, news.missing) == (order.id, [], False, False)
+    await shop.move("CANCELLED", order.id)
+    await feed.read()
+    assert feed.seen[order.id] == [(2, "CANCELLED")]
+
+
+async def test_a_finished_order_is_done_at_once(shop: OrderShop) -> None:
+    order = await shop.create()
+    await shop.move("CANCELLED", order.id)
+    feed = Feed(shop)
+    await feed.follow((order.id, 2))
+    (news,) = await feed.read()
+    assert (list(news.events), news.done) == ([], True)
+
+
+async def test_unknown_and_malformed_ids_are_missing_and_disturb_nobody(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    await feed.follow(UNKNOWN, "1", order.id)
+    while len(feed.seen) < 3:
+        await feed.read()
+    assert feed.missing == {UNKNOWN, "1"}
+    assert feed.seen[order.id] == [(1, "PLACED")]
+
+
+async def test_an_unfollowed_order_is_silent(shop: OrderShop) -> None:
+    quiet, loud = await shop.create(), await shop.create()
+    feed = Feed(shop)
+    await feed.follow(quiet.id, loud.id)
+    while len(feed.seen) < 2:
+        await feed.read()
+    await feed.unfollow(quiet.id)
+
+    async def forgotten() -> bool:
+        return len(shop.followers.topics) == 1
+
+    await eventually(forgotten)
+    await shop.move("PROCESSED", quiet.id)
+    await shop.move("PROCESSED", loud.id)
+    assert [news.order_id for news in await feed.read()] == [loud.id]
+
+
+async def test_following_again_starts_after_the_version_given(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    await feed.follow(order.id)
+    await feed.read()
+    await feed.follow(order.id)
+    await feed.read()
+    assert feed.seen[order.id] == [(1, "PLACED")] * 2
+
+
+async def test_the_call_ends_when_the_client_asks_no_more_and_all_is_done(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    await feed.follow(order.id)
+    await feed.read()
+    await feed.call.done_writing()
+    await shop.move("CANCELLED", order.id)
+    await feed.read()
+    assert await feed.call.read() is grpc.aio.EOF
+    assert await feed.call.code() is grpc.StatusCode.OK
+
+
+async def test_a_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> None:
+    async with shop.connection() as connection:
+        cursor = await connection.execute(
+            "WITH placed AS (INSERT INTO orders (id, number, status)"
+            " SELECT gen_random_uuid(), next_order_number(), 'PLACED' FROM generate_series(1, 1000) RETURNING id),"
+            " events AS (INSERT INTO order_event (order_id, version, status, create_time)"
+            " SELECT id, 1, 'PLACED', now() FROM placed)"
+            " SELECT id::text FROM placed"
+        )
+        keys = [row[0] for row in await cursor.fetchall()]
+        feed = Feed(shop)
+        await feed.follow(*keys, *(str(uuid4()) for _ in range(10)))
+        while len(feed.seen) < 1010:
+            await feed.read()
+        assert len(feed.missing) == 10
+        for version, status in ((2, "PROCESSED"), (3, "CANCELLED")):
+            await connection.execute(
+                "WITH moved AS (UPDATE orders SET status = %s, version = version + 1 RETURNING id)"
+                " INSERT INTO order_event (order_id, version, status, create_time) SELECT id, %s, %s, now() FROM moved",
+                (status, version, status),
+            )
+    while len(feed.done) < 1000:
+        await feed.read()
+    expected = [(1, "PLACED"), (2, "PROCESSED"), (3, "CANCELLED")]
+    assert all(feed.seen[key] == expected for key in keys)
+    assert feed.largest <= feed_service.BATCH + 10
+
+
+async def test_a_client_that_does_not_read_costs_no_queue(shop: OrderShop) -> None:
+    """Its orders are marked once each; it gets all of it when it reads."""
+    orders = [await shop.create() for _ in range(20)]
+    feed = Feed(shop)
+    await feed.follow(*(order.id for order in orders))
+    for order in orders:
+        for step in PATHS["RECEIVED"]:
+            await shop.move(step, order.id)
+    while len(feed.done) < 20:
+        await feed.read()
+    expected = list(enumerate(["PLACED", *PATHS["RECEIVED"]], start=1))
+    assert feed.seen == {order.id: expected for order in orders}
+
+
+async def test_the_client_gone_its_orders_are_forgotten(shop: OrderShop) -> None:
+    feed = Feed(shop)
+    await feed.follow((await shop.create()).id)
+    await feed.read()
+    feed.call.cancel()
+
+    async def alone() -> bool:
+        return len(shop.followers) == 0 and len(shop.followers.topics) == 0
+
+    await eventually(alone)
+
+
+async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
+    async with order_shop(order_database, FakeStock()) as shop:
+        feed = Feed(shop)
+        await feed.follow((await shop.create()).id)
+        await feed.read()
+        waiting = asyncio.create_task(feed.read())
+        await asyncio.sleep(0.05)
+    with refused() as error:
+        await waiting
+    assert error.what.code == "UNAVAILABLE"

@@ -1,0 +1,102 @@
+"""Lists of orders: newest first, filtered, page by page; tombstones are never shown."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from shop.order.v1 import order_pb2
+
+from tests.support.order import FakeStock, OrderShop, order_shop
+from tests.support.product import refused
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+async def page(shop: OrderShop, **fields: Any) -> order_pb2.ListOrdersResponse:
+    return await shop.orders.ListOrders(order_pb2.ListOrdersRequest(**fields))
+
+
+async def ids(shop: OrderShop, **fields: Any) -> list[str]:
+    """The ids of all orders of a query, page by page."""
+    found: list[str] = []
+    token = ""
+    while True:
+        answer = await page(shop, page_token=token, **fields)
+        found += [order.id for order in answer.orders]
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+async def test_orders_come_newest_first_each_once(shop: OrderShop) -> None:
+    made = [(await shop.create()).id for _ in range(7)]
+    async with shop.connection() as connection:  # three of one moment: the id decides
+        await connection.execute(
+            "UPDATE orders SET create_time = '2026-01-01' WHERE id = ANY (%s::uuid[])", (made[:3],)
+        )
+    expected = [*made[:2:-1], *sorted(made[:3], reverse=True)]
+    assert await ids(shop) == expected
+    for size in (1, 2, 3, 7):
+        assert await ids(shop, page_size=size) == expected
+
+
+async def test_an_order_that_comes_between_pages_moves_nothing(shop: OrderShop) -> None:
+    made = [(await shop.create()).id for _ in range(4)]
+    first = await page(shop, page_size=2)
+    await shop.create()
+    second = await page(shop, page_size=2, page_token=first.next_page_token)
+    assert [order.id for order in (*first.orders, *second.orders)] == made[::-1]
+    assert second.next_page_token == ""
+
+
+async def test_a_page_has_twenty_orders_by_default_and_a_hundred_at_most(shop: OrderShop) -> None:
+    async with shop.connection() as connection:
+        await connection.execute(
+            "INSERT INTO orders (id, number, status)"
+            " SELECT gen_random_uuid(), next_order_number(), 'PLACED' FROM generate_series(1, 101)"
+        )
+    assert len((await page(shop)).orders) == 20
+    assert len((await page(shop, page_size=1000)).orders) == 100
+    assert len(await ids(shop, page_size=1000)) == 101
+
+
+async def test_filters_narrow_the_list_together(shop: OrderShop) -> None:
+    ada = await shop.create(customer={"email": "Ada@Example.com"})
+    second = await shop.create(customer={"email": "ada@example.com"})
+    bob = await shop.create(customer={"email": "bob@example.com"})
+    await shop.move("PROCESSED", second.id)
+    assert await ids(shop, customer_email="ADA@example.COM", page_size=1) == [second.id, ada.id]
+    assert await ids(shop, customer_email="ada@example.com", status="PLACED") == [ada.id]
+    assert await ids(shop, status="PLACED", page_size=1) == [bob.id, ada.id]
+    assert await ids(shop, number=bob.number) == [bob.id]
+    assert await ids(shop, number=bob.number, status="CANCELLED") == []
+    assert await ids(shop, customer_email="%") == []
+
+
+async def test_a_token_belongs_to_its_query(shop: OrderShop) -> None:
+    for _ in range(3):
+        await shop.create()
+    token = (await page(shop, page_size=1)).next_page_token
+    for fields in ({"status": "PLACED"}, {"customer_email": "a@b"}, {"number": "1"}):
+        with refused() as error:
+            await page(shop, page_size=1, page_token=token, **fields)
+        assert set(error.what.fields) == {"page_token"}
+
+
+async def test_tombstones_are_hidden(shop: OrderShop) -> None:
+    key = str(uuid4())
+    async with shop.connection() as connection:
+        await connection.execute("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", (key,))
+    assert await ids(shop) == []
+    for call in (shop.get(key), shop.move("CANCELLED", key)):
+        with refused() as error:
+            await call
+        assert error.what.reason == "ORDER_NOT_FOUND"
+    with refused() as error:
+        await anext(aiter(shop.stream(key)))
+    assert error.what.reason == "ORDER_NOT_FOUND"

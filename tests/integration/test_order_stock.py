@@ -1,0 +1,227 @@
+"""Stock follows orders: confirmed when the order is there, given back once when it is cancelled or never came to be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from order import outbox, reconcile
+from order.catalog import Reservation, State
+from order.domain import order_id
+from tests.support.invariants import check_stock
+from tests.support.invariants_order import check_logs, settled
+from tests.support.order import A, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.product import ProductShop, product_shop, refused
+
+
+@pytest.fixture
+async def products(product_database: str) -> AsyncIterator[ProductShop]:
+    async with product_shop(product_database) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def shop(order_database: str, products: ProductShop, quick: None) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, products.address) as shop:
+        yield shop
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reconciler looks each fifth of a second."""
+    monkeypatch.setattr(reconcile, "INTERVAL", 0.2)
+
+
+async def all_settled(shop: OrderShop, products: ProductShop) -> None:
+    async with shop.connection() as orders, products.connection() as stock:
+        await eventually(lambda: settled(orders, stock))
+        await check_logs(orders)
+        await check_stock(stock)
+
+
+async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        cursor = await connection.execute(query.encode(), values)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def expire(products: ProductShop) -> None:
+    """All holds were made long ago."""
+    await rows(products.conninfo, "UPDATE reservation SET expire_time = now() - interval '1 minute'")
+
+
+async def test_an_order_is_confirmed_soon(shop: OrderShop, products: ProductShop) -> None:
+    product = await products.create()
+    order = await shop.create({product.id: 3})
+    await all_settled(shop, products)
+    assert await rows(products.conninfo, "SELECT id::text, state FROM reservation") == [(order.id, "CONFIRMED")]
+
+
+async def test_a_cancelled_order_gives_its_stock_back_once(shop: OrderShop, products: ProductShop) -> None:
+    """Within ten seconds, however often and by how many it is cancelled."""
+    product = await products.create()
+    order = await shop.create({product.id: 3})
+    other = await shop.create({product.id: 2})
+    await asyncio.gather(*(shop.move("CANCELLED", order.id) for _ in range(5)))
+
+    async def back() -> bool:
+        return await products.stock_of(product.id) == 8
+
+    await eventually(back, 10)
+    await shop.move("CANCELLED", order.id)
+    await all_settled(shop, products)
+    assert await products.stock_of(product.id) == 8
+    assert status_name(await shop.get(other.id)) == "PLACED"
+
+
+class TestExpiredHolds:
+    async def test_a_hold_without_an_order_is_freed(self, shop: OrderShop, products: ProductShop) -> None:
+        """As after a crash between setting stock aside and writing the order."""
+        product = await products.create()
+        hold = await products.reserve({product.id: 4})
+        await asyncio.sleep(0.5)
+        assert await products.stock_of(product.id) == 6, "not before its time"
+        await expire(products)
+        await all_settled(shop, products)
+        assert await products.stock_of(product.id) == 10
+        with refused() as error:
+            await shop.get(hold.id)
+        assert error.what.reason == "ORDER_NOT_FOUND"
+
+    async def test_a_late_create_meets_the_tombstone(self, shop: OrderShop, products: ProductShop) -> None:
+        """Nothing was ordered, and under this key nothing ever will be."""
+        product = await products.create()
+        key = uuid4()
+        await products.reserve({product.id: 4}, str(order_id("", key)))
+        await expire(products)
+        await all_settled(shop, products)
+        for _ in range(2):
+            with refused() as error:
+                await shop.create({product.id: 4}, request_id=str(key))
+            assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
+        assert await products.stock_of(product.id) == 10
+        assert await shop.create({product.id: 4}, request_id=str(uuid4()))
+
+    async def test_a_hold_with_an_order_is_confirmed(self, shop: OrderShop, products: ProductShop) -> None:
+        """As when no relay came to it in time."""
+        product = await products.create()
+        order = await shop.create({product.id: 3})
+        await all_settled(shop, products)
+        await rows(products.conninfo, "UPDATE reservation SET state = 'HELD'")
+        await expire(products)
+        await all_settled(shop, products)
+        assert await rows(products.conninfo, "SELECT id::text, state FROM reservation") == [(order.id, "CONFIRMED")]
+
+    async def test_more_holds_than_a_page_are_all_settled(
+        self, order_database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reconcile, "PAGE", 3)
+        stock = FakeStock()
+        stock.overdue = [uuid4() for _ in range(10)]
+        async with order_shop(order_database, stock) as shop:
+
+            async def done() -> bool:
+                return not stock.overdue
+
+            await eventually(done, 4)
+            assert {state.state for state in stock.reservations.values()} == {State.RELEASED}
+            assert len(await rows(shop.conninfo, "SELECT id FROM orders WHERE status = 'EXPIRED'")) == 10
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_create_between_reserve_and_insert_loses_against_the_reconciler(order_database: str) -> None:
+    """Its stock was set aside, its process was slow, and the hold was given up: it must not become an order."""
+
+    class Slow(FakeStock):
+        async def reserve(self, *args: Any) -> Reservation:
+            reservation = await super().reserve(*args)
+            self.overdue.append(args[0])
+
+            async def buried() -> bool:
+                return args[0] not in self.overdue
+
+            await eventually(buried)
+            return reservation
+
+    stock = Slow()
+    async with order_shop(order_database, stock) as shop:
+        with refused() as error:
+            await shop.create()
+        assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
+        assert [each.state for each in stock.reservations.values()] == [State.RELEASED]
+        assert await rows(shop.conninfo, "SELECT * FROM order_event") == []
+        assert await rows(shop.conninfo, "SELECT * FROM outbox") == []
+
+
+class TestRelay:
+    async def test_two_replicas_tell_each_message(self, order_database: str) -> None:
+        """With both at work nothing stays behind, and hardly anything is said twice."""
+        stock = FakeStock()
+        async with AsyncExitStack() as stack:
+            shops = [await stack.enter_async_context(order_shop(order_database, stock)) for _ in range(2)]
+            orders = await asyncio.gather(*(shops[n % 2].create() for n in range(100)))
+            await asyncio.gather(*(shops[n % 2].move("CANCELLED", order.id) for n, order in enumerate(orders[:50])))
+
+            async def told() -> bool:
+                return not await rows(order_database, "SELECT * FROM outbox")
+
+            await eventually(told)
+            assert {stock.state(order.id) for order in orders[:50]} == {State.RELEASED}
+            assert {stock.state(order.id) for order in orders[50:]} == {State.CONFIRMED}
+            assert len([call for call in stock.calls if call[0] != "reserve"]) == 150
+
+    async def test_what_a_crashed_relay_had_claimed_comes_back(
+        self, order_database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox, "LEASE", 1.0)
+        stock = FakeStock()
+        async with order_shop(order_database, stock) as shop:
+            key = uuid4()
+            await rows(
+                shop.conninfo,
+                "INSERT INTO outbox (order_id, action, attempts, due_time)"
+                " VALUES (%s, 'RELEASE', 1, now() + interval '1 second')",
+                key,
+            )
+
+            async def told() -> bool:
+                return stock.state(str(key)) is State.RELEASED
+
+            await eventually(told, 4)
+
+    async def test_messages_wait_while_the_product_service_is_away(self, order_database: str) -> None:
+        stock = FakeStock()
+        async with order_shop(order_database, stock) as shop:
+            order = await shop.create({A: 1})
+            stock.down = True
+            await shop.move("CANCELLED", order.id)
+            await asyncio.sleep(1)
+            assert ("release", UUID(order.id)) in stock.calls
+            stock.down = False
+
+            async def told() -> bool:
+                return stock.state(order.id) is State.RELEASED and not await rows(
+                    order_database, "SELECT * FROM outbox"
+                )
+
+            await eventually(told)
+
+    async def test_a_live_order_without_stock_is_an_error_that_people_see(
+        self, order_database: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It takes a restored product database. The message stays, for the day when the reservation is back."""
+        stock = FakeStock()
+        async with order_shop(order_database, stock) as shop:
+            order = await shop.create()
+            stock.reservations.clear()
+
+            async def said() -> bool:
+                return f"order {order.id} has no stock" in caplog.text
+
+            await eventually(said)
+            await asyncio.sleep(0.1)
+            assert len(await rows(shop.conninfo, "SELECT * FROM outbox WHERE due_time > now() + '4 minutes'")) == 1

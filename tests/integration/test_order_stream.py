@@ -1,0 +1,142 @@
+"""StreamOrderStatus: the log, then what happens, each version once and in order, until the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from order.domain import Status
+from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.product import UNKNOWN, refused
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+async def read(stream: Any, most: int = 100) -> list[tuple[int, str]]:
+    found = []
+    async for event in stream:
+        found.append((event.version, status_name(event)))
+        if len(found) == most:
+            break
+    return found
+
+
+async def order_in(shop: OrderShop, status: str) -> str:
+    order = await shop.create()
+    for step in PATHS[status]:
+        await shop.move(step, order.id)
+    return order.id
+
+
+async def test_a_finished_order_is_replayed_and_the_stream_ends(shop: OrderShop) -> None:
+    order_id = await order_in(shop, "RECEIVED")
+    stream = shop.stream(order_id)
+    assert await read(stream) == [(1, "PLACED"), (2, "PROCESSED"), (3, "DELIVERED"), (4, "RECEIVED")]
+    assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_an_event_says_what_happened_when(shop: OrderShop) -> None:
+    order = await shop.create()
+    event = await anext(aiter(shop.stream(order.id)))
+    assert (event.order_id, event.message) == (order.id, "order PLACED")
+    assert event.update_time == order.create_time
+
+
+async def test_changes_come_live(shop: OrderShop) -> None:
+    order = await shop.create()
+    stream = aiter(shop.stream(order.id))
+    assert (await anext(stream)).version == 1
+    for version, step in enumerate(PATHS["RECEIVED"], start=2):
+        await shop.move(step, order.id)
+        async with asyncio.timeout(0.5):
+            event = await anext(stream)
+        assert (event.version, status_name(event)) == (version, step)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_a_resume_has_only_what_is_new(shop: OrderShop) -> None:
+    order_id = await order_in(shop, "CANCELLED")
+    assert await read(shop.stream(order_id, 1)) == [(2, "CANCELLED")]
+    assert await read(shop.stream(order_id, 2)) == []
+    assert await read(shop.stream(order_id, 99)) == []
+
+
+async def test_headers_come_at_once_even_when_nothing_is_new(shop: OrderShop) -> None:
+    order = await shop.create()
+    stream = shop.stream(order.id, 1)
+    async with asyncio.timeout(1):
+        await stream.initial_metadata()
+    await shop.move("CANCELLED", order.id)
+    assert await read(stream) == [(2, "CANCELLED")]
+
+
+async def test_an_unknown_order_is_not_found(shop: OrderShop) -> None:
+    with refused() as error:
+        await read(shop.stream(UNKNOWN))
+    assert (error.what.code, error.what.reason) == ("NOT_FOUND", "ORDER_NOT_FOUND")
+
+
+@pytest.mark.parametrize(("order_id", "after", "field"), [("1", 0, "order_id"), (UNKNOWN, -1, "after_version")])
+async def test_malformed_requests_are_refused(shop: OrderShop, order_id: str, after: int, field: str) -> None:
+    with refused() as error:
+        await read(shop.stream(order_id, after))
+    assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {field})
+
+
+async def test_an_order_whose_log_was_pruned_streams_its_state(shop: OrderShop) -> None:
+    order_id = await order_in(shop, "DELIVERED")
+    async with shop.connection() as connection:
+        await connection.execute("DELETE FROM order_event WHERE order_id = %s", (order_id,))
+    stream = aiter(shop.stream(order_id, 1))
+    event = await anext(stream)
+    assert (event.version, status_name(event)) == (3, "DELIVERED")
+    await shop.move("RECEIVED", order_id)
+    assert await read(stream) == [(4, "RECEIVED")]
+
+
+async def test_many_watchers_of_one_order_see_the_same(shop: OrderShop) -> None:
+    order = await shop.create()
+    readers = [asyncio.create_task(read(shop.stream(order.id))) for _ in range(50)]
+    for step in PATHS["RECEIVED"]:
+        await shop.move(step, order.id)
+        await asyncio.sleep(0.01)
+    expected = [(version, status.value) for version, status in enumerate(list(Status)[:4], start=1)]
+    assert await asyncio.gather(*readers) == [expected] * 50
+
+
+async def test_what_nobody_watches_any_more_is_forgotten(shop: OrderShop) -> None:
+    """A client that goes away takes its watcher along, whether it waited or did not read."""
+    order = await shop.create()
+    waiting, unread = shop.stream(order.id), shop.stream(order.id)
+    assert await read(waiting, most=1) == [(1, "PLACED")]
+    await unread.initial_metadata()
+    waiting.cancel()
+    unread.cancel()
+
+    async def alone() -> bool:
+        return len(shop.followers) == 0 and len(shop.followers.topics) == 0
+
+    await eventually(alone)
+
+
+async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
+    """Watchers get UNAVAILABLE, at once, and go on elsewhere after the last version that they saw."""
+    stock = FakeStock()
+    async with order_shop(order_database, stock) as second:
+        async with order_shop(order_database, stock, SHUTDOWN_GRACE="20") as first:
+            order = await first.create()
+            stream = aiter(first.stream(order.id))
+            assert (await anext(stream)).version == 1
+            waiting = asyncio.create_task(read(stream))
+        with refused() as error:
+            await waiting
+        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+        await second.move("CANCELLED", order.id)
+        assert await read(second.stream(order.id, 1)) == [(2, "CANCELLED")]

@@ -1,0 +1,226 @@
+"""The tailer: what is committed anywhere reaches all watchers, whatever happens to connections and commits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from order import tail
+from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+
+INSERT = "INSERT INTO order_event (order_id, version, status, create_time) VALUES (%s, %s, %s, now())"
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def other(order_database: str, shop: OrderShop) -> AsyncIterator[OrderShop]:
+    """A second order process on the same database."""
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+async def connect(shop: OrderShop, **options: Any) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(shop.conninfo, **options)
+
+
+async def cut_tailers(shop: OrderShop) -> int:
+    """Ends the tailers' connections as a failover does; answers how many there were."""
+    async with shop.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'order tailer' AND datname = current_database()"
+        )
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+class Watching:
+    """A watcher of one order that notes what it sees."""
+
+    def __init__(self, shop: OrderShop, order_id: str, after: int = 0) -> None:
+        self.seen: list[tuple[int, str]] = []
+        self._stream = shop.stream(order_id, after)
+        self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for event in self._stream:
+            self.seen.append((event.version, status_name(event)))
+
+    async def until(self, version: int, seconds: float = 5) -> None:
+        async def reached() -> bool:
+            return bool(self.seen) and self.seen[-1][0] >= version
+
+        await eventually(reached, seconds)
+
+    def check(self) -> None:
+        """Each version was seen once and in order."""
+        assert [version for version, _ in self.seen] == list(range(1, len(self.seen) + 1))
+
+
+async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
+    """The hint wakes it: far sooner than the look each second."""
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    for version, step in enumerate(PATHS["RECEIVED"], start=2):
+        await other.move(step, order.id)
+        await watching.until(version, 0.4)
+    watching.check()
+
+
+async def test_without_a_hint_it_is_seen_within_a_second(shop: OrderShop) -> None:
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    async with shop.connection() as connection:
+        await connection.execute(INSERT, (order.id, 2, "PROCESSED"))
+    await watching.until(2, 1.5)
+
+
+async def test_a_long_transaction_elsewhere_holds_nothing_up(shop: OrderShop, other: OrderShop) -> None:
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    long = await connect(shop)
+    async with long:
+        await long.execute("SELECT pg_current_xact_id()")
+        for version, step in enumerate(PATHS["RECEIVED"], start=2):
+            await other.move(step, order.id)
+            await watching.until(version, 0.5)
+    watching.check()
+
+
+async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(shop: OrderShop) -> None:
+    """The first transaction to begin is the last to commit; between any two the tailer looks."""
+    orders = [await shop.create() for _ in range(5)]
+    watchers = [Watching(shop, order.id) for order in orders]
+    for watching in watchers:
+        await watching.until(1)
+    connections = [await connect(shop) for _ in orders]
+    for connection, order in zip(connections, orders, strict=True):
+        await connection.execute(INSERT, (order.id, 2, "PROCESSED"))
+    for connection, watching in reversed(list(zip(connections, watchers, strict=True))):
+        await connection.commit()
+        await watching.until(2)
+        await connection.close()
+    for watching in watchers:
+        watching.check()
+
+
+async def test_what_is_rolled_back_is_never_seen(shop: OrderShop) -> None:
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    async with await connect(shop) as connection:
+        await connection.execute(INSERT, (order.id, 2, "CANCELLED"))
+        await connection.rollback()
+    await shop.move("PROCESSED", order.id)
+    await watching.until(2)
+    assert watching.seen == [(1, "PLACED"), (2, "PROCESSED")]
+
+
+async def test_a_lost_connection_loses_no_event(shop: OrderShop, other: OrderShop) -> None:
+    """What is committed while the tailers are away is read from the logs when they are back."""
+    orders = [await shop.create() for _ in range(20)]
+    watchers = [Watching(where, order.id) for order in orders for where in (shop, other)]
+    for watching in watchers:
+        await watching.until(1)
+    for version, step in enumerate(PATHS["RECEIVED"], start=2):
+        assert await cut_tailers(shop) == 2
+        await asyncio.gather(*(other.move(step, order.id) for order in orders))
+        for watching in watchers:
+            await watching.until(version)
+    for watching in watchers:
+        watching.check()
+        assert len(watching.seen) == 4
+
+
+async def test_readers_that_come_while_orders_change_miss_nothing(shop: OrderShop, other: OrderShop) -> None:
+    """Subscribing races with commits, with looks and with cut connections."""
+    orders = [await shop.create() for _ in range(10)]
+    watchers: list[Watching] = []
+
+    async def drive(order_id: str, delay: float) -> None:
+        for step in PATHS["RECEIVED"]:
+            await asyncio.sleep(delay)
+            await other.move(step, order_id)
+
+    drivers = [asyncio.create_task(drive(order.id, 0.02 + n / 200)) for n, order in enumerate(orders)]
+    for n in range(60):
+        watchers.append(Watching((shop, other)[n % 2], orders[n % 10].id))
+        if n == 30:
+            await cut_tailers(shop)
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*drivers)
+    for watching in watchers:
+        await watching.until(4)
+        watching.check()
+
+
+async def test_rows_with_transaction_ids_of_the_future_are_rewritten(order_database: str) -> None:
+    """A logical restore into a new cluster brings them; each look would find them again."""
+    keys = [uuid4() for _ in range(7)]
+    async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
+        for key in keys:
+            await connection.execute(
+                "INSERT INTO orders (id, number, status) VALUES (%s, next_order_number(), 'PLACED')", (key,)
+            )
+            await connection.execute(
+                "INSERT INTO order_event (order_id, version, status, create_time, xid)"
+                " VALUES (%s, 1, 'PLACED', now(), '9000000000')",
+                (key,),
+            )
+        async with order_shop(order_database, FakeStock()) as shop:
+            watching = Watching(shop, str(keys[0]))
+            await watching.until(1)
+            await shop.move("CANCELLED", str(keys[0]))
+            await watching.until(2)
+            watching.check()
+        row = await (await connection.execute("SELECT count(*) FROM order_event WHERE xid >= '9000000000'")).fetchone()
+        assert row == (0,)
+
+
+async def test_only_watched_orders_are_kept(shop: OrderShop) -> None:
+    watched, unwatched = await shop.create(), await shop.create()
+    watching = Watching(shop, watched.id)
+    await watching.until(1)
+    await shop.move("PROCESSED", unwatched.id)
+    await shop.move("PROCESSED", watched.id)
+    await watching.until(2)
+    assert shop.followers.topics.keys() == [watched.id]
+
+
+async def test_a_look_reads_an_event_once(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With transactions open and commits in any sequence, no look finds again what an earlier one found."""
+    found: list[tuple[UUID, int]] = []
+    order = await shop.create()
+    async with await connect(shop, autocommit=True) as looking, await connect(shop) as early:
+        tailer = tail.Tailer(shop.conninfo, shop.followers.topics)
+        monkeypatch.setattr(tailer, "_publish", lambda row: found.append((row.order_id, row.version)))
+        snapshot = await tailer._snapshot(looking)  # the query itself is what is tested
+        await early.execute(INSERT, (order.id, 3, "DELIVERED"))
+        await shop.move("PROCESSED", order.id)
+        for _ in range(3):
+            snapshot = await tailer._look(looking, snapshot)
+        assert found == [(UUID(order.id), 2)]
+        await early.commit()
+        for _ in range(3):
+            snapshot = await tailer._look(looking, snapshot)
+    assert found == [(UUID(order.id), 2), (UUID(order.id), 3)]
+
+
+async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:
+    """Where there is no primary to connect to, it waits and says so."""
+    async with order_shop(order_database, FakeStock()) as shop:
+        tailer = tail.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
+        running = asyncio.create_task(tailer.run())
+        assert "the status tailer has no connection" in await tailer.problem()
+        running.cancel()

@@ -1,0 +1,107 @@
+"""Transitions: exactly those of the table, conditional on the etag, and the same when repeated."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import product as pairs
+
+import grpc
+import pytest
+
+from order.domain import TRANSITIONS, Status
+from tests.support.invariants_order import check_logs
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
+from tests.support.product import UNKNOWN, refused
+
+TARGETS = [status.value for status in Status if status is not Status.PLACED]
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+async def order_in(shop: OrderShop, status: str) -> str:
+    order = await shop.create()
+    for step in PATHS[status]:
+        await shop.move(step, order.id)
+    return order.id
+
+
+@pytest.mark.parametrize(("start", "target"), list(pairs(PATHS, TARGETS)))
+async def test_every_pair_of_statuses(shop: OrderShop, start: str, target: str) -> None:
+    """What the table allows happens; what is there already is answered; everything else is refused and changes
+    nothing."""
+    order_id = await order_in(shop, start)
+    before = await shop.get(order_id)
+    if Status(target) in TRANSITIONS[Status(start)]:
+        after = await shop.move(target, order_id)
+        assert status_name(after) == target
+        assert int(after.etag) == int(before.etag) + 1
+        assert await shop.get(order_id) == after
+    elif target == start:
+        assert await shop.move(target, order_id, etag="stale") == before
+    else:
+        with refused() as error:
+            await shop.move(target, order_id)
+        assert (error.what.code, error.what.reason) == ("FAILED_PRECONDITION", "ILLEGAL_TRANSITION")
+        assert error.what.metadata == {"from": start, "to": target}
+        assert await shop.get(order_id) == before
+    async with shop.connection() as connection:
+        await check_logs(connection)
+
+
+async def test_an_unknown_order_cannot_be_moved(shop: OrderShop) -> None:
+    with refused() as error:
+        await shop.move("PROCESSED", UNKNOWN)
+    assert (error.what.code, error.what.reason) == ("NOT_FOUND", "ORDER_NOT_FOUND")
+
+
+async def test_a_malformed_id_is_refused(shop: OrderShop) -> None:
+    with refused() as error:
+        await shop.move("CANCELLED", "1")
+    assert set(error.what.fields) == {"id"}
+
+
+@pytest.mark.parametrize("etag", ["2", "x", "-1", "9" * 30, "１"])
+async def test_a_stale_etag_changes_nothing(shop: OrderShop, etag: str) -> None:
+    order = await shop.create()
+    with refused() as error:
+        await shop.move("PROCESSED", order.id, etag=etag)
+    assert (error.what.code, error.what.reason) == ("ABORTED", "ETAG_MISMATCH")
+    assert await shop.get(order.id) == order
+
+
+async def test_the_right_etag_is_accepted_from_field_and_header(shop: OrderShop) -> None:
+    order = await shop.create()
+    processed = await shop.move("PROCESSED", order.id, etag=order.etag)
+    with refused() as error:
+        await shop.move("DELIVERED", order.id, metadata=(("if-match", f'"{order.etag}"'),))
+    assert error.what.reason == "ETAG_MISMATCH"
+    delivered = await shop.move("DELIVERED", order.id, metadata=(("if-match", f'"{processed.etag}"'),))
+    assert status_name(delivered) == "DELIVERED"
+
+
+async def test_many_who_move_an_order_at_once_move_it_once(shop: OrderShop) -> None:
+    order = await shop.create()
+    answers = await asyncio.gather(*(shop.move("PROCESSED", order.id) for _ in range(20)))
+    assert {answer.etag for answer in answers} == {"2"}
+
+
+async def test_of_those_who_process_and_cancel_at_once_all_are_told_the_truth(shop: OrderShop) -> None:
+    """Cancelling is legal before and after processing, so it succeeds; processing succeeds or is told why not."""
+    orders = [await shop.create() for _ in range(10)]
+    answers = await asyncio.gather(
+        *(shop.move("CANCELLED", order.id) for order in orders),
+        *(shop.move("PROCESSED", order.id) for order in orders),
+        return_exceptions=True,
+    )
+    assert all(status_name(answer) == "CANCELLED" for answer in answers[:10])
+    for answer in answers[10:]:
+        if isinstance(answer, BaseException):
+            assert isinstance(answer, grpc.aio.AioRpcError)
+            assert answer.code() is grpc.StatusCode.FAILED_PRECONDITION
+        else:
+            assert status_name(answer) == "PROCESSED"
+    async with shop.connection() as connection:
+        await check_logs(connection)

@@ -1,0 +1,156 @@
+"""Many clients on few products, over real parallel connections: nothing oversold, nothing lost, no deadlock."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from shop.product.v1 import stock_pb2
+
+from tests.support.invariants import check_stock, stock_leaks
+from tests.support.product import ProductShop, product_shop, refusal_of
+
+
+@pytest.fixture
+async def shop(product_database: str) -> AsyncIterator[ProductShop]:
+    async with product_shop(product_database, DATABASE_POOL_SIZE="12", DATABASE_POOL_WAITING="1000") as shop:
+        yield shop
+
+
+async def deadlocks(shop: ProductShop) -> int:
+    """How many the database has had to break; those that a retry hides too."""
+    async with shop.connection() as connection:
+        row = await (
+            await connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        ).fetchone()
+        assert row
+        found: int = row[0]
+        return found
+
+
+async def test_of_twelve_clients_seven_get_the_last_seven_pieces_and_five_are_told_why(shop: ProductShop) -> None:
+    created = await shop.create("Steel watch", stock=7)
+    answers = await asyncio.gather(*(shop.reserve({created.id: 1}) for _ in range(12)), return_exceptions=True)
+    got = [answer for answer in answers if isinstance(answer, stock_pb2.Reservation)]
+    told = [refusal_of(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert (len(got), len(told)) == (7, 5)
+    assert {(each.reason, each.message) for each in told} == {("INSUFFICIENT_STOCK", '"Steel watch" is sold out')}
+    assert await shop.stock_of(created.id) == 0
+    async with shop.connection() as connection:
+        await check_stock(connection)
+
+
+async def test_items_in_opposite_orders_do_not_deadlock(shop: ProductShop) -> None:
+    """Products are locked in the order of their ids, whatever the order in the request, and given back so too."""
+    ids = [(await shop.create(stock=1_000)).id for _ in range(6)]
+
+    async def buy_and_return(seed: int) -> None:
+        shuffled = random.Random(seed).sample(ids, len(ids))
+        held = await shop.reserve(dict.fromkeys(shuffled, 1))
+        if seed % 2:
+            await shop.release(held.id)
+
+    await asyncio.gather(*(buy_and_return(seed) for seed in range(200)))
+    assert {await shop.stock_of(each) for each in ids} == {900}
+    assert await deadlocks(shop) == 0
+    async with shop.connection() as connection:
+        await check_stock(connection)
+
+
+async def test_a_storm_of_everything_on_few_products_loses_no_piece(shop: ProductShop) -> None:
+    """Reserve, retry, confirm, release and adjust in random order and at once, on ids that are shared."""
+    ids = [(await shop.create(stock=20)).id for _ in range(3)]
+    keys = [str(uuid4()) for _ in range(25)]
+    outcomes: Counter[str] = Counter()
+
+    async def client(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(25):
+            key = dice.choice(keys)
+            # The items follow from the key, so that a retry of it has the same ones.
+            own = random.Random(key)
+            items = {each: own.randint(1, 4) for each in own.sample(ids, own.randint(1, 3))}
+            shuffled = dict(dice.sample(list(items.items()), len(items)))
+            try:
+                match dice.randrange(5):
+                    case 0 | 1:
+                        await shop.reserve(shuffled, key)
+                    case 2:
+                        await shop.confirm(key)
+                    case 3:
+                        await shop.release(key)
+                        keys[keys.index(key) if key in keys else 0] = str(uuid4())
+                    case 4:
+                        await shop.reserve(shuffled)
+                outcomes["done"] += 1
+            except grpc.aio.AioRpcError as error:
+                outcomes[refusal_of(error).reason] += 1
+
+    await asyncio.gather(*(client(seed) for seed in range(16)))
+    assert set(outcomes) <= {"done", "INSUFFICIENT_STOCK", "RESERVATION_NOT_FOUND"}
+    assert outcomes["done"] > 50
+    assert await deadlocks(shop) == 0
+    async with shop.connection() as connection:
+        await check_stock(connection)
+
+
+async def test_a_release_that_meets_its_reservation_on_the_way_ends_consistent(shop: ProductShop) -> None:
+    """The release of an unknown id and the reservation of that id at once: whoever is first, nothing stays held."""
+    first, second = (await shop.create(stock=1_000)).id, (await shop.create(stock=1_000)).id
+    for _ in range(60):
+        key = str(uuid4())
+        _, released, _ = await asyncio.gather(
+            shop.reserve({second: 2, first: 1}, key), shop.release(key), shop.reserve({first: 1, second: 2}, key)
+        )
+        assert released.state == stock_pb2.Reservation.RELEASED
+        assert (await shop.release(key)).state == stock_pb2.Reservation.RELEASED
+    assert [await shop.stock_of(each) for each in (first, second)] == [1_000, 1_000]
+    assert await deadlocks(shop) == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 3), (1, 3)])
+async def test_a_statement_that_waited_for_a_lock_sees_what_it_waited_for(
+    shop: ProductShop, before: int, after: int
+) -> None:
+    """Each part of the statement has the snapshot of before the wait; stock and price must be those of after it, and
+    the constraint must not be held against the stock of before."""
+    created = await shop.create(stock=before)
+    held = await shop.reserve({created.id: 1})
+    async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
+        await other.execute("UPDATE product SET stock = %s, price_micros = 42000000", (after,))
+        waiting = [asyncio.create_task(shop.reserve({created.id: 2})) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in waiting)
+        await other.commit()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    got = [answer for answer in answers if isinstance(answer, stock_pb2.Reservation)]
+    told = [refusal_of(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert [each.items[0].unit_price.units for each in got] == [42]
+    assert [each.metadata["available"] for each in told] == ["1"]
+    assert await shop.stock_of(created.id) == 1
+
+    async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
+        await other.execute("UPDATE product SET stock = 0")
+        adjusting = asyncio.create_task(shop.adjust(created.id, -2))
+        releasing = asyncio.create_task(shop.release(held.id))
+        await asyncio.sleep(0.3)
+        await other.execute("UPDATE product SET stock = 50")
+        await other.commit()
+    await asyncio.gather(adjusting, releasing)
+    assert await shop.stock_of(created.id) == 49
+
+
+async def test_the_invariant_sees_a_lost_piece(shop: ProductShop) -> None:
+    """The check that others rely on finds what it is there for."""
+    created = await shop.create(stock=5)
+    await shop.reserve({created.id: 2})
+    async with shop.connection() as connection:
+        await check_stock(connection)
+        await connection.execute("UPDATE product SET stock = 2")
+        assert await stock_leaks(connection) == {created.id: 1}
+        await connection.execute("UPDATE reservation SET state = 'RELEASED'")
+        assert await stock_leaks(connection) == {created.id: 3}

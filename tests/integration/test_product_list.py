@@ -1,0 +1,262 @@
+"""Lists of products: pages, orders, search, categories, and tokens that belong to one query."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from shop.product.v1 import product_pb2
+
+from runtime import pages
+from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused
+
+ORDERS = [field + direction for field in ("name", "price", "create_time", "star") for direction in ("", " desc")]
+
+
+@pytest.fixture
+async def shop(product_database: str) -> AsyncIterator[ProductShop]:
+    async with product_shop(product_database) as shop:
+        yield shop
+
+
+async def page(
+    shop: ProductShop, *, size: int = 0, token: str = "", search: str = "", category: str = "", order: str = ""
+) -> product_pb2.ListProductsResponse:
+    return await shop.products.ListProducts(
+        product_pb2.ListProductsRequest(
+            page_size=size, page_token=token, search=search, category=category, order_by=order
+        )
+    )
+
+
+async def names(
+    shop: ProductShop, *, size: int = 0, search: str = "", category: str = "", order: str = ""
+) -> list[str]:
+    """The names of all products of a query, read page by page."""
+    found: list[str] = []
+    token = ""
+    while True:
+        answer = await page(shop, size=size, token=token, search=search, category=category, order=order)
+        found += [product.name for product in answer.products]
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+async def fill(shop: ProductShop, number: int) -> None:
+    """Products `00`, `01` … with many ties in price and star."""
+    for index in range(number):
+        await shop.create(f"{index:02}", price=euros(index % 3), star=index % 2)
+
+
+class TestPages:
+    @pytest.mark.parametrize("order", ["", *ORDERS])
+    async def test_pages_hold_each_product_once_and_in_order(self, shop: ProductShop, order: str) -> None:
+        await fill(shop, 13)
+        found = await names(shop, size=4, order=order)
+        assert sorted(found) == [f"{index:02}" for index in range(13)]
+        assert found == await names(shop, size=100, order=order), "pages are the whole, cut"
+        field = order.removesuffix(" desc")
+        modulus = {"price": 3, "star": 2}.get(field, 100)
+        keys = [int(name) % modulus for name in found]
+        assert keys == sorted(keys, reverse=order.endswith("desc") or not order)
+
+    async def test_what_is_created_between_two_pages_shifts_nothing(self, shop: ProductShop) -> None:
+        """Newest first: a page begins after the last product seen, not at a number of rows."""
+        await fill(shop, 6)
+        first = await page(shop, size=3)
+        await shop.create("newer")
+        second = await page(shop, size=3, token=first.next_page_token)
+        assert [each.name for each in [*first.products, *second.products]] == ["05", "04", "03", "02", "01", "00"]
+        assert not second.next_page_token
+
+    async def test_what_is_deleted_between_two_pages_shifts_nothing(self, shop: ProductShop) -> None:
+        await fill(shop, 6)
+        first = await page(shop, size=3, order="name")
+        for product in first.products:
+            await shop.products.DeleteProduct(product_pb2.DeleteProductRequest(id=product.id))
+        second = await page(shop, size=3, order="name", token=first.next_page_token)
+        assert [each.name for each in second.products] == ["03", "04", "05"]
+
+    async def test_the_page_size_is_20_by_default_and_100_at_most(self, shop: ProductShop) -> None:
+        async with shop.connection() as connection:
+            await connection.execute(
+                "INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros,"
+                " stock, star, image_uri) SELECT gen_random_uuid(), n, n, n, '', '', '', 'EUR', 0, 0, 0, ''"
+                " FROM generate_series(1, 120) AS s (i), CAST(i AS text) AS n"
+            )
+        assert len((await page(shop)).products) == 20
+        assert len((await page(shop, size=1_000_000)).products) == 100
+        assert len(await names(shop, size=7)) == 120, "also where all have one create_time"
+
+    async def test_an_empty_list_has_no_token(self, shop: ProductShop) -> None:
+        assert await page(shop) == product_pb2.ListProductsResponse()
+
+    async def test_names_are_sorted_without_regard_to_case(self, shop: ProductShop) -> None:
+        for name in ("banana", "Apple", "apple pie", "Banana split", "Äpfel", "cherry"):
+            await shop.create(name)
+        found = await names(shop, size=2, order="name")
+        assert found == ["Apple", "apple pie", "banana", "Banana split", "cherry", "Äpfel"]
+
+
+class TestTokens:
+    async def test_a_token_is_bound_to_its_query(self, shop: ProductShop) -> None:
+        await fill(shop, 3)
+        token = (await page(shop, size=1, order="name")).next_page_token
+        assert (await page(shop, size=2, token=token, order=" name ")).products, "the size may change"
+        others: list[dict[str, Any]] = [
+            {"order": "name desc"},
+            {"order": "name", "search": "0"},
+            {"order": "name", "category": "x"},
+            {},
+        ]
+        for other in others:
+            with refused() as error:
+                await page(shop, token=token, **other)
+            assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {"page_token"})
+
+    @pytest.mark.parametrize("token", ["x", "%%%", "\0", "e30", "W10", "bnVsbA", "a" * 5000, "ä"])
+    async def test_nonsense_is_no_token(self, shop: ProductShop, token: str) -> None:
+        with refused() as error:
+            await page(shop, token=token)
+        assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {"page_token"})
+
+    @pytest.mark.parametrize(
+        ("order", "keys"),
+        [
+            ("create_time desc", '[1,"x"]'),
+            ("create_time desc", f'[1e400,"{UNKNOWN}"]'),
+            ("create_time desc", f'[{10**30},"{UNKNOWN}"]'),
+            ("create_time desc", f'[-{10**17},"{UNKNOWN}"]'),
+            ("create_time desc", f'["1","{UNKNOWN}"]'),
+            ("create_time desc", f'[true,"{UNKNOWN}"]'),
+            ("create_time desc", "[1]"),
+            ("name", f'["a\\u0000","{UNKNOWN}"]'),
+            ("name", f'["\\ud800","{UNKNOWN}"]'),
+        ],
+    )
+    async def test_a_forged_token_is_refused(self, shop: ProductShop, order: str, keys: str) -> None:
+        """It is no secret how tokens are made; what somebody makes by hand must not reach the database."""
+        true_one = pages.encode(("", "", order), [1, UNKNOWN])
+        fingerprint = json.loads(base64.urlsafe_b64decode(true_one + "=="))[0]
+        text = f'["{fingerprint}",{keys[1:]}'
+        with refused() as error:
+            await page(shop, token=base64.urlsafe_b64encode(text.encode()).decode().rstrip("="), order=order)
+        assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {"page_token"})
+
+    @pytest.mark.parametrize(
+        ("order", "keys"), [("price", [10**30, UNKNOWN]), ("star", [float("nan"), UNKNOWN]), ("name", ["", UNKNOWN])]
+    )
+    async def test_a_forged_token_of_odd_values_is_only_another_place(
+        self, shop: ProductShop, order: str, keys: list[pages.Key]
+    ) -> None:
+        await page(shop, token=pages.encode(("", "", order), keys), order=order)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "order", ["colour", "name asc", "name,price", "name desc desc", "NAME", "id", "\0", "desc"]
+    )
+    async def test_an_order_that_does_not_exist_is_refused(self, shop: ProductShop, order: str) -> None:
+        with refused() as error:
+            await page(shop, order=order)
+        assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {"order_by"})
+
+    @pytest.mark.parametrize(
+        ("size", "search", "category", "field"),
+        [
+            (-1, "", "", "page_size"),
+            (0, "x" * 201, "", "search"),
+            (0, "a\0b", "", "search"),
+            (0, "", "a\0b", "category"),
+            (0, "", "x" * 101, "category"),
+        ],
+        ids=["page_size", "long search", "NUL in search", "NUL in category", "long category"],
+    )
+    async def test_bad_filters_are_refused(
+        self, shop: ProductShop, size: int, search: str, category: str, field: str
+    ) -> None:
+        with refused() as error:
+            await page(shop, size=size, search=search, category=category)
+        assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {field})
+
+
+class TestSearch:
+    @pytest.mark.parametrize(
+        ("search", "found"),
+        [
+            ("steel", {"Steel watch", "Wall clock"}),
+            ("WATCH", {"Steel watch", "Gold Watch"}),
+            ("atc", {"Steel watch", "Gold Watch"}),
+            ("watch steel", {"Steel watch"}),
+            ("  watch\tsteel \n", {"Steel watch"}),
+            ("steel gold", set()),
+            ("steel steel steel", {"Steel watch", "Wall clock"}),
+            ("gw-0815", {"Gold Watch"}),
+            ("timepieces", {"Wall clock"}),
+            ("größe", {"Gold Watch"}),
+            ("GRÖSSE", set()),
+            ("GRÖẞE", {"Gold Watch"}),
+            ("50%", {"Wall clock"}),
+            ("%", {"Wall clock"}),
+            ("5_%", set()),
+            ("_", {"Gold Watch"}),
+            ("\\", {"Steel watch"}),
+            ("c\\d", {"Steel watch"}),
+            ("'; DROP TABLE product; --", set()),
+            ("clock timepieces", {"Wall clock"}),
+            ("clocktimepieces", set()),
+            ("", {"Steel watch", "Gold Watch", "Wall clock"}),
+            ("   ", {"Steel watch", "Gold Watch", "Wall clock"}),
+        ],
+    )
+    async def test_every_word_is_found_as_a_substring(self, shop: ProductShop, search: str, found: set[str]) -> None:
+        """In name, description, category or sku, upper and lower case alike; %, _ and \\ stand for themselves."""
+        await shop.create("Steel watch", description="path c\\d")
+        await shop.create("Gold Watch", sku="GW-0815", description="Größe_41")
+        await shop.create("Wall clock", category="Timepieces", description="50% steel")
+        await shop.create("Table", description="Oak.")
+        assert set(await names(shop, search=search)) - {"Table"} == found
+
+    async def test_search_and_category_hold_together_and_page(self, shop: ProductShop) -> None:
+        for index in range(5):
+            await shop.create(f"watch {index}", category="Watches")
+            await shop.create(f"watch band {index}", category="Bands")
+        found = await names(shop, size=2, search="watch", category="Watches", order="name")
+        assert found == [f"watch {index}" for index in range(5)]
+        assert not await names(shop, category="watches"), "a category is exact"
+
+    async def test_a_rare_word_is_found_by_the_trigram_index(self, product_database: str) -> None:
+        """Also once the statement has run often enough for a generic plan. A common word needs no index: the first rows
+        in order have it."""
+        async with product_shop(product_database) as shop:
+            async with shop.connection() as connection:
+                await connection.execute(
+                    "INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros,"
+                    " stock, star, image_uri) SELECT gen_random_uuid(), 'Watch ' || md5(n), n, n, '', md5(md5(n)),"
+                    " '', 'EUR', i, 0, 0, '' FROM generate_series(1, 5000) AS s (i), CAST(i AS text) AS n"
+                )
+                await connection.execute("VACUUM ANALYZE product")
+            await shop.create("A needle of gold")
+            for _ in range(12):
+                assert await names(shop, search="needle gold") == ["A needle of gold"]
+                assert len((await page(shop, search="watch")).products) == 20
+        # The service's connections are closed: their statistics are there.
+        async with await psycopg.AsyncConnection.connect(product_database) as connection:
+            rows = await connection.execute(
+                "SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE relname = 'product'"
+            )
+            scans: dict[str, int] = dict(await rows.fetchall())
+        assert (scans["product_search_idx"], scans["product_create_time_idx"]) == (12, 12)
+
+
+class TestCategories:
+    async def test_categories_of_live_products_come_by_name_each_once(self, shop: ProductShop) -> None:
+        for category in ("Watches", "Bands", "", "Watches", "Clocks", "Äpfel"):
+            await shop.create(category=category)
+        gone = await shop.create(category="Gone")
+        await shop.products.DeleteProduct(product_pb2.DeleteProductRequest(id=gone.id))
+        answer = await shop.products.ListCategories(product_pb2.ListCategoriesRequest())
+        assert [each.name for each in answer.categories] == ["Bands", "Clocks", "Watches", "Äpfel"]

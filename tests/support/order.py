@@ -1,0 +1,185 @@
+"""An order service in the test's process, on a real database and a free port, with its clients."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import grpc
+import psycopg
+from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
+
+from order.__main__ import Config, serving
+from order.catalog import ProductUnavailable, Reservation, State, Stock
+from order.domain import Item, Line
+from order.follow import Followers
+from runtime.config import Env
+from runtime.server import Server
+
+A, B, C = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+"""Ids of products; FakeStock has every product."""
+
+
+@dataclass
+class FakeStock:
+    """A product service that never runs out, for tests of what only concerns order."""
+
+    reservations: dict[UUID, Reservation] = field(default_factory=dict)
+    calls: list[tuple[str, UUID]] = field(default_factory=list)
+    overdue: list[UUID] = field(default_factory=list)
+    """The holds whose time is over."""
+    down: bool = False
+    price_micros: int = 1_500_000
+
+    def _called(self, name: str, order_id: UUID) -> None:
+        self.calls.append((name, order_id))
+        if self.down:
+            raise ProductUnavailable
+
+    def _set(self, order_id: UUID, state: State) -> None:
+        before = self.reservations.get(order_id, Reservation(state, "", []))
+        self.reservations[order_id] = Reservation(state, before.currency, before.items)
+        self.overdue = [each for each in self.overdue if each != order_id]
+
+    def state(self, order_id: str) -> State | None:
+        reservation = self.reservations.get(UUID(order_id))
+        return reservation.state if reservation else None
+
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
+        self._called("reserve", order_id)
+        items = [
+            Item(
+                product_id=str(line.product_id),
+                quantity=line.quantity,
+                name=f"Product {str(line.product_id)[-1]}",
+                price_micros=self.price_micros,
+            )
+            for line in lines
+        ]
+        return self.reservations.setdefault(order_id, Reservation(State.HELD, "EUR", items))
+
+    async def confirm(self, order_id: UUID) -> State | None:
+        self._called("confirm", order_id)
+        if order_id not in self.reservations:
+            return None
+        if self.reservations[order_id].state is State.HELD:
+            self._set(order_id, State.CONFIRMED)
+        return self.reservations[order_id].state
+
+    async def release(self, order_id: UUID) -> None:
+        self._called("release", order_id)
+        self._set(order_id, State.RELEASED)
+
+    async def expired(self, limit: int) -> list[UUID]:
+        if self.down:
+            raise ProductUnavailable
+        return self.overdue[:limit]
+
+
+@dataclass(frozen=True)
+class OrderShop:
+    """The running service and its clients."""
+
+    address: str
+    conninfo: str
+    server: Server
+    followers: Followers
+    orders: "order_pb2_grpc.OrderServiceAsyncStub"  # known to the type checker only
+    feed: "status_feed_pb2_grpc.StatusFeedServiceAsyncStub"
+
+    async def create(self, items: dict[str, int] | None = None, **fields: Any) -> order_pb2.Order:
+        return await self.orders.CreateOrder(create_request(items, **fields))
+
+    async def get(self, order_id: str) -> order_pb2.Order:
+        return await self.orders.GetOrder(order_pb2.GetOrderRequest(id=order_id))
+
+    async def move(self, target: str, order_id: str, etag: str = "", **call: Any) -> order_pb2.Order:
+        """Gives an order the status `target`."""
+        moves: dict[str, Callable[..., Awaitable[order_pb2.Order]]] = {
+            "PROCESSED": lambda **to: self.orders.ProcessOrder(order_pb2.ProcessOrderRequest(**to), **call),
+            "DELIVERED": lambda **to: self.orders.DeliverOrder(order_pb2.DeliverOrderRequest(**to), **call),
+            "RECEIVED": lambda **to: self.orders.ReceiveOrder(order_pb2.ReceiveOrderRequest(**to), **call),
+            "CANCELLED": lambda **to: self.orders.CancelOrder(order_pb2.CancelOrderRequest(**to), **call),
+        }
+        return await moves[target](id=order_id, etag=etag)
+
+    def stream(self, order_id: str, after_version: int = 0, **call: Any) -> Any:
+        request = order_pb2.StreamOrderStatusRequest(order_id=order_id, after_version=after_version)
+        return self.orders.StreamOrderStatus(request, **call)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection of the test's own, past the service."""
+        async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
+            yield connection
+
+
+PATHS = {
+    "PLACED": [],
+    "PROCESSED": ["PROCESSED"],
+    "DELIVERED": ["PROCESSED", "DELIVERED"],
+    "RECEIVED": ["PROCESSED", "DELIVERED", "RECEIVED"],
+    "CANCELLED": ["CANCELLED"],
+}
+"""How an order gets to each status from PLACED."""
+
+
+def create_request(items: dict[str, int] | None = None, **fields: Any) -> order_pb2.CreateOrderRequest:
+    wanted = {A: 1} if items is None else items
+    return order_pb2.CreateOrderRequest(
+        items=[order_pb2.CreateOrderItem(product_id=key, quantity=quantity) for key, quantity in wanted.items()],
+        **fields,
+    )
+
+
+def status_name(message: Any) -> str:
+    return order_pb2.Order.Status.Name(message.status)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Waits until a condition holds; fails when that takes longer."""
+    give_up = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < give_up, f"did not come true within {seconds:g} s"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def order_shop(
+    conninfo: str, product: str | Stock, *, wait: bool = True, **variables: str
+) -> AsyncIterator[OrderShop]:
+    """The service on a migrated database. `product` is the product service's address, or stands in for it. `variables`
+    are environment variables that differ from the tests' own; `wait` is for readiness."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {
+        "LISTEN_HOST": "127.0.0.1",
+        "GRPC_PORT": str(port),
+        "DATABASE_URL": conninfo,
+        "SHUTDOWN_DELAY": "0",
+        "SHUTDOWN_GRACE": "1",
+        "PRODUCT_TARGET": product if isinstance(product, str) else "",
+    }
+    stock = None if isinstance(product, str) else product
+    address = f"127.0.0.1:{port}"
+    config = Config.from_env(Env(own | variables))
+    async with grpc.aio.insecure_channel(address) as channel, serving(config, stock) as running:
+
+        async def ready() -> bool:
+            return running.server.ready
+
+        if wait:
+            await eventually(ready)
+        yield OrderShop(
+            address,
+            conninfo,
+            running.server,
+            running.followers,
+            order_pb2_grpc.OrderServiceStub(channel),
+            status_feed_pb2_grpc.StatusFeedServiceStub(channel),
+        )

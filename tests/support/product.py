@@ -1,0 +1,158 @@
+"""A product service in the test's process, on a real database and a free port, with its clients."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from google.type import money_pb2
+from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
+
+from product.__main__ import Config, serving
+from runtime.config import Env
+from runtime.errors import of_call
+from runtime.server import Server
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+"""A UUID that no product has."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a refused call said: its code, its ErrorInfo reason and metadata, its field violations, its message."""
+
+    code: str
+    reason: str
+    metadata: dict[str, str]
+    fields: dict[str, str]
+    message: str
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    code, reason, status = of_call(error)
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    _unpack(status, info)
+    _unpack(status, bad)
+    fields = {violation.field: violation.description for violation in bad.field_violations}
+    return Refusal(code.name, reason, dict(info.metadata), fields, error.details() or "")
+
+
+def _unpack(status: status_pb2.Status, into: Any) -> None:
+    for detail in status.details:
+        if detail.Unpack(into):
+            return
+
+
+class Refused:
+    """The context of `refused`; `.what` is there after it."""
+
+    what: Refusal
+
+
+class _Expect:
+    def __init__(self) -> None:
+        self._raises = pytest.raises(grpc.aio.AioRpcError)
+        self._refused = Refused()
+
+    def __enter__(self) -> Refused:
+        self._caught = self._raises.__enter__()
+        return self._refused
+
+    def __exit__(self, *error: Any) -> bool:
+        handled = bool(self._raises.__exit__(*error))
+        if handled:
+            self._refused.what = refusal_of(self._caught.value)
+        return handled
+
+
+def refused() -> _Expect:
+    """Expects that a call fails: `with refused() as error: …`, then `error.what`."""
+    return _Expect()
+
+
+@dataclass(frozen=True)
+class ProductShop:
+    """The running service and its clients."""
+
+    address: str
+    conninfo: str
+    server: Server
+    products: "product_pb2_grpc.ProductServiceAsyncStub"  # known to the type checker only
+    stock: "stock_pb2_grpc.StockServiceAsyncStub"
+
+    async def create(self, name: str = "Steel watch", *, stock: int = 10, **fields: Any) -> product_pb2.Product:
+        """A new product at 12.50 EUR, where `fields` does not say otherwise."""
+        product = product_pb2.Product(**({"name": name, "stock": stock, "price": euros(12.5)} | fields))
+        return await self.products.CreateProduct(product_pb2.CreateProductRequest(product=product))
+
+    async def get(self, product_id: str) -> product_pb2.Product:
+        return await self.products.GetProduct(product_pb2.GetProductRequest(id=product_id))
+
+    async def stock_of(self, product_id: str) -> int:
+        return (await self.get(product_id)).stock
+
+    async def reserve(
+        self, items: dict[str, int], reservation_id: str | None = None, ttl: float = 60
+    ) -> stock_pb2.Reservation:
+        return await self.stock.ReserveStock(reserve_request(items, reservation_id, ttl))
+
+    async def confirm(self, reservation_id: str) -> stock_pb2.Reservation:
+        return await self.stock.ConfirmReservation(stock_pb2.ConfirmReservationRequest(reservation_id=reservation_id))
+
+    async def release(self, reservation_id: str) -> stock_pb2.Reservation:
+        return await self.stock.ReleaseReservation(stock_pb2.ReleaseReservationRequest(reservation_id=reservation_id))
+
+    async def adjust(self, product_id: str, delta: int, request_id: str = "", **headers: str) -> product_pb2.Product:
+        """AdjustStock with headers whose names have `_` for `-`."""
+        return await self.products.AdjustStock(
+            product_pb2.AdjustStockRequest(id=product_id, delta=delta, request_id=request_id),
+            metadata=tuple((name.replace("_", "-"), value) for name, value in headers.items()),
+        )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection of the test's own, past the service."""
+        async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
+            yield connection
+
+
+def euros(amount: float) -> money_pb2.Money:
+    micros = round(amount * 1_000_000)
+    return money_pb2.Money(currency_code="EUR", units=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def reserve_request(
+    items: dict[str, int], reservation_id: str | None = None, ttl: float = 60
+) -> stock_pb2.ReserveStockRequest:
+    duration = duration_pb2.Duration(seconds=int(ttl), nanos=round(ttl % 1 * 1_000_000_000))
+    return stock_pb2.ReserveStockRequest(
+        reservation_id=reservation_id or str(uuid4()),
+        items=[stock_pb2.StockItem(product_id=key, quantity=quantity) for key, quantity in items.items()],
+        ttl=duration,
+    )
+
+
+@asynccontextmanager
+async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[ProductShop]:
+    """The service on a migrated database. `variables` are environment variables that differ from the tests' own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {
+        "LISTEN_HOST": "127.0.0.1",
+        "GRPC_PORT": str(port),
+        "DATABASE_URL": conninfo,
+        "SHUTDOWN_DELAY": "0",
+        "SHUTDOWN_GRACE": "1",
+    }
+    address = f"127.0.0.1:{port}"
+    async with serving(Config.from_env(Env(own | variables))) as server, grpc.aio.insecure_channel(address) as channel:
+        products = product_pb2_grpc.ProductServiceStub(channel)
+        yield ProductShop(address, conninfo, server, products, stock_pb2_grpc.StockServiceStub(channel))

@@ -1,0 +1,48 @@
+"""The demo: a plausible catalogue, and a pace that anybody can compute."""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid5
+
+import pytest
+from shop.order.v1 import order_pb2
+
+from demo.__main__ import pace
+from demo.load import catalogue
+from demo.simulate import SHARES, Pace
+from runtime.config import ConfigError, Env
+
+Status = order_pb2.Order.Status
+
+
+def test_the_catalogue_is_large_varied_and_unambiguous() -> None:
+    products = catalogue()
+    assert len(products) >= 24
+    assert len({each.category for each in products}) >= 5
+    assert len({each.sku for each in products}) == len({each.slug for each in products}) == len(products)
+    assert {each.price.currency_code for each in products} == {"EUR"}, "anything can be ordered with anything"
+    assert sum(each.stock > 0 for each in products) >= 24
+
+
+def test_an_order_takes_from_ten_to_thirty_seconds_always_the_same() -> None:
+    speed = Pace(10, 30)
+    ids = [uuid5(UUID(int=0), str(number)) for number in range(500)]
+    times = [speed.whole(each) for each in ids]
+    assert times == [Pace(10, 30).whole(each) for each in ids]
+    assert 10 <= min(times) < 12
+    assert 28 < max(times) <= 30
+
+
+def test_the_steps_of_an_order_add_up_to_its_time() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1)
+    order_id, start = UUID(int=7), datetime(2026, 1, 1, tzinfo=UTC)
+    at = start
+    for status in (Status.PLACED, Status.PROCESSED, Status.DELIVERED):
+        following = Pace(10, 30).due(order_id, status, at)
+        assert following > at
+        at = following
+    assert (at - start).total_seconds() == pytest.approx(Pace(10, 30).whole(order_id))
+
+
+def test_a_pace_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="SIMULATE_MAX_SECONDS"):
+        pace(Env({"SIMULATE_MIN_SECONDS": "20", "SIMULATE_MAX_SECONDS": "10"}))

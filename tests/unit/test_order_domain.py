@@ -1,0 +1,64 @@
+"""The rules of orders: transitions, ids, fingerprints and totals."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from shop.order.v1 import order_pb2
+
+from order.domain import TRANSITIONS, Draft, Item, Line, Status, is_final, order_id, sources, total_micros
+
+KEY = UUID("7f3c2b1a-0000-4000-8000-000000000001")
+DRAFT = Draft(
+    lines=(Line(product_id=UUID(int=1), quantity=2), Line(product_id=UUID(int=2), quantity=1)),
+    customer_name="Ada",
+    customer_email="ada@example.com",
+    customer_phone="",
+    shipping_address="",
+    payment_method="CARD",
+    notes="",
+)
+
+
+def test_the_transitions_are_those_of_the_api() -> None:
+    """PLACED → PROCESSED → DELIVERED → RECEIVED; CANCELLED from PLACED or PROCESSED."""
+    assert {(a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets} == {
+        ("PLACED", "PROCESSED"),
+        ("PROCESSED", "DELIVERED"),
+        ("DELIVERED", "RECEIVED"),
+        ("PLACED", "CANCELLED"),
+        ("PROCESSED", "CANCELLED"),
+    }
+    assert [status.value for status in Status if is_final(status)] == ["RECEIVED", "CANCELLED"]
+    assert sources(Status.CANCELLED) == ["PLACED", "PROCESSED"]
+    assert sources(Status.PLACED) == []
+
+
+def test_every_status_is_one_of_the_api() -> None:
+    assert [status.value for status in Status] == order_pb2.Order.Status.keys()[1:]
+
+
+def test_the_same_caller_and_key_make_the_same_order() -> None:
+    assert order_id("ada", KEY) == order_id("ada", KEY)
+    assert order_id("ada", KEY) != order_id("", KEY)
+    assert order_id("ada", KEY) != order_id("ada", UUID(int=1))
+
+
+def test_without_a_key_every_order_is_another() -> None:
+    assert order_id("ada", None) != order_id("ada", None)
+
+
+def test_the_fingerprint_tells_payloads_apart_but_not_the_sequence_of_items() -> None:
+    assert DRAFT.fingerprint() == replace(DRAFT, lines=DRAFT.lines[::-1]).fingerprint()
+    others = [
+        replace(DRAFT, lines=DRAFT.lines[:1]),
+        replace(DRAFT, lines=(replace(DRAFT.lines[0], quantity=3), DRAFT.lines[1])),
+        replace(DRAFT, customer_name="", customer_phone="Ada"),
+        replace(DRAFT, notes="CARD", payment_method=""),
+    ]
+    assert len({DRAFT.fingerprint(), *(other.fingerprint() for other in others)}) == len(others) + 1
+
+
+def test_the_largest_order_has_an_exact_total() -> None:
+    """50 items of 100 million pieces at a billion each: more micros than 64 bits hold."""
+    item = Item(product_id="", quantity=100_000_000, name="", price_micros=10**15)
+    assert total_micros([item] * 50) == 5 * 10**24
