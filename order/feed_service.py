@@ -30,6 +30,7 @@ class StatusFeedService(status_feed_pb2_grpc.StatusFeedServiceServicer):
         feed = _Feed(self._followers.add())
         reader = asyncio.create_task(feed.read(requests))
         try:
+            await context.send_initial_metadata(())
             # Where the client does not read, flow control holds this loop up, and news waits as a set of orders.
             while not feed.over:
                 news = await feed.news()

@@ -105,6 +105,10 @@ class Tailer:
         try:
             connection.add_notify_handler(lambda notice: self._noticed(connection, notice))
             await _bounded(connection.execute("LISTEN order_event"))
+            # Where many rows have one transaction id (a bulk load), statistics would have each look read the whole log.
+            await _bounded(
+                connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
+            )
             await self._rewrite_the_future(connection)
             # First the cursor, then the logs: between the two nothing can be missed.
             snapshot = await self._snapshot(connection)

@@ -30,9 +30,9 @@ def lock(name: str) -> None:
     # What this machine may have set must not get into a file that others use.
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
     options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
-    extras = [f"--extra={extra}" for extra in EXTRAS[name]]
+    options += [f"--extra={extra}" for extra in EXTRAS[name]]
     subprocess.run(
-        ["uv", "pip", "compile", str(PYPROJECT), *extras, *options, "--no-emit-package=shopping-cart", "-o", str(target)],
+        ["uv", "pip", "compile", str(PYPROJECT), *options, "--no-emit-package=shopping-cart", "-o", str(target)],
         check=True,
         env=clean,
         stdout=subprocess.DEVNULL,

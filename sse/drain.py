@@ -1,7 +1,7 @@
 """Drains the Envoy next door before its pod ends: `python -m sse.drain ADMIN_PORT DELAY GRACE`, as a preStop hook.
 
-Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more. Only
-the standard library's smallest parts are used: this runs beside the sidecar, in its memory.
+Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more.
+Only the standard library's smallest parts are used: this runs beside the sidecar, in its memory.
 """
 
 import socket
@@ -29,7 +29,7 @@ def under_way(port: int) -> int:
 
 
 def drain(port: int, delay: float, grace: float) -> None:
-    """Readiness goes away and every answer closes its connection; `delay` seconds later (those who balance have seen it)
+    """Readiness goes away and every answer closes its connection; `delay` seconds later (whoever balances has seen it)
     nothing new is accepted within `grace`, which calls under way have to finish."""
     admin(port, "POST", "/healthcheck/fail")
     time.sleep(delay)

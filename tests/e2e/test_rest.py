@@ -125,7 +125,7 @@ async def test_a_stale_etag_aborts(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     await rest.http.post(f"/api/v1/orders/{order['id']}:process", json={})
     for extra in ({"json": {"etag": order["etag"]}}, {"json": {}, "headers": {"If-Match": f'"{order["etag"]}"'}}):
-        answer = await rest.http.post(f"/api/v1/orders/{order['id']}:deliver", **extra)  # type: ignore[arg-type]  # json or headers
+        answer = await rest.http.post(f"/api/v1/orders/{order['id']}:deliver", **extra)
         rest.refused(answer, 409, 10, reason="ETAG_MISMATCH")
 
 

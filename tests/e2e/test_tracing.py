@@ -56,7 +56,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
     receiver = Receiver()
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]  # has no types
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield receiver, f"http://127.0.0.1:{port}"
@@ -67,7 +67,7 @@ async def test_an_order_is_one_trace_from_the_edge_to_sql(receiver: tuple[Receiv
     spans, endpoint = receiver
     trace = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200", "LOG_FORMAT": "json"}
-    with run_shop(tmp_path, **variables) as shop:
+    with run_shop(tmp_path, variables) as shop:
         async with httpx.AsyncClient(base_url=shop.url) as http:
             product = await Rest(http).product()
             headers = {"traceparent": f"00-{trace.hex()}-b7ad6b7169203331-01"}

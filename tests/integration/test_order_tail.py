@@ -109,6 +109,8 @@ async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(
         await connection.execute(INSERT, (order.id, 2, "PROCESSED"))
     for connection, watching in reversed(list(zip(connections, watchers, strict=True))):
         await connection.commit()
+        await connection.execute("NOTIFY order_event")
+        await connection.commit()
         await watching.until(2)
         await connection.close()
     for watching in watchers:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import product as pairs
 
 import grpc
 import pytest
@@ -28,25 +27,26 @@ async def order_in(shop: OrderShop, status: str) -> str:
     return order.id
 
 
-@pytest.mark.parametrize(("start", "target"), list(pairs(PATHS, TARGETS)))
-async def test_every_pair_of_statuses(shop: OrderShop, start: str, target: str) -> None:
+@pytest.mark.parametrize("start", list(PATHS))
+async def test_every_pair_of_statuses(shop: OrderShop, start: str) -> None:
     """What the table allows happens; what is there already is answered; everything else is refused and changes
     nothing."""
-    order_id = await order_in(shop, start)
-    before = await shop.get(order_id)
-    if Status(target) in TRANSITIONS[Status(start)]:
-        after = await shop.move(target, order_id)
-        assert status_name(after) == target
-        assert int(after.etag) == int(before.etag) + 1
-        assert await shop.get(order_id) == after
-    elif target == start:
-        assert await shop.move(target, order_id, etag="stale") == before
-    else:
-        with refused() as error:
-            await shop.move(target, order_id)
-        assert (error.what.code, error.what.reason) == ("FAILED_PRECONDITION", "ILLEGAL_TRANSITION")
-        assert error.what.metadata == {"from": start, "to": target}
-        assert await shop.get(order_id) == before
+    for target in TARGETS:
+        order_id = await order_in(shop, start)
+        before = await shop.get(order_id)
+        if Status(target) in TRANSITIONS[Status(start)]:
+            after = await shop.move(target, order_id)
+            assert status_name(after) == target
+            assert int(after.etag) == int(before.etag) + 1
+            assert await shop.get(order_id) == after
+        elif target == start:
+            assert await shop.move(target, order_id, etag="stale") == before
+        else:
+            with refused() as error:
+                await shop.move(target, order_id)
+            assert (error.what.code, error.what.reason) == ("FAILED_PRECONDITION", "ILLEGAL_TRANSITION")
+            assert error.what.metadata == {"from": start, "to": target}
+            assert await shop.get(order_id) == before
     async with shop.connection() as connection:
         await check_logs(connection)
 

@@ -12,7 +12,7 @@ import pytest
 from shop.product.v1 import stock_pb2
 
 from tests.support.invariants import check_stock, stock_leaks
-from tests.support.product import ProductShop, product_shop, refusal_of
+from tests.support.product import ProductShop, product_shop, refusal_of, reserve_request
 
 
 @pytest.fixture
@@ -142,6 +142,22 @@ async def test_a_statement_that_waited_for_a_lock_sees_what_it_waited_for(
         await other.commit()
     await asyncio.gather(adjusting, releasing)
     assert await shop.stock_of(created.id) == 49
+
+
+async def test_a_call_whose_deadline_passes_leaves_nothing_half_done(shop: ProductShop) -> None:
+    """Its statement is cancelled in the database, and the connection serves the next call."""
+    created = await shop.create(stock=5)
+    async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
+        await other.execute("UPDATE product SET stock = stock")
+        calls = [shop.stock.ReserveStock(reserve_request({created.id: 1}), timeout=0.5) for _ in range(12)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+        assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert await shop.stock_of(created.id) == 5, "the connections are free again"
+        await other.rollback()
+    await shop.reserve({created.id: 5})
+    async with shop.connection() as connection:
+        await check_stock(connection)
 
 
 async def test_the_invariant_sees_a_lost_piece(shop: ProductShop) -> None:

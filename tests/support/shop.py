@@ -1,7 +1,7 @@
 """The whole shop for a test, as `make up` starts it: real processes, a real PostgreSQL, the real Envoy."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +22,21 @@ class RunningShop:
 
 
 @contextmanager
-def run_shop(state: Path, *, demo: bool = False, **environment: str) -> Iterator[RunningShop]:
-    """A shop on free ports that keeps everything in `state`."""
+def run_shop(state: Path, environment: Mapping[str, str] | None = None) -> Iterator[RunningShop]:
+    """A shop on free ports that keeps everything in `state`, with no demo in it."""
     port, product, order = free_ports(3)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "DATABASE_", "PG"))}
     ports = {"PORT": str(port), "PRODUCT_PORT": str(product), "ORDER_PORT": str(order), "STATE_DIR": str(state)}
-    settings = replace(Settings.from_env({**inherited, **environment, **ports}), demo=demo)
+    settings = replace(Settings.from_env({**inherited, **(environment or {}), **ports}), demo=False)
     shop = Shop(settings)
     try:
         with shop:
-            targets = [f"{LOOPBACK}:{each}" for each in (port, product, order)]
-            yield RunningShop(f"http://{targets[0]}", *targets, shop)
+            yield RunningShop(
+                url=f"http://{LOOPBACK}:{port}",
+                target=f"{LOOPBACK}:{port}",
+                product_target=f"{LOOPBACK}:{product}",
+                order_target=f"{LOOPBACK}:{order}",
+                shop=shop,
+            )
     finally:
         shop.postgres.remove()

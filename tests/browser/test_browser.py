@@ -1,0 +1,92 @@
+"""A real browser: its own EventSource against the real edge, and the page that the edge serves."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from tests.support.rest import Rest
+from tests.support.shop import RunningShop
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+FOLLOW = """
+(path) => new Promise((resolve) => {
+  const seen = [];
+  const stream = new EventSource(path);
+  stream.onmessage = (event) => seen.push([event.lastEventId, JSON.parse(event.data).status]);
+  stream.addEventListener("completed", () => { stream.close(); resolve(seen); });
+})
+"""
+
+# An EventSource that is left open after `completed` reconnects, meets 204, and gives up for good.
+LEFT_OPEN = """
+(path) => new Promise((resolve) => {
+  const seen = [];
+  const stream = new EventSource(path);
+  stream.onmessage = (event) => seen.push(JSON.parse(event.data).status);
+  stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) resolve(seen); };
+})
+"""
+
+
+@pytest.fixture
+async def page(shop: RunningShop) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        page = await browser.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        await page.goto(shop.url)
+        yield page
+        await browser.close()
+        # A browser logs what it could not load; the tests below load nothing that fails.
+        assert problems == []
+
+
+async def move(rest: Rest, order: dict[str, Any], *verbs: str) -> None:
+    for verb in verbs:
+        (await rest.http.post(f"/api/v1/orders/{order['id']}:{verb}", json={})).raise_for_status()
+
+
+async def test_an_event_source_follows_an_order_to_its_end(page: Page, rest: Rest) -> None:
+    order = await rest.order((await rest.product())["id"])
+    following = page.evaluate(FOLLOW, f"/api/orders/stream?order_id={order['id']}")
+    task = asyncio.ensure_future(following)
+    await asyncio.sleep(0.5)
+    await move(rest, order, "process", "deliver", "receive")
+    assert await asyncio.wait_for(task, 20) == [
+        ["1", "PLACED"],
+        ["2", "PROCESSED"],
+        ["3", "DELIVERED"],
+        ["4", "RECEIVED"],
+    ]
+
+
+async def test_an_event_source_that_is_left_open_gives_up_by_itself(page: Page, rest: Rest) -> None:
+    order = await rest.order((await rest.product())["id"])
+    await move(rest, order, "cancel")
+    seen = await page.evaluate(LEFT_OPEN, f"/api/v1/orders/{order['id']}/status/stream")
+    assert seen == ["PLACED", "CANCELLED"], "each status once, although it reconnected"
+
+
+async def test_the_page_orders_and_follows(page: Page, rest: Rest) -> None:
+    product = await rest.product(name="Browser lamp", stock=2)
+    await page.fill("#search", "browser lamp")
+    row = page.locator("#products tr", has_text="Browser lamp")
+    await row.get_by_role("button", name="Order one").click()
+    await page.locator("#orders strong", has_text="PLACED").wait_for()
+    orders = (await rest.http.get("/api/v1/orders", params={"pageSize": "1"})).json()["orders"]
+    assert orders[0]["items"][0]["productId"] == product["id"]
+    await move(rest, orders[0], "process", "deliver", "receive")
+    await page.locator("#orders strong", has_text="PLACED → PROCESSED → DELIVERED → RECEIVED").wait_for()
+    assert await rest.stock(product["id"]) == 1

@@ -1,0 +1,49 @@
+"""Page tokens are URL-safe, exact, and bound to the query that began them."""
+
+import re
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import pages
+from runtime.errors import ApiError
+
+QUERY = ("search", "category", "name desc")
+
+
+@given(st.text(), st.integers(), st.floats(allow_nan=False))
+def test_keys_survive_a_token_exactly(text: str, number: int, fraction: float) -> None:
+    token = pages.encode(QUERY, [text, number, fraction])
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
+    assert pages.decode(QUERY, token, (str, int, float)) == [text, number, fraction]
+
+
+@pytest.mark.parametrize("other", [("search", "category", "name"), ("searc", "hcategory", "name desc"), ()])
+def test_a_token_of_another_query_is_refused(other: tuple[str, ...]) -> None:
+    with pytest.raises(ApiError, match="another query") as caught:
+        pages.decode(other, pages.encode(QUERY, [1]), (int,))
+    assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("types", [(), (str,), (float,), (bool,), (int, int)])
+def test_keys_of_other_types_are_refused(types: tuple[type, ...]) -> None:
+    with pytest.raises(ApiError, match="not a page token"):
+        pages.decode(QUERY, pages.encode(QUERY, [1]), types)
+
+
+@given(st.text())
+def test_nonsense_is_refused_and_never_another_error(token: str) -> None:
+    with pytest.raises(ApiError):
+        pages.decode(QUERY, token, (int,))
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(0, 20), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])
+def test_a_page_that_is_too_large_is_made_smaller(asked: int, given_: int) -> None:
+    assert pages.page_size(asked) == given_
+
+
+def test_a_negative_page_size_is_refused() -> None:
+    with pytest.raises(ApiError, match="page_size"):
+        pages.page_size(-1)
