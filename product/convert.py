@@ -1,20 +1,12 @@
 """Between the rows of the catalogue and its messages."""
 
-from datetime import UTC, datetime
-
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import duration_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.domain import Product
 from product.reservation import Reservation
 from runtime.money import to_money
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
-    since = time - _EPOCH
-    return timestamp_pb2.Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+from runtime.times import timestamp
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:

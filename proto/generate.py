@@ -6,7 +6,9 @@ Generated code is checked in, so that nobody needs a compiler to run the shop, a
 """
 
 import sys
+import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import google.api
@@ -19,6 +21,12 @@ DESCRIPTORS = ROOT.parent / "envoy" / "shop.binpb"
 
 # Where google/api, google/rpc and google/type come from, and google/protobuf.
 INCLUDES = [ROOT, Path(google.api.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto"]
+
+# By path, since a virtual environment that is not activated is not on PATH.
+PLUGINS = [
+    f"--plugin={name}={Path(sysconfig.get_path('scripts')) / name}"
+    for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+]
 
 # Not imported by ours, but sent in the details of errors: Envoy can only show what it knows.
 ALSO_DESCRIBED = ["google/rpc/error_details.proto"]
@@ -40,9 +48,16 @@ def describe_all(target: Path) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    status = protoc.main(["protoc", *(f"-I{path}" for path in INCLUDES), *arguments])
+    status = protoc.main(["protoc", *PLUGINS, *(f"-I{path}" for path in INCLUDES), *arguments])
     if status:
         raise SystemExit(f"protoc failed with status {status}")
+
+
+def generated(folder: Path) -> Iterator[Path]:
+    """The generated Python under `folder`, relative to it; not the bytecode that running it leaves beside it."""
+    for path in sorted(folder.glob("shop/**/*_pb2*")):
+        if path.suffix in (".py", ".pyi"):
+            yield path.relative_to(folder)
 
 
 def stale() -> list[str]:
@@ -51,12 +66,11 @@ def stale() -> list[str]:
         fresh = Path(folder)
         compile_all(fresh)
         describe_all(fresh / DESCRIPTORS.name)
-        made = {path.relative_to(fresh): path for path in fresh.glob("shop/**/*_pb2*.py*")}
-        there = {path.relative_to(ROOT): path for path in ROOT.glob("shop/**/*_pb2*.py*")}
+        made, there = set(generated(fresh)), set(generated(ROOT))
         wrong = [
-            str(name)
-            for name in sorted(made.keys() | there.keys())
-            if name not in made or name not in there or made[name].read_bytes() != there[name].read_bytes()
+            str(Path(ROOT.name) / name)
+            for name in sorted(made | there)
+            if name not in made & there or (fresh / name).read_bytes() != (ROOT / name).read_bytes()
         ]
         if not DESCRIPTORS.exists() or (fresh / DESCRIPTORS.name).read_bytes() != DESCRIPTORS.read_bytes():
             wrong.append(str(DESCRIPTORS.relative_to(ROOT.parent)))
@@ -69,6 +83,8 @@ def main() -> int:
         if wrong:
             print(f"out of date, run `make generate`: {', '.join(wrong)}", file=sys.stderr)
         return 1 if wrong else 0
+    for name in generated(ROOT):
+        (ROOT / name).unlink()  # of a proto that is gone, nothing stays
     compile_all(ROOT)
     describe_all(DESCRIPTORS)
     return 0

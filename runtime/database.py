@@ -123,6 +123,9 @@ class Database:
                     await asyncio.sleep(0.01 * 2**attempt)
                 except errors.QueryCanceled:
                     raise unavailable("the database took too long") from None
+                except (errors.UndefinedTable, errors.UndefinedColumn):
+                    log.warning("the schema is not there yet", exc_info=True)
+                    raise unavailable("the database is not ready") from None
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.OperationalError as error:
@@ -147,7 +150,12 @@ class Database:
 
     async def _fetch_once(self, query: LiteralString, params: Mapping[str, object], row: type[Row]) -> list[Row]:
         async with self._connection() as connection, connection.cursor(row_factory=class_row(row)) as cursor:
-            await cursor.execute(query, params)
+            try:
+                await cursor.execute(query, params)
+            except errors.ReadOnlySqlTransaction:
+                # A failover has made a standby of this server: leave it, and find the new primary.
+                await connection.close()
+                raise psycopg.OperationalError("the server is a standby") from None
             return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager

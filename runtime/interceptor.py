@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -66,8 +67,10 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         started = time.perf_counter()
         try:
-            async for response in inner(request, context):
-                yield response
+            # Closed here, so that what a stream holds is given back when its caller leaves, not when it is collected.
+            async with aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
         except Exception as error:

@@ -21,6 +21,11 @@ class Number:
     n: int
 
 
+@dataclass(frozen=True)
+class Setting:
+    set_config: str
+
+
 @pytest.fixture
 async def database(empty_database: str) -> AsyncIterator[Database]:
     database = Database(DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2), "test")
@@ -176,3 +181,20 @@ def test_files_must_be_numbered_without_a_gap(tmp_path: Path) -> None:
     (tmp_path / "later.sql").write_text("SELECT 1;")
     with pytest.raises(MigrationError, match=r"later\.sql"):
         migrations(tmp_path)
+
+
+async def test_a_server_that_became_a_standby_is_left_for_the_new_primary(
+    database: Database, empty_database: str
+) -> None:
+    """A failover: the old primary's connections still answer, but only to reads."""
+    await execute(empty_database, "CREATE TABLE t (n int)")
+    await database.fetch("read only", "SELECT set_config('default_transaction_read_only', 'on', false)", {}, Setting)
+    statement = "INSERT INTO t VALUES (1) RETURNING n"
+    assert await database.fetch("insert", statement, {}, Number, idempotent=True) == [Number(1)]
+
+
+async def test_a_call_before_the_schema_is_there_is_told_to_come_back(database: Database) -> None:
+    with pytest.raises(ApiError) as caught:
+        await database.fetch("select", "SELECT n FROM not_yet", {}, Number)
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert "not_yet" not in caught.value.text

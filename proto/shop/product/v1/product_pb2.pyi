@@ -61,8 +61,8 @@ class Product(_message.Message):
     category: _builtins.str
     """The category, one level. At most 100 characters."""
     stock: _builtins.int
-    """The pieces that can still be ordered, 0 to 100,000,000. Set at creation; afterwards reservations and AdjustStock
-    change it, and an update does not.
+    """The pieces that can still be ordered. Set at creation, up to 100,000,000; afterwards reservations and AdjustStock change
+    it, and an update does not.
     """
     star: _builtins.float
     """The rating, 0 to 5."""
