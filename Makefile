@@ -16,7 +16,7 @@ help: ## Show this help
 # --- what the commands need -------------------------------------------------------------------------------------------
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
@@ -71,11 +71,11 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
 
 .PHONY: generate
 generate: $(VENV)/dev.stamp ## Generate code and descriptors from the protos
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(RUN) proto/generate.py
+	$(RUN) proto/generate.py
 
 .PHONY: lock
 lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(RUN) requirements/lock.py
+	$(RUN) requirements/lock.py
 
 .PHONY: clean
 clean: ## Remove everything that was made, but for the shop's data

@@ -13,6 +13,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from uv import find_uv_bin
+
 HERE = Path(__file__).resolve().parent
 PYPROJECT = HERE.parent / "pyproject.toml"
 EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"]}
@@ -29,10 +31,19 @@ def lock(name: str) -> None:
     target = HERE / f"{name}.txt"
     # What this machine may have set must not get into a file that others use.
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
-    options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    options = [
+        "--no-config",
+        "--no-emit-package=shopping-cart",
+        "--universal",
+        "--python-version=3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--quiet",
+    ]
     options += [f"--extra={extra}" for extra in EXTRAS[name]]
     subprocess.run(
-        ["uv", "pip", "compile", str(PYPROJECT), *options, "--no-emit-package=shopping-cart", "-o", str(target)],
+        [find_uv_bin(), "pip", "compile", str(PYPROJECT), *options, "-o", str(target)],
         check=True,
         env=clean,
         stdout=subprocess.DEVNULL,

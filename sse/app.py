@@ -129,11 +129,14 @@ class StatusStreams:
             if blocks:
                 await outlet.write(b"".join(blocks))
             if watcher.topic.missing:
-                return await outlet.fail(not_found("ORDER_NOT_FOUND", "the order does not exist any more"))
+                await outlet.fail(not_found("ORDER_NOT_FOUND", "the order does not exist any more"))
+                return
             if stream.end is End.LOST:
-                return await outlet.fail(self._away())
+                await outlet.fail(self._away())
+                return
             if stream.end is End.AWAY:
-                return await outlet.close()
+                await outlet.close()
+                return
             await stream.wait()
 
 

@@ -143,8 +143,8 @@ async def test_a_stream_that_fails_ends_with_its_status(
 
 
 async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
+    call: Any = running.channel.unary_unary("/test.Echo/Nothing")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        call: Any = running.channel.unary_unary("/test.Echo/Nothing")
         await call(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
