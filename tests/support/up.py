@@ -1,0 +1,117 @@
+"""`python -m local` as a child of the tests, which cannot outlive them."""
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from local.settings import REPOSITORY, free_ports
+
+NOBODY = 65534
+
+
+class Up:
+    """A running command of `local`, on free ports."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        command: str = "up",
+        user: int | None = None,
+        python: str = sys.executable,
+        **environment: str,
+    ) -> None:
+        self.ports = free_ports(3)
+        names = ("PORT", "PRODUCT_PORT", "ORDER_PORT")
+        ports = {name: str(port) for name, port in zip(names, self.ports, strict=True)}
+        # Another user may not write into the clone or our home.
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)} if user else {}
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig=TERM", *become(user), "--", python, "-m", "local", command],
+            cwd=REPOSITORY,
+            env={**os.environ, **own, **ports, "STATE_DIR": str(state), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def until_ready(self) -> str:
+        """What it said until everything answered."""
+        assert self.process.stdout
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if line == "ready\n":
+                return said
+        raise AssertionError(f"it ended: {said}{self.process.stderr and self.process.stderr.read()}")
+
+    def output(self) -> str:
+        """What it said, once it has ended well."""
+        said, complaint = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, complaint
+        return said
+
+    def refusal(self) -> str:
+        """What it complained of, once it has ended for that."""
+        _, complaint = self.process.communicate(timeout=30)
+        assert self.process.returncode == 1, complaint
+        return complaint
+
+    def pids(self) -> list[int]:
+        """Every process below it."""
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+        below = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= more
+        return sorted(below - {self.process.pid})
+
+    def end(self, number: int) -> int:
+        """Its exit status after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        """Ends it if it still runs."""
+        if self.process.poll() is None:
+            try:
+                self.end(signal.SIGTERM)
+            except subprocess.TimeoutExpired:
+                self.end(signal.SIGKILL)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream
+            stream.close()
+
+
+def python_for(user: int, folder: Path) -> str | None:
+    """An interpreter that has the shop's packages and that this user can run: ours, or the system's of the same version
+    in an environment that is made in `folder`; None if the user can run neither, or cannot read the clone."""
+    if _works_for(user, sys.executable):
+        return sys.executable
+    system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    if not Path(system).exists():
+        return None
+    environment = folder / "environment"
+    subprocess.run([system, "-m", "venv", "--without-pip", environment], check=True)
+    theirs = environment / "lib" / Path(system).name / "site-packages" / "ours.pth"
+    theirs.write_text("".join(f"{each}\n" for each in (REPOSITORY, sysconfig.get_path("purelib"))))
+    python = str(environment / "bin" / "python")
+    return python if _works_for(user, python) else None
+
+
+def _works_for(user: int, python: str) -> bool:
+    # Twice: setpriv itself runs its program with what root may do.
+    check = ["setpriv", *become(user), "--", "setpriv", "--", python, "-c", "import local.shop"]
+    return subprocess.run(check, check=False, cwd=REPOSITORY, capture_output=True).returncode == 0
+
+
+def become(user: int | None) -> list[str]:
+    """The options of setpriv that make a user of us."""
+    return [] if user is None else [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
