@@ -3,9 +3,10 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,12 +19,14 @@ from order.feed_service import StatusFeedService
 from order.follow import Followers, Logs
 from order.outbox import Relay
 from order.reconcile import Reconciler
+from order.retention import Pruner
 from order.service import OrderService
 from order.store import OrderStore
 from order.tail import Tailer
 from runtime.client import channel, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.database import Database, connection_info
+from runtime.forever import forever
 from runtime.migrate import migrate as apply_migrations
 from runtime.migrate import newest
 from runtime.process import main
@@ -45,6 +48,8 @@ class Config:
     database: DatabaseConfig
     telemetry: TelemetryConfig
     product_target: str
+    event_retention_days: int
+    """Days for which the event log of a finished order is kept."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
@@ -53,6 +58,7 @@ class Config:
             database=DatabaseConfig.from_env(env),
             telemetry=TelemetryConfig.from_env(env),
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
+            event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
         )
 
 
@@ -99,7 +105,13 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             OrderService(store, stock, followers, config.server.caller_header, changed), server.grpc
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
-        jobs = (tailer.run, logs.run, relay.run, Reconciler(store, stock).run)
+        jobs = {
+            "the status tailer": tailer.run,
+            "reading event logs": logs.run,
+            "the relay": relay.run,
+            "the reconciler": Reconciler(store, stock).run,
+            "the pruner": Pruner(database, config.event_retention_days).run,
+        }
         stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
         await server.start()
         stack.push_async_callback(server.stop)
@@ -111,13 +123,17 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         followers.close()
 
 
-async def _work(jobs: Iterable[Job], problem: Callable[[], Awaitable[str]]) -> None:
-    """Runs jobs for ever, once the database and its schema are there."""
-    while await problem():  # noqa: ASYNC110 - a database sets no event
-        await asyncio.sleep(READINESS_INTERVAL)
+async def _work(jobs: Mapping[str, Job], problem: Callable[[], Awaitable[str]]) -> None:
+    """Runs jobs, by name, for ever, once the database and its schema are there."""
+
+    async def begin(job: Job) -> None:
+        while await problem():  # noqa: ASYNC110 - a database sets no event
+            await asyncio.sleep(READINESS_INTERVAL)
+        await job()
+
     async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(job())
+        for name, job in jobs.items():
+            group.create_task(forever(name, partial(begin, job)))
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -1,5 +1,7 @@
 """Between the rows of orders and their messages."""
 
+from collections.abc import Sequence
+
 from shop.order.v1 import order_pb2
 
 from order.domain import Order, StatusEvent
@@ -32,11 +34,18 @@ def order_message(order: Order) -> order_pb2.Order:
     )
 
 
-def event_message(order_id: str, event: StatusEvent) -> order_pb2.OrderStatusEvent:
-    return order_pb2.OrderStatusEvent(
-        order_id=order_id,
-        version=event.version,
-        status=order_pb2.Order.Status.Value(event.status),
-        message=f"order {event.status}",
-        update_time=timestamp(event.time),
-    )
+def event_messages(order_id: str, seen: int, events: Sequence[StatusEvent]) -> list[order_pb2.OrderStatusEvent]:
+    """What comes after version `seen`. Where the log no longer has all of that, the first event says so."""
+    messages = [
+        order_pb2.OrderStatusEvent(
+            order_id=order_id,
+            version=event.version,
+            status=order_pb2.Order.Status.Value(event.status),
+            message=f"order {event.status}",
+            update_time=timestamp(event.time),
+        )
+        for event in events
+    ]
+    if messages and messages[0].version > seen + 1:
+        messages[0].message += "; what happened before is no longer kept"
+    return messages

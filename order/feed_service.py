@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from shop.order.v1 import status_feed_pb2, status_feed_pb2_grpc
 
-from order.convert import event_message
+from order.convert import event_messages
 from order.domain import StatusEvent
 from order.follow import Follower, Followers
 from runtime.headers import Context
@@ -94,6 +94,7 @@ class _Feed:
     def _of(self, watcher: Watcher[StatusEvent]) -> status_feed_pb2.OrderNews | None:
         key = watcher.topic.key
         missing = watcher.topic.missing
+        seen = watcher.version
         events = [] if missing else watcher.take()
         done = not missing and watcher.done
         if not events and not done and key not in self._unanswered and not missing:
@@ -102,5 +103,5 @@ class _Feed:
         if missing or done:
             self._follower.unfollow(key)
         return status_feed_pb2.OrderNews(
-            order_id=key, missing=missing, events=[event_message(key, event) for event in events], done=done
+            order_id=key, missing=missing, events=event_messages(key, seen, events), done=done
         )

@@ -9,7 +9,7 @@ from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from order import request
 from order.catalog import ProductUnavailable, State, Stock, key_reused
-from order.convert import event_message, order_message
+from order.convert import event_messages, order_message
 from order.domain import Draft, Item, Order, Status, order_id, sources
 from order.follow import Followers
 from order.store import OrderStore
@@ -140,8 +140,9 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
             # By itself, since otherwise it leaves with the first event, and after a resume that may take long.
             await context.send_initial_metadata(())
             while True:
-                for event in watcher.take():
-                    yield event_message(str(key), event)
+                seen = watcher.version
+                for event in event_messages(str(key), seen, watcher.take()):
+                    yield event
                 if watcher.done:
                     return
                 await follower.news(1)

@@ -1,0 +1,52 @@
+"""How long event logs are kept: an order that was finished long ago keeps its status and loses its history."""
+
+import logging
+from dataclasses import dataclass
+
+from order.worker import Worker
+from runtime.database import Database
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 300.0
+"""Seconds between two looks for logs that are old enough."""
+
+BATCH = 200
+"""Orders whose logs are deleted in one statement; a log has at most five entries."""
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    orders: int
+
+
+class Pruner:
+    """Deletes the logs of orders that were finished `days` ago or earlier. Any number may run at the same time."""
+
+    def __init__(self, database: Database, days: int) -> None:
+        self._database = database
+        self._days = days
+        self.run = Worker("pruner", self.step, INTERVAL).run
+
+    async def step(self) -> bool:
+        """Deletes one batch, whole logs only. Answers whether there may be more."""
+        pruned = await self._database.fetch_one(
+            "order.prune",
+            # The statuses stand here as in the index; a batch that another process is at is left to it.
+            """
+            WITH old AS (
+                SELECT order_id FROM order_event
+                WHERE status IN ('RECEIVED', 'CANCELLED') AND create_time < now() - make_interval(days => %(days)s)
+                ORDER BY create_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            ), gone AS (
+                DELETE FROM order_event AS e USING old WHERE e.order_id = old.order_id RETURNING e.order_id
+            )
+            SELECT count(DISTINCT order_id) AS orders FROM gone
+            """,
+            {"days": self._days, "limit": BATCH},
+            _Pruned,
+        )
+        orders = pruned.orders if pruned else 0
+        if orders:
+            log.info("deleted the event logs of %d orders finished over %d days ago", orders, self._days)
+        return orders == BATCH

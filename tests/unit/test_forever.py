@@ -1,0 +1,54 @@
+"""Background work goes on, whatever becomes of it."""
+
+import asyncio
+import logging
+
+import pytest
+
+from runtime import forever as module
+from runtime.forever import forever
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", (0.001, 0.002))
+
+
+class Work:
+    """Ends in another way each time; the fourth time it stays."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.stays = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        match self.runs:
+            case 1:
+                raise RuntimeError("broken")
+            case 2:
+                inner = asyncio.get_running_loop().create_future()
+                inner.cancel()
+                await inner
+            case 3:
+                return
+        self.stays.set()
+        await asyncio.Event().wait()
+
+
+async def test_work_that_fails_is_cancelled_from_within_or_ends_is_begun_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work()
+    with caplog.at_level(logging.ERROR):
+        task = asyncio.create_task(forever("the work", work))
+        await asyncio.wait_for(work.stays.wait(), 5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the work failed; it is begun again",
+        "the work was cancelled by what it waited for; it is begun again",
+        "the work ended; it is begun again",
+    ]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.runs == 4, "who cancels it ends it"
