@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -27,6 +29,13 @@ OLDEST_VERSION = 17
 
 RETRIES = 4
 """How often a statement that lost a race (or its connection) is tried again."""
+
+MARGIN = 1.0
+"""Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
+
+RECONNECT = 2.0
+"""Seconds for which a lost connection is replaced by itself. After them each call, and each look at the readiness,
+tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
 
 
 def _span(name: str, query: str) -> AbstractContextManager[object]:
@@ -61,6 +70,26 @@ def connection_info(config: DatabaseConfig, application: str) -> str:
         raise ConfigError("DATABASE_URL must be a PostgreSQL connection string or URI") from None
 
 
+@contextmanager
+def answering(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Cuts the connection if the block takes longer: it fails with an OperationalError then.
+
+    Where the other end is gone without a word, a statement waits for ever. To cancel it is no way out: the driver has
+    the server end it first, over the same dead path.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: AsyncConnection[Any]) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        log.warning("the database does not answer: cutting the connection")
+        end.shutdown(socket.SHUT_RDWR)
+
+
 class Database:
     """Runs statements, each a transaction of its own, and rarely several in one."""
 
@@ -74,29 +103,30 @@ class Database:
             max_size=config.pool_size,
             max_waiting=config.pool_waiting,
             timeout=config.timeout,
-            reconnect_timeout=float("inf"),
+            reconnect_timeout=RECONNECT,
             kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             name=application,
         )
-        self._repairs: set[asyncio.Task[None]] = set()
+        self._renewed = 0.0
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
         milliseconds = str(int(self._timeout * 1000))
-        await connection.execute(
-            "SELECT set_config('statement_timeout', %s, false),"
-            " set_config('idle_in_transaction_session_timeout', %s, false),"
-            " set_config('timezone', 'UTC', false)",
-            (milliseconds, milliseconds),
-        )
+        with answering(connection, self._timeout):
+            await connection.execute(
+                "SELECT set_config('statement_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false),"
+                " set_config('timezone', 'UTC', false)",
+                (milliseconds, milliseconds),
+            )
 
     async def open(self) -> None:
         """Starts to connect; does not wait for the database."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        for repair in self._repairs:
-            repair.cancel()
+        await asyncio.gather(*self._renewals, return_exceptions=True)
         await self._pool.close(timeout=5)
 
     async def fetch(
@@ -111,12 +141,16 @@ class Database:
         """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
 
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
-        the statement twice is the same as once. Raises ConstraintViolation, or an ApiError for what passes.
+        the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
+        ConstraintViolation, or an ApiError for what passes.
         """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout
         with _span(name, query):
             for attempt in range(RETRIES + 1):
+                began = clock()
                 try:
-                    return await self._fetch_once(query, params, row)
+                    return await self._fetch_once(query, params, row, deadline - began)
                 except (errors.SerializationFailure, errors.DeadlockDetected):
                     if attempt == RETRIES:
                         raise unavailable("the database is busy", 0.2) from None
@@ -130,8 +164,8 @@ class Database:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.OperationalError as error:
                     log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
-                    self._repair()
-                    if attempt == RETRIES or not idempotent:
+                    self._renew(began)
+                    if attempt == RETRIES or not idempotent or clock() >= deadline:
                         raise unavailable("the database does not answer") from None
         raise AssertionError("unreachable")
 
@@ -148,10 +182,13 @@ class Database:
         rows = await self.fetch(name, query, params, row, idempotent=idempotent)
         return rows[0] if rows else None
 
-    async def _fetch_once(self, query: LiteralString, params: Mapping[str, object], row: type[Row]) -> list[Row]:
-        async with self._connection() as connection, connection.cursor(row_factory=class_row(row)) as cursor:
+    async def _fetch_once(
+        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
+    ) -> list[Row]:
+        async with self._connection(patience) as connection, connection.cursor(row_factory=class_row(row)) as cursor:
             try:
-                await cursor.execute(query, params)
+                with answering(connection, self._timeout + MARGIN):
+                    await cursor.execute(query, params)
             except errors.ReadOnlySqlTransaction:
                 # A failover has made a standby of this server: leave it, and find the new primary.
                 await connection.close()
@@ -159,9 +196,10 @@ class Database:
             return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _connection(self, patience: float) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection of the pool. `patience` is in seconds."""
         try:
-            connection = await self._pool.getconn()
+            connection = await self._pool.getconn(max(patience, 0.01))
         except PoolTimeout:
             raise unavailable("the database does not answer") from None
         except TooManyRequests:
@@ -173,12 +211,14 @@ class Database:
         finally:
             await self._pool.putconn(connection)
 
-    def _repair(self) -> None:
-        """Has the pool replace its other broken connections too, rather than let each fail a call."""
-        if not self._repairs:
-            task = asyncio.create_task(self._pool.check())
-            self._repairs.add(task)
-            task.add_done_callback(self._repairs.discard)
+    def _renew(self, began: float) -> None:
+        """Has the pool replace all connections after one was lost, rather than let each fail a call; once, for those
+        that were in use from before."""
+        if began > self._renewed:
+            self._renewed = asyncio.get_running_loop().time()
+            task = asyncio.create_task(self._pool.drain())
+            self._renewals.add(task)
+            task.add_done_callback(self._renewals.discard)
 
     async def problem(self, schema: int) -> str:
         """What keeps the database from being used, in one line for the log; empty when nothing does.
@@ -186,16 +226,17 @@ class Database:
         `schema` is the newest migration that the service needs.
         """
         try:
-            async with asyncio.timeout(self._timeout), self._connection() as connection:
+            async with self._connection(self._timeout) as connection:
                 version = connection.info.server_version // 10_000
                 if version < OLDEST_VERSION:
                     return f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed"
-                row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
+                with answering(connection, self._timeout):
+                    row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
                 found = (row[0] if row else None) or 0
                 return "" if found >= schema else f"the schema is at version {found}; {schema} is needed"
         except errors.UndefinedTable:
             return f"the schema is missing; version {schema} is needed"
-        except (psycopg.Error, ApiError, TimeoutError):
+        except (psycopg.Error, ApiError):
             return await self._refusal()
 
     async def _refusal(self) -> str:

@@ -93,7 +93,11 @@ class Server:
         said = ""
         well = clock() - PATIENCE
         while True:
-            found = await problem()
+            try:
+                found = await problem()
+            except Exception as error:
+                log.exception("looking at the readiness failed")
+                found = f"looking at it failed: {type(error).__name__}"
             if found != said:
                 if found:
                     log.warning("not ready: %s" if not self.ready else "in trouble: %s", found)

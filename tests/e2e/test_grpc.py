@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
@@ -112,12 +113,20 @@ async def test_a_whole_order_by_grpcurl(shop: RunningShop) -> None:
     assert "CANCELLED" in out
 
 
-async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop) -> None:
-    async with grpc.aio.insecure_channel(shop.target) as channel:
+async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop, rest: Rest) -> None:
+    """Also where the database is what takes long: the row is locked."""
+    product = (await rest.product())["id"]
+    conninfo = shop.shop.postgres.service("product")
+    async with (
+        await psycopg.AsyncConnection.connect(conninfo) as lock,
+        grpc.aio.insecure_channel(shop.target) as channel,
+    ):
+        await lock.execute("SELECT FROM product WHERE id = %s FOR UPDATE", (product,))
         stub = product_pb2_grpc.ProductServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ListProducts(product_pb2.ListProductsRequest(), timeout=0.0001)
+            await stub.AdjustStock(product_pb2.AdjustStockRequest(id=product, delta=1), timeout=0.3)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await rest.stock(product) == 10
 
 
 async def test_a_stream_sends_its_headers_before_anything_happens(shop: RunningShop, rest: Rest) -> None:
