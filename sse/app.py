@@ -118,7 +118,11 @@ class StatusStreams:
     async def _relay(self, stream: Stream, watcher: Watcher[wire.StatusEvent], outlet: "Outlet") -> None:
         beaten = False
         while True:
-            blocks = [event.block for event in watcher.take()]
+            seen = watcher.version
+            events = watcher.take()
+            blocks = [event.block for event in events]
+            if events and events[0].version > seen + 1:
+                blocks.insert(0, wire.gone(events[0].version))
             if watcher.done:
                 await outlet.write(b"".join([*blocks, wire.COMPLETED]))
                 return
@@ -158,15 +162,16 @@ class Outlet:
 
     async def write(self, data: bytes) -> None:
         """Raises SlowReaderError if the buffer is full and stays so, ConnectionError if the browser has gone."""
-        await self._response.write(data)
-        if self._request.protocol.writing_paused:
-            try:
-                async with asyncio.timeout(self._slow):
+        try:
+            # The write waits by itself now and then, for all that was written before.
+            async with asyncio.timeout(self._slow):
+                await self._response.write(data)
+                if self._request.protocol.writing_paused:
                     await self._response.drain()
-            except TimeoutError:
-                if self._request.transport is not None:
-                    self._request.transport.abort()
-                raise SlowReaderError from None
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise SlowReaderError from None
 
     async def close(self) -> None:
         """A clean end before the order's: the browser comes back by itself."""

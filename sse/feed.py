@@ -80,6 +80,7 @@ class Feed:
             for timer in (self._lost_timer, self._overdue_timer):
                 if timer:
                     timer.cancel()
+            self._lost_timer = self._overdue_timer = None
 
     async def _converse(self) -> str:
         """One call, from beginning to end; answers its status code."""
@@ -174,6 +175,11 @@ class Feed:
         newest = len(news.events) - 1
         events = [status_event(event, last=news.done and i == newest) for i, event in enumerate(news.events)]
         if self._may_be_echo(order_id, events):
+            if news.done and order_id in self.topics:
+                # Or a log whose beginning was pruned. The order is not followed now: what is asked is answered whole.
+                self._following.discard(order_id)
+                del self._left[order_id]
+                self._follow(order_id)
             return
         self._unanswered.discard(order_id)
         if news.done:

@@ -8,12 +8,14 @@ from typing import Self
 from aiohttp import web
 
 from runtime import client
+from runtime.forever import forever
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 from sse import edge
 from sse.app import StatusStreams
 from sse.config import SidecarConfig
 from sse.feed import Feed
+from sse.garbage import Garbage
 from sse.stream import End, Streams
 
 log = logging.getLogger(__name__)
@@ -71,8 +73,13 @@ class Sidecar:
         running = self._running
         running.push_async_callback(self._product.close)
         running.push_async_callback(self._order.close)
-        for forever in (self.feed.run(), self.streams.beat()):
-            running.push_async_callback(_cancel, asyncio.create_task(forever))
+        jobs = {
+            "the status feed": self.feed.run,
+            "the heartbeat": self.streams.beat,
+            "collecting garbage": Garbage(self.streams).run,
+        }
+        for name, work in jobs.items():
+            running.push_async_callback(_cancel, asyncio.create_task(forever(name, work)))
         running.push_async_callback(self._server.stop)
         await self._server.start()
         running.push_async_callback(self._runner.cleanup)

@@ -74,6 +74,13 @@ class Streams:
         self._full = False
         self._draining = False
         self._left = asyncio.Event()
+        self.joined = 0
+        """Streams that have joined so far."""
+
+    @property
+    def ended(self) -> int:
+        """Streams that have joined and left again."""
+        return self.joined - len(self._streams)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -93,6 +100,7 @@ class Streams:
             raise resource_exhausted("too many streams are open from this address", retry_milliseconds() / 1000)
         stream = Stream(client, order_id)
         self._streams.add(stream)
+        self.joined += 1
         self._clients[client] += 1
         return stream
 

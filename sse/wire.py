@@ -45,6 +45,11 @@ def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
     return StatusEvent(event.version, last or event.status in _FINAL, block.encode())
 
 
+def gone(version: int) -> bytes:
+    """Comes before the first event where the log no longer has what was before it."""
+    return f": history before version {version} is gone\n\n".encode()
+
+
 def _name(status: Order.Status.ValueType) -> str:
     """A status that a newer order service may know and this process does not is its number."""
     return Order.Status.Name(status) if status in Order.Status.values() else str(int(status))

@@ -1,0 +1,202 @@
+"""The sidecar's streams: what a browser gets, whatever becomes of the order service behind it."""
+
+import asyncio
+import json
+import socket
+
+import httpx
+import pytest
+
+from sse.config import Limits, Timing
+from sse.wire import RETRY
+from tests.support.order import eventually
+from tests.support.sidecar import EVENTS, Pod, RunningSidecar, pod, sidecar
+
+
+def retry(block: str) -> int:
+    name, _, value = block.partition(": ")
+    assert name == "retry"
+    assert RETRY[0] <= int(value) <= RETRY[1]
+    return int(value)
+
+
+def ids(blocks: list[str]) -> list[int]:
+    return [int(block.partition("\n")[0][4:]) for block in blocks if block.startswith("id: ")]
+
+
+async def in_use(running: RunningSidecar) -> Pod:
+    """The order process that the sidecar follows."""
+
+    async def called() -> bool:
+        return any(each.feed.calls for each in running.pods)
+
+    await eventually(called)
+    return next(each for each in running.pods if each.feed.calls)
+
+
+async def test_a_whole_log_begins_with_its_first_event() -> None:
+    """Byte for byte as documented: nothing comes before it."""
+    async with sidecar() as running:
+        order_id = running.logs.place("PLACED", "CANCELLED")
+        answer = await running.http.get(f"/api/v1/orders/{order_id}/status/stream", headers=EVENTS)
+        assert answer.text == (
+            f'id: 1\ndata: {{"order_id":"{order_id}","status":"PLACED","message":"order PLACED",'
+            '"updated_at":"2027-01-15T08:00:01.000Z"}\n\n'
+            f'id: 2\ndata: {{"order_id":"{order_id}","status":"CANCELLED","message":"order CANCELLED",'
+            '"updated_at":"2027-01-15T08:00:02.000Z"}\n\n'
+            "event: completed\ndata: stream closed\n\n"
+        )
+
+
+@pytest.mark.parametrize("seen", [0, 2])
+async def test_a_resume_from_before_the_retention_gets_the_status_and_is_told_so(seen: int) -> None:
+    async with sidecar() as running:
+        order_id = running.logs.place("RECEIVED", first=4)
+        async with running.stream(order_id, seen) as stream:
+            blocks = await stream.rest()
+        assert blocks[0] == ": history before version 4 is gone"
+        assert ids(blocks) == [4]
+        assert blocks[-1] == "event: completed\ndata: stream closed"
+
+
+async def test_who_misses_nothing_is_told_nothing() -> None:
+    async with sidecar() as running:
+        order_id = running.logs.place("RECEIVED", first=4)
+        async with running.stream(order_id, 3) as stream:
+            assert (await stream.rest())[0].startswith("id: 4\n")
+        answer = await running.http.get(
+            f"/api/orders/stream?order_id={order_id}", headers={**EVENTS, "Last-Event-ID": "4"}
+        )
+        assert answer.status_code == httpx.codes.NO_CONTENT
+
+
+async def test_a_pruned_log_that_was_unfollowed_early_is_answered_all_the_same() -> None:
+    """What comes for an order that is followed anew might be left over from before: it is asked again."""
+    async with sidecar() as running:
+        order_id = running.logs.place("RECEIVED", first=4)
+        live = running.logs.place("PLACED")
+        async with running.stream(live) as kept:
+            await kept.next()
+            feed = running.sidecar.feed
+            for _ in range(3):
+                first = feed.topics.watch(order_id, 0, lambda _: None)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                feed.topics.unwatch(first)
+            async with running.stream(order_id) as stream:
+                assert ids(await stream.rest()) == [4]
+        assert running.pods[0].feed.calls == 1
+
+
+async def test_heartbeats_come_and_the_first_brings_a_retry_hint_with_jitter() -> None:
+    async with sidecar(timing=Timing(heartbeat=0.3)) as running:
+        hints = set()
+        for _ in range(8):
+            async with running.stream(running.logs.place("PLACED")) as stream:
+                assert (await stream.next()).startswith("id: 1\n")
+                hints.add(retry(await stream.next(1)))
+                for _ in range(2):
+                    assert await stream.next(1) == ": heartbeat"
+        assert len(hints) > 1, "a restart is no stampede"
+
+
+async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -> None:
+    """What waits for it is bounded in bytes and in seconds; it comes back with its Last-Event-ID."""
+    timing, limits = Timing(slow=0.3), Limits(buffer=4096)
+    async with sidecar(timing=timing, limits=limits) as running:
+        huge = running.logs.place("PLACED")
+        other = running.logs.place("PLACED")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(running.address)
+            slow.sendall(f"GET /api/orders/stream?order_id={huge} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
+            async with running.stream(other) as stream:
+                await stream.next()
+                for _ in range(8):  # more than the kernel holds
+                    running.logs.add(huge, "PROCESSED", "x" * 1_000_000)
+                    await asyncio.sleep(0.02)
+
+                async def cut() -> bool:
+                    return len(running.sidecar.streams) == 1
+
+                await eventually(cut, 10)
+                running.logs.add(other, "CANCELLED")
+                assert ids(await stream.rest()) == [2]
+
+
+async def test_another_order_process_takes_over_and_the_browser_does_not_notice() -> None:
+    async with sidecar(pods=2) as running:
+        orders = [running.logs.place("PLACED") for _ in range(20)]
+
+        async def watch(order_id: str) -> list[int]:
+            async with running.stream(order_id) as stream:
+                return ids(await stream.rest(20))
+
+        watchers = [asyncio.create_task(watch(order_id)) for order_id in orders]
+
+        async def all_there() -> bool:
+            return len(running.sidecar.streams) == len(orders)
+
+        await eventually(all_there)
+        for status in ("PROCESSED", "DELIVERED", "RECEIVED"):
+            used = await in_use(running)
+            await used.kill()
+            for order_id in orders[:10]:
+                running.logs.add(order_id, status)
+            running.pods[running.pods.index(used)] = await pod(running.logs, used.port)
+            for order_id in orders[10:]:
+                running.logs.add(order_id, status)
+        assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * len(orders)
+
+
+async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> None:
+    """Never with a clean end, which would look like the order's."""
+    async with sidecar(timing=Timing(patience=0.5)) as running:
+        async with running.stream(running.logs.place("PLACED")) as stream:
+            await stream.next()
+            await running.pods[0].kill()
+            retry(await stream.next())
+            assert (await stream.next()).startswith('event: error\ndata: {"code":14,')
+            with pytest.raises(httpx.RemoteProtocolError):
+                await stream.next()
+
+
+@pytest.mark.parametrize("limits", [Limits(streams=2), Limits(streams_per_client=2)])
+async def test_beyond_a_limit_an_event_source_is_told_to_come_again(limits: Limits) -> None:
+    async with sidecar(limits=limits) as running:
+        path = f"/api/orders/stream?order_id={running.logs.place('PLACED')}"
+        held = [await running.http.send(running.http.build_request("GET", path), stream=True) for _ in range(2)]
+        again = await running.http.get(path, headers=EVENTS)
+        assert (again.status_code, again.headers["content-type"]) == (200, "text/event-stream")
+        retry(again.text.strip())
+        refused = await running.http.get(path)
+        assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+        assert json.loads(refused.text)["code"] == 8
+        assert int(refused.headers["retry-after"]) >= 2
+        await held.pop().aclose()
+
+        async def left() -> bool:
+            return len(running.sidecar.streams) == 1
+
+        await eventually(left)
+        async with running.stream(running.logs.place("CANCELLED")) as stream:
+            assert ids(await stream.rest()) == [1]
+        await held.pop().aclose()
+
+
+async def test_a_sidecar_that_stops_sends_every_browser_elsewhere() -> None:
+    async def follow(running: RunningSidecar) -> list[str]:
+        async with running.stream(running.logs.place("PLACED")) as stream:
+            return await stream.rest()
+
+    async with sidecar() as running:
+        watchers = [asyncio.create_task(follow(running)) for _ in range(20)]
+
+        async def all_there() -> bool:
+            return len(running.sidecar.streams) == len(watchers)
+
+        await eventually(all_there)
+        await asyncio.sleep(0.2)
+        await running.sidecar.streams.drain()
+        ends = await asyncio.gather(*watchers)
+        assert len({retry(blocks[-1]) for blocks in ends}) > 1, "not all at once"
