@@ -1,0 +1,1 @@
+"""Benchmarks of the shop as it runs, on one machine."""

@@ -1,0 +1,113 @@
+"""The orders that are watched, and the changes of their status."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import psycopg
+from shop.order.v1 import order_pb2, order_pb2_grpc
+
+Step = tuple[str, Callable[..., Any]]
+
+STEPS: Sequence[Step] = (
+    ("ProcessOrder", order_pb2.ProcessOrderRequest),
+    ("DeliverOrder", order_pb2.DeliverOrderRequest),
+    ("ReceiveOrder", order_pb2.ReceiveOrderRequest),
+)
+"""The RPCs that take an order from PLACED to RECEIVED, and their requests."""
+
+RETRY = 0.2
+"""Seconds between two tries of a transition that was answered UNAVAILABLE."""
+
+
+def place(conninfo: str, number: int) -> list[str]:
+    """Writes so many orders with their first events, as CreateOrder would, but without stock or its message."""
+    ids = [uuid4() for _ in range(number)]
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(
+            """
+            WITH placed AS (
+                INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email)
+                SELECT id, next_order_number(), 'PLACED',
+                    '[{"product_id": "00000000-0000-4000-8000-000000000001", "quantity": 1, "name": "Mug",
+                       "price_micros": 9500000}]',
+                    'EUR', 9500000, 'Ada', 'ada@example.com'
+                FROM unnest(%s::uuid[]) AS given (id)
+                RETURNING id, version, status, create_time
+            )
+            INSERT INTO order_event (order_id, version, status, create_time) SELECT * FROM placed
+            """,
+            (ids,),
+        )
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE orders, order_event")
+    return [str(each) for each in ids]
+
+
+def versions(conninfo: str, order_ids: Sequence[str]) -> dict[str, list[int]]:
+    """What is in the orders' event logs."""
+    with psycopg.connect(conninfo) as connection:
+        rows = connection.execute(
+            "SELECT order_id, array_agg(version ORDER BY version) FROM order_event"
+            " WHERE order_id = ANY (%s::uuid[]) GROUP BY 1",
+            (list(order_ids),),
+        )
+        return {str(order_id): found for order_id, found in rows}
+
+
+class Driver:
+    """Gives orders their next status at a steady rate, over the public RPCs, each order at its own time."""
+
+    def __init__(self, target: str, order_ids: Sequence[str]) -> None:
+        self._target = target
+        self._steps = dict.fromkeys(order_ids, 0)
+        self._before: dict[str, asyncio.Task[None]] = {}
+        self.retried = 0
+
+    async def run(self, per_second: float, changes: int, last_step: int = len(STEPS)) -> float:
+        """Makes so many changes, or as many as there are up to `last_step`; answers how many a second there were."""
+        options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        made = 0
+        async with grpc.aio.insecure_channel(self._target, options=options) as channel, asyncio.TaskGroup() as group:
+            stub: Any = order_pb2_grpc.OrderServiceStub(channel)
+            for order_id, (method, request) in self._plan(changes, last_step):
+                early = began + made / per_second - loop.time()
+                if early > 0:
+                    await asyncio.sleep(early)
+                before = self._before.get(order_id)
+                move = self._move(getattr(stub, method), request(id=order_id), before)
+                self._before[order_id] = group.create_task(move)
+                made += 1
+        return made / (loop.time() - began)
+
+    def _plan(self, changes: int, last_step: int) -> list[tuple[str, Step]]:
+        """Every order takes a step before any takes its next one."""
+        plan: list[tuple[str, Step]] = []
+        while len(plan) < changes:
+            turn = [order_id for order_id, step in self._steps.items() if step < last_step]
+            if not turn:
+                break
+            random.shuffle(turn)
+            for order_id in turn[: changes - len(plan)]:
+                plan.append((order_id, STEPS[self._steps[order_id]]))
+                self._steps[order_id] += 1
+        return plan
+
+    async def _move(self, call: Callable[..., Any], request: object, before: "asyncio.Task[None] | None") -> None:
+        """Until it was answered: to repeat a transition changes nothing."""
+        if before:
+            await before
+        while True:
+            try:
+                await call(request, timeout=5)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                self.retried += 1
+                await asyncio.sleep(RETRY)
