@@ -1,0 +1,73 @@
+"""Writes the table of values into the chart's README, from the comments of values.yaml.
+
+A comment is the lines directly above a key. `## …` begins a section. `--check` changes nothing and fails where the
+README is not up to date.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).parent / "shopping-cart"
+BEGIN, END = "<!-- values: python helm/readme.py -->", "<!-- end of values -->"
+KEY = re.compile(r"( *)([A-Za-z][A-Za-z0-9]*):(.*)")
+
+
+def comments(text: str) -> Iterator[tuple[str, str]]:
+    """Each commented key's path with its comment; a section's title as a path that begins with `#`."""
+    path: list[tuple[int, str]] = []
+    above: list[str] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        key = KEY.fullmatch(line)
+        if stripped.startswith("## "):
+            yield "#" + stripped[3:], ""
+        elif stripped.startswith("#"):
+            above.append(stripped[1:].strip())
+            continue
+        elif key:
+            path = [(indent, name) for indent, name in path if indent < len(key[1])] + [(len(key[1]), key[2])]
+            if above:
+                yield ".".join(name for _, name in path), " ".join(above)
+        above = []
+
+
+def default(values: Any, path: str) -> str:
+    for name in path.split("."):
+        values = values[name]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def table(text: str) -> str:
+    values = yaml.safe_load(text)
+    lines: list[str] = []
+    for path, comment in comments(text):
+        if path.startswith("#"):
+            lines += ["", f"### {path[1:]}", "", "| key | default | |", "| --- | --- | --- |"]
+        else:
+            lines.append(f"| `{path}` | `{default(values, path)}` | {comment.replace('|', '&#124;')} |")
+    return "\n".join(lines).strip()
+
+
+def main(arguments: list[str]) -> int:
+    readme = CHART / "README.md"
+    old = readme.read_text()
+    before, _, rest = old.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    new = f"{before}{BEGIN}\n\n{table((CHART / 'values.yaml').read_text())}\n\n{END}{after}"
+    if arguments == ["--check"]:
+        if new != old:
+            print("helm/shopping-cart/README.md is not up to date: run `python helm/readme.py`", file=sys.stderr)
+            return 1
+        return 0
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""gRPC at the edge, with reflection only: no generated code of the shop is used."""
+
+import socket
+import ssl
+from functools import partial
+from typing import Any
+
+import grpc
+from edge import HOST, PORT, TLS, Failed, eventually, main
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+PUBLIC = {"shop.product.v1.ProductService", "shop.order.v1.OrderService", "grpc.health.v1.Health"}
+INTERNAL = {"shop.product.v1.StockService", "shop.order.v1.StatusFeedService"}
+
+
+def channel() -> grpc.Channel:
+    if not TLS:
+        return grpc.insecure_channel(f"{HOST}:{PORT}")
+    # The certificate that the edge shows is what is trusted here, under a name that it has.
+    certificate = ssl.get_server_certificate((HOST, PORT))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=certificate)
+    with socket.create_connection((HOST, PORT), timeout=10) as plain, context.wrap_socket(plain) as secure:
+        names = (secure.getpeercert() or {}).get("subjectAltName", ())
+    name = next((value for kind, value in names if kind == "DNS"), HOST).replace("*", "any")
+    options = (("grpc.ssl_target_name_override", name),)
+    return grpc.secure_channel(f"{HOST}:{PORT}", grpc.ssl_channel_credentials(certificate.encode()), options)
+
+
+def check() -> None:
+    with channel() as edge:
+        database = ProtoReflectionDescriptorDatabase(edge)
+        eventually(partial(services, database))
+        pool = DescriptorPool(database)
+
+        for service in ("", *sorted(PUBLIC - {"grpc.health.v1.Health"})):
+            eventually(partial(healthy, edge, pool, service))
+        print("health: SERVING")
+        call(edge, pool, "shop.product.v1.ProductService", "ListProducts", {"page_size": 1})
+        call(edge, pool, "shop.order.v1.OrderService", "ListOrders", {"page_size": 1})
+        print("calls: answered")
+        for service in sorted(INTERNAL):
+            try:
+                edge.unary_unary(f"/{service}/Anything")(b"", timeout=10)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    continue
+                raise Failed(f"{service} is answered by {error.code()}") from None
+            raise Failed(f"{service} can be reached")
+        print("internal services: not there")
+
+
+def services(database: ProtoReflectionDescriptorDatabase) -> None:
+    try:
+        shown = set(database.get_services())
+    except grpc.RpcError as error:
+        raise Failed(f"reflection: {error.code()} {error.details()}") from None
+    if not shown >= PUBLIC or INTERNAL & shown:
+        raise Failed(f"reflection shows {sorted(shown)}")
+    print("reflection:", *sorted(shown))
+
+
+def healthy(edge: grpc.Channel, pool: DescriptorPool, service: str) -> None:
+    health = call(edge, pool, "grpc.health.v1.Health", "Check", {"service": service})
+    if health != {"status": "SERVING"}:
+        raise Failed(f"the health of {service or 'the shop'} is {health}")
+
+
+def call(edge: grpc.Channel, pool: DescriptorPool, service: str, method: str, fields: dict[str, Any]) -> dict[str, Any]:
+    found = pool.FindServiceByName(service).FindMethodByName(method)
+    request, response = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
+    stub = edge.unary_unary(
+        f"/{service}/{method}", request_serializer=request.SerializeToString, response_deserializer=response.FromString
+    )
+    try:
+        return MessageToDict(stub(request(**fields), timeout=10))
+    except grpc.RpcError as error:
+        raise Failed(f"{service}/{method}: {error.code()} {error.details()}") from None
+
+
+main(check)

@@ -1,0 +1,38 @@
+"""Golden renders of the documented sets of values: `python -m tests.chart.renders` writes them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chart import tools
+from tests.chart.sets import SETS
+
+
+def path(name: str) -> Path:
+    return Path(__file__).parent / "golden" / f"{name}.yaml"
+
+
+def text(name: str) -> str:
+    """The objects in order of kind and name, without what is random or is tested by itself (files and their sums)."""
+    rendered = tools.objects(*SETS[name])
+    for each in rendered:
+        _simplify(each)
+    return yaml.safe_dump_all(rendered, sort_keys=True, width=120)
+
+
+def _simplify(item: dict[str, Any]) -> None:
+    if item["kind"] == "ConfigMap":
+        for part in ("data", "binaryData"):
+            item[part] = dict.fromkeys(item.get(part, {}), "(file)")
+    if item["kind"] == "Secret":
+        generated = {key: "(generated)" for key, value in item["data"].items() if len(value) > 40}
+        item["data"] |= generated
+    annotations = item.get("spec", {}).get("template", {}).get("metadata", {}).get("annotations", {})
+    if "checksum/config" in annotations:
+        annotations["checksum/config"] = "(sum)"
+
+
+if __name__ == "__main__":
+    for each in SETS:
+        path(each).write_text(text(each))

