@@ -20,8 +20,8 @@ REST, SSE, gRPC and gRPC-Web on {url}; product on localhost:{product}, order on 
 the catalogue:
   curl -s '{url}/api/v1/products?pageSize=3'
 a product of your own:
-  curl -s -X POST {url}/api/v1/products -H 'Content-Type: application/json' -d '{{"name": "Walnut desk lamp", \
-"category": "Lighting", "stock": 5, "price": {{"currencyCode": "EUR", "units": "79"}}}}'
+  curl -s -X POST {url}/api/v1/products -H 'Content-Type: application/json' -d '{{"name": "Oak step stool", \
+"category": "Home", "stock": 5, "price": {{"currencyCode": "EUR", "units": "79"}}}}'
 an order:
   PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=1&orderBy=price' | sed 's/.*"id":"\\([^"]*\\)".*/\\1/')
   ORDER=$(curl -s -X POST {url}/api/v1/orders -H 'Content-Type: application/json' \
