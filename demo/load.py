@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 import grpc
 from google.protobuf import json_format
@@ -64,12 +65,15 @@ async def _skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", give_up: float
 async def _create(
     stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, give_up: float
 ) -> bool:
+    # With a key of its own, a product that somebody has deleted or renamed since does not come again.
+    key = str(uuid5(NAMESPACE_URL, f"shop/demo/{product.sku}"))
+    request = product_pb2.CreateProductRequest(product=product, request_id=key)
     while True:
         try:
-            await stub.CreateProduct(product_pb2.CreateProductRequest(product=product), timeout=CALL_TIMEOUT)
-            return True
+            answer = await stub.CreateProduct(request, timeout=CALL_TIMEOUT)
+            return answer.sku == product.sku and not answer.HasField("delete_time")
         except grpc.aio.AioRpcError as error:
-            # Somebody else loads it too, or an answer was lost.
+            # Its sku or slug is somebody else's by now, or the catalogue it came from was an older one.
             if error.code() == grpc.StatusCode.ALREADY_EXISTS:
                 return False
             await _wait(error, give_up)

@@ -96,12 +96,13 @@ class Simulator:
                 return
 
     async def _move(self, order: order_pb2.Order, gate: asyncio.Semaphore) -> None:
+        """One order that cannot be moved on keeps no other one from it; the next look tries again."""
         async with gate:
             try:
                 await self._step(order)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in QUICKER:
-                    raise
+                    log.warning("order %s stays %s: %s", order.id, Status.Name(order.status), error.code().name)
 
     async def _step(self, order: order_pb2.Order) -> None:
         which = {"id": order.id, "etag": order.etag}

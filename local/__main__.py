@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         return commands[arguments[0]](Settings.from_env(os.environ))
-    except (ConfigError, ChildError) as error:
+    except (ConfigError, ChildError, OSError) as error:
         print(f"shop: {error}", file=sys.stderr)
         return 1
 

@@ -41,11 +41,14 @@ class Settings:
             if other := taken.setdefault(port, name) != name and taken[port]:
                 raise ConfigError(f"{other} and {name} are both {port}")
         endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        state = Path(env.text("STATE_DIR", str(REPOSITORY / ".state"))).absolute()
+        if set(str(state)) & set('"\\\n'):
+            raise ConfigError("STATE_DIR must not have quotes, backslashes or line breaks in it: Envoy's files name it")
         return cls(
             port=ports["PORT"],
             product_port=ports["PRODUCT_PORT"],
             order_port=ports["ORDER_PORT"],
-            state=Path(env.text("STATE_DIR", str(REPOSITORY / ".state"))).absolute(),
+            state=state,
             otlp_endpoint=_grpc_endpoint(endpoint, env),
             environment=dict(variables),
         )

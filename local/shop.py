@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import sys
 import time
 import urllib.error
@@ -64,6 +65,8 @@ class Shop:
     def start(self) -> None:
         """Starts everything and waits until it answers. Raises ConfigError or ChildError with one line for people."""
         settings = self._settings
+        if not shutil.which("setpriv"):
+            raise ChildError("setpriv is missing: it comes with util-linux (Linux only)")
         installed()
         envoy = envoy_binary()
         prepare(settings.state)

@@ -10,7 +10,7 @@ from order.domain import MOST_ITEMS, Draft, Line, Order
 from order.store import Filter
 from runtime import pages
 from runtime.errors import invalid_argument
-from runtime.validate import Violations
+from runtime.validate import NIL, Violations
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,7 +45,7 @@ def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Li
         product_id = check.uuid(f"items[{index}].product_id", item.product_id)
         if item.quantity < 1:
             check.add(f"items[{index}].quantity", "must be at least 1")
-        if product_id in lines:
+        if product_id in lines and product_id != NIL:
             check.add(f"items[{index}].product_id", "is there twice; give one item with the whole quantity")
         lines[product_id] = Line(product_id=product_id, quantity=item.quantity)
     return tuple(lines.values())

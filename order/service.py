@@ -13,6 +13,7 @@ from order.convert import event_messages, order_message
 from order.domain import Draft, Item, Order, Status, order_id, sources
 from order.follow import Followers
 from order.store import OrderStore
+from runtime import pages
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.headers import Context, caller, expected_etag, request_key, send_etag
 from runtime.validate import parse_uuid
@@ -87,10 +88,12 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def ListOrders(self, message: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
         want, after, size = request.listing(message)
         orders = await self._store.page(want, after, size + 1)
-        page = orders[:size]
+        page = [order_message(order) for order in orders[:size]]
+        fitting = pages.fitting(page)
+        more = len(orders) > fitting
         return order_pb2.ListOrdersResponse(
-            orders=[order_message(order) for order in page],
-            next_page_token=request.page_token(want, page[-1]) if len(orders) > size else "",
+            orders=page[:fitting],
+            next_page_token=request.page_token(want, orders[fitting - 1]) if more else "",
         )
 
     async def ProcessOrder(self, message: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:

@@ -1,9 +1,11 @@
 """The rules of the catalogue. Nothing here talks to anybody."""
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -75,6 +77,11 @@ class Content:
     made: frozenset[UniqueField] = frozenset()
     """The fields that were made from the name because the client left them out."""
 
+    def fingerprint(self, stock: int) -> bytes:
+        """The same for the same content and first stock."""
+        content = asdict(self) | {"made": sorted(self.made), "stock": stock}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
     def complete(self, fields: Set[str]) -> "Content":
         """Makes slug and sku from the name, where they are among `fields` and empty."""
         content = self
@@ -120,6 +127,11 @@ def revision_of(etag: str) -> int | None:
     if not etag:
         return None
     return int(etag) if _REVISION.fullmatch(etag) else 0
+
+
+def key_reused(payload: str, key: UUID | None) -> ApiError:
+    """An idempotency key came before with another `payload`."""
+    return already_exists("IDEMPOTENCY_KEY_REUSED", f"the key came before with {payload}", request_id=str(key))
 
 
 def already_taken(field: UniqueField, value: str) -> ApiError:

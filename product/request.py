@@ -74,7 +74,9 @@ def changes(message: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, f
     """The product of an update, its new content, and the fields to write."""
     with Violations() as check:
         product_id = check.uuid("product.id", message.product.id)
-        fields = _masked(check, message.update_mask) if message.update_mask.paths else _populated(message.product)
+        fields = (
+            _masked(check, message.update_mask) if message.update_mask.paths else _populated(check, message.product)
+        )
         content = content_of(check, message.product, fields)
         if "name" not in fields:
             for field in fields & {"slug", "sku"}:
@@ -83,8 +85,11 @@ def changes(message: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, f
     return product_id, content.complete(fields), fields
 
 
-def _populated(message: product_pb2.Product) -> frozenset[str]:
-    return frozenset(field.name for field, _ in message.ListFields()) & frozenset(WRITABLE)
+def _populated(check: Violations, message: product_pb2.Product) -> frozenset[str]:
+    fields = frozenset(field.name for field, _ in message.ListFields()) & frozenset(WRITABLE)
+    if not fields and message.stock:
+        check.add("product.stock", "is not written by an update; use AdjustStock")
+    return fields
 
 
 def _masked(check: Violations, mask: field_mask_pb2.FieldMask) -> frozenset[str]:

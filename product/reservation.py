@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-import grpc
-from google.rpc import error_details_pb2
-
-from product.domain import product_deleted, shortage
-from runtime.errors import ApiError, already_exists, failed_precondition, not_found, with_reason
+from product.domain import LARGEST_STOCK, product_deleted, shortage
+from runtime.errors import ApiError, already_exists, bad_request, enumerated, failed_precondition, not_found
 
 State = Literal["HELD", "CONFIRMED", "RELEASED"]
 
 LARGEST_ORDER = 50
 """Items of one reservation at most."""
+
+MOST_NAMED = 5
+"""So many items that cannot be had are named."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,12 @@ class Candidate:
     expire_time: datetime | None
     """Of the reservation, if it was made."""
 
+    @property
+    def available(self) -> int:
+        """What one order can have of it. What orders give back may be on top of the largest stock; with the largest
+        price and the most items, a total of more would not fit into 64 bits."""
+        return min(self.stock or 0, LARGEST_STOCK)
+
 
 def check_same(reservation: Reservation, wanted: Sequence[Wanted]) -> Reservation:
     """A reservation that was there before is the answer if it has the same items. One that was released before it was
@@ -74,21 +80,21 @@ def check_same(reservation: Reservation, wanted: Sequence[Wanted]) -> Reservatio
 
 
 def refusal(candidates: Sequence[Candidate]) -> ApiError:
-    """Why nothing was reserved. All candidates that are to blame are named in the message, the first in the details."""
+    """Why nothing was reserved. The first candidates that are to blame are named in the message, one in the details."""
     for index, one in enumerate(candidates):
         if one.name is None:
             return _unknown(index, one.product_id)
     for one in candidates:
         if one.deleted:
             return product_deleted(one.product_id, one.name or "")
-    short = [one for one in candidates if (one.stock or 0) < one.quantity]
+    short = [one for one in candidates if one.available < one.quantity]
     if short:
         return failed_precondition(
             "INSUFFICIENT_STOCK",
-            "; ".join(shortage(one.name or "", one.quantity, one.stock or 0) for one in short),
+            enumerated([shortage(one.name or "", one.quantity, one.available) for one in short], MOST_NAMED),
             product_id=str(short[0].product_id),
             requested=str(short[0].quantity),
-            available=str(short[0].stock),
+            available=str(short[0].available),
         )
     currencies = sorted({one.currency or "" for one in candidates})
     return failed_precondition(
@@ -100,12 +106,10 @@ def refusal(candidates: Sequence[Candidate]) -> ApiError:
 
 def _unknown(index: int, product_id: UUID) -> ApiError:
     field = f"items[{index}].product_id"
-    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="is no product")
-    return with_reason(
-        grpc.StatusCode.NOT_FOUND,
+    return not_found(
         "PRODUCT_NOT_FOUND",
         f"{field}: there is no product {product_id}",
-        error_details_pb2.BadRequest(field_violations=[violation]),
+        bad_request([(field, "is no product")]),
         product_id=str(product_id),
     )
 

@@ -12,7 +12,7 @@ from product.convert import product_message
 from product.domain import Content, Product, Taken
 from product.store import ProductStore
 from runtime import pages
-from runtime.errors import already_exists, unavailable
+from runtime.errors import unavailable
 from runtime.headers import Context, caller, expected_etag, request_key, send_etag
 from runtime.validate import parse_uuid
 
@@ -22,7 +22,8 @@ Written = TypeVar("Written")
 
 NAME = product_pb2.DESCRIPTOR.services_by_name["ProductService"].full_name
 
-_KEYS = uuid5(NAMESPACE_URL, "shop/product/AdjustStock")
+_ADJUSTMENTS = uuid5(NAMESPACE_URL, "shop/product/AdjustStock")
+_CREATES = uuid5(NAMESPACE_URL, "shop/product/CreateProduct")
 
 ATTEMPTS = 5
 """How many slugs and skus are tried where they are made from the name."""
@@ -37,9 +38,18 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def CreateProduct(self, message: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
         content, stock = request.new_product(message.product)
-        product_id = uuid4()
-        product = await _until_free(product_id, content, lambda content: self._store.create(product_id, content, stock))
-        log.info("product created", extra={"product_id": product.id, "sku": product.sku, "stock": stock})
+        key = request_key(context, message.request_id)
+        product_id = self._scoped(_CREATES, context, key) if key else uuid4()
+        fingerprint = content.fingerprint(stock)
+        product = await _until_free(
+            product_id, content, lambda content: self._store.create(product_id, content, stock, fingerprint)
+        )
+        if product:
+            log.info("product created", extra={"product_id": product.id, "sku": product.sku, "stock": stock})
+        else:
+            product, before = await self._store.created(product_id)
+            if before != fingerprint:
+                raise domain.key_reused("another product", key)
         return await _answer(product, context)
 
     async def GetProduct(self, message: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
@@ -64,11 +74,12 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         query = (search, category, order.text)
         after = pages.decode(query, message.page_token, order.key_types) if message.page_token else None
         products = await self._store.list(search, category, order, after, size + 1)
-        more = len(products) > size
-        products = products[:size]
+        page = [product_message(product) for product in products[:size]]
+        fitting = pages.fitting(page)
+        more = len(products) > fitting
         return product_pb2.ListProductsResponse(
-            products=[product_message(product) for product in products],
-            next_page_token=pages.encode(query, order.keys_of(products[-1])) if more else "",
+            products=page[:fitting],
+            next_page_token=pages.encode(query, order.keys_of(products[fitting - 1])) if more else "",
         )
 
     async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
@@ -124,7 +135,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
         product_id = request.adjustment(message)
         key = request_key(context, message.request_id) or uuid4()
-        scoped = uuid5(_KEYS, f"{caller(context, self._caller_header)}\n{key}")
+        scoped = self._scoped(_ADJUSTMENTS, context, key)
         product, done = await self._store.adjust(product_id, message.delta, scoped)
         if done and product:
             log.info(
@@ -137,10 +148,12 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
             domain.check_adjustment(product, product_id, message.delta)
             raise unavailable("the stock is being changed", 0.1)
         if (before.product_id, before.delta) != (product_id, message.delta):
-            raise already_exists(
-                "IDEMPOTENCY_KEY_REUSED", "the key came before with another product or delta", request_id=str(key)
-            )
+            raise domain.key_reused("another product or delta", key)
         return await _answer(await self._get(product_id), context)
+
+    def _scoped(self, kind: UUID, context: Context, key: UUID) -> UUID:
+        """What a caller's idempotency key stands for in one kind of request."""
+        return uuid5(kind, f"{caller(context, self._caller_header)}\n{key}")
 
     async def _get(self, product_id: UUID) -> Product:
         product = await self._store.get(product_id)

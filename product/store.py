@@ -54,6 +54,11 @@ class Adjustment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Created(Product):
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Adjusted(Product):
     booked: bool
 
@@ -64,14 +69,14 @@ class ProductStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, product_id: UUID, content: Content, stock: int) -> Product:
-        """Raises Taken if a live product has the slug or sku. A repetition with the same id changes nothing."""
+    async def create(self, product_id: UUID, content: Content, stock: int, fingerprint: bytes) -> Product | None:
+        """Raises Taken if a live product has the slug or sku. None if the id is there: the request came before."""
         query: LiteralString = f"""
             WITH made AS (
                 INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros, stock,
-                    star, image_uri)
+                    star, image_uri, fingerprint)
                 VALUES (%(id)s, %(name)s, %(slug)s, %(sku)s, %(variant)s, %(description)s, %(category)s, %(currency)s,
-                    %(price_micros)s, %(stock)s, %(star)s, %(image_uri)s)
+                    %(price_micros)s, %(stock)s, %(star)s, %(image_uri)s, %(fingerprint)s)
                 ON CONFLICT (id) DO NOTHING
                 RETURNING {_COLUMNS}
             ), booked AS (
@@ -80,15 +85,18 @@ class ProductStore:
             )
             SELECT {_COLUMNS} FROM made
             """  # noqa: S608 - literals only
-        params = asdict(content) | {"id": product_id, "stock": stock}
+        params = asdict(content) | {"id": product_id, "stock": stock, "fingerprint": fingerprint}
         try:
-            product = await self._database.fetch_one("product.create", query, params, Product)
+            return await self._database.fetch_one("product.create", query, params, Product)
         except ConstraintViolation as violation:
             _translate(violation)
-        # No row: the statement ran twice because its connection was lost, and the first one did it.
-        product = product or await self.get(product_id)
-        assert product is not None, "products are never removed"
-        return product
+
+    async def created(self, product_id: UUID) -> tuple[Product, bytes]:
+        """A product that is there, and the fingerprint of what it was created with."""
+        query: LiteralString = f"SELECT {_COLUMNS}, fingerprint FROM product WHERE id = %(id)s"  # noqa: S608 - as above
+        row = await self._database.fetch_one("product.created", query, {"id": product_id}, _Created)
+        assert row is not None, "products are never removed"
+        return row, row.fingerprint
 
     async def get(self, product_id: UUID) -> Product | None:
         """A product, deleted or not."""

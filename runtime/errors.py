@@ -1,6 +1,8 @@
 """Errors as clients see them: google.rpc.Status with standard details (AIP-193)."""
 
-from collections.abc import Iterable
+import string
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, message
@@ -12,14 +14,23 @@ DOMAIN = "shop"
 DETAILS_KEY = "grpc-status-details-bin"
 
 
+LONGEST_TEXT = 2_000
+"""Bytes of an error's text as grpc sends it, in percent-encoding. It is sent twice, as the message and in the details,
+and all of a call's trailers must stay below 8 KiB: clients get RESOURCE_EXHAUSTED instead of what is longer."""
+
+MOST_VIOLATIONS = 10
+"""So many field violations are named."""
+
+
 class ApiError(Exception):
     """A failure that a client may see. Nothing in it comes from a driver or an exception's name."""
 
     def __init__(self, code: grpc.StatusCode, text: str, *details: message.Message) -> None:
-        super().__init__(text)
+        """A text that is too long to be sent is cut."""
         self.code = code
-        self.text = text
+        self.text = _short(text)
         self.details = details
+        super().__init__(self.text)
 
     def status(self) -> status_pb2.Status:
         packed = []
@@ -33,11 +44,40 @@ class ApiError(Exception):
         return ((DETAILS_KEY, self.status().SerializeToString()),) if self.details else ()
 
 
-def invalid_argument(violations: Iterable[tuple[str, str]]) -> ApiError:
-    """Malformed input. Each violation is (field path, what is wrong with it)."""
+_AS_IT_IS = string.punctuation.replace("%", "") + " "
+
+
+def _short(text: str) -> str:
+    if len(quote(text, safe=_AS_IT_IS)) <= LONGEST_TEXT:
+        return text
+    kept = text
+    while len(quote(kept, safe=_AS_IT_IS)) > LONGEST_TEXT - 3:
+        kept = kept[: len(kept) * 9 // 10]
+    return f"{kept}..."
+
+
+def enumerated(texts: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are."""
+    more = len(texts) - most
+    return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def malformed(text: str) -> ApiError:
+    """Input of which no field can be named."""
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def bad_request(violations: Iterable[tuple[str, str]]) -> error_details_pb2.BadRequest:
+    """The detail that names fields. Each violation is (field path, what is wrong with it)."""
     rows = [error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in violations]
-    text = "; ".join(f"{row.field}: {row.description}" for row in rows)
-    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, text, error_details_pb2.BadRequest(field_violations=rows))
+    return error_details_pb2.BadRequest(field_violations=rows)
+
+
+def invalid_argument(violations: Iterable[tuple[str, str]]) -> ApiError:
+    """Malformed input, with each violation as in `bad_request`; of many, the first are named."""
+    rows = list(violations)
+    text = enumerated([f"{field}: {description}" for field, description in rows], MOST_VIOLATIONS)
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, text, bad_request(rows[:MOST_VIOLATIONS]))
 
 
 def with_reason(code: grpc.StatusCode, reason: str, text: str, *details: message.Message, **metadata: str) -> ApiError:
@@ -46,8 +86,8 @@ def with_reason(code: grpc.StatusCode, reason: str, text: str, *details: message
     return ApiError(code, text, info, *details)
 
 
-def not_found(reason: str, text: str, **metadata: str) -> ApiError:
-    return with_reason(grpc.StatusCode.NOT_FOUND, reason, text, **metadata)
+def not_found(reason: str, text: str, *details: message.Message, **metadata: str) -> ApiError:
+    return with_reason(grpc.StatusCode.NOT_FOUND, reason, text, *details, **metadata)
 
 
 def failed_precondition(reason: str, text: str, **metadata: str) -> ApiError:

@@ -14,11 +14,16 @@ IDEMPOTENCY_KEY = "idempotency-key"
 IF_MATCH = "if-match"
 
 
+def _headers(context: Context, name: str) -> list[str]:
+    return [
+        value if isinstance(value, str) else value.decode("ascii", "replace")
+        for key, value in context.invocation_metadata() or ()
+        if key == name
+    ]
+
+
 def _header(context: Context, name: str) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == name:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
-    return ""
+    return next(iter(_headers(context, name)), "")
 
 
 def caller(context: Context, header: str) -> str:
@@ -38,11 +43,25 @@ def request_key(context: Context, request_id: str) -> UUID | None:
 
 
 def expected_etag(context: Context, etag: str) -> str:
-    """The etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1); empty: any."""
-    if etag:
-        return etag
-    value = _header(context, IF_MATCH).strip()
-    return "" if value == "*" else value.removeprefix("W/").strip('"')
+    """The etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1); empty: any.
+
+    INVALID_ARGUMENT where the header is not one etag, or the two differ: a condition must not be dropped in silence.
+    """
+    asked = _unquoted(etag)
+    values = _headers(context, IF_MATCH)
+    if not values or [value.strip() for value in values] == ["*"]:
+        return asked
+    value = _unquoted(values[0])
+    if len(values) > 1 or not value or "," in value:
+        raise invalid_argument([("If-Match", "must be one etag")])
+    if asked and asked != value:
+        raise invalid_argument([("etag", "differs from the If-Match header")])
+    return value
+
+
+def _unquoted(etag: str) -> str:
+    """An etag as it is in messages: clients may send it as the ETag header had it."""
+    return etag.strip().removeprefix("W/").strip('"')
 
 
 async def send_etag(context: Context, etag: str) -> None:

@@ -8,8 +8,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from runtime.errors import ApiError, internal
+from runtime.errors import ApiError, internal, malformed
 
 log = logging.getLogger("shop.rpc")
 
@@ -27,7 +28,10 @@ _OURS = {
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Lets ApiError through as it is, and turns any other exception into INTERNAL with a log entry."""
+    """Lets ApiError through as it is, and turns any other exception into INTERNAL with a log entry.
+
+    Messages are parsed here: where grpc does it, one that is malformed is answered with the exception's name.
+    """
 
     async def intercept_service(
         self,
@@ -47,10 +51,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 def _unary(handler: "Handler", method: str) -> "Handler":
     inner: Any = handler.unary_unary
 
-    async def call(request: Any, context: Context) -> Any:
+    async def call(request: bytes, context: Context) -> Any:
         started = time.perf_counter()
         try:
-            response = await inner(request, context)
+            response = await inner(_parsed(handler, request), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
@@ -58,7 +62,7 @@ def _unary(handler: "Handler", method: str) -> "Handler":
         _said(method, "OK", started, logging.DEBUG)
         return response
 
-    return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
 
 
 def _streaming(handler: "Handler", method: str) -> "Handler":
@@ -68,7 +72,8 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
         started = time.perf_counter()
         try:
             # Closed here, so that what a stream holds is given back when its caller leaves, not when it is collected.
-            async with aclosing(inner(request, context)) as responses:
+            message = _each_parsed(handler, request) if handler.stream_stream else _parsed(handler, request)
+            async with aclosing(inner(message, context)) as responses:
                 async for response in responses:
                     yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
@@ -78,8 +83,21 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
         _said(method, "OK", started, logging.DEBUG)
 
     wrap: Any = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_stream_rpc_method_handler
-    wrapped: Handler = wrap(call, handler.request_deserializer, handler.response_serializer)
+    wrapped: Handler = wrap(call, None, handler.response_serializer)
     return wrapped
+
+
+def _parsed(handler: "Handler", request: bytes) -> Any:
+    parse: Any = handler.request_deserializer
+    try:
+        return parse(request) if parse else request
+    except DecodeError:
+        raise malformed("the request is no message of this method, or a text in it is not UTF-8") from None
+
+
+async def _each_parsed(handler: "Handler", requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(handler, request)
 
 
 async def _abort(error: Exception, context: Context, method: str, started: float) -> NoReturn:

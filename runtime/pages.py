@@ -4,6 +4,9 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
 
 from runtime.errors import invalid_argument
 
@@ -11,6 +14,10 @@ Key = str | int | float
 
 DEFAULT_SIZE = 20
 LARGEST_SIZE = 100
+LONGEST_TOKEN = 4_096
+"""Characters. A token holds at most a name of 200 characters, each of which takes up to 16 in it."""
+LARGEST_PAGE = 3 * 1024 * 1024
+"""Bytes of a page's messages; by default, gRPC clients refuse an answer of 4 MiB."""
 
 
 def page_size(value: int) -> int:
@@ -18,6 +25,18 @@ def page_size(value: int) -> int:
     if value < 0:
         raise invalid_argument([("page_size", "must not be negative")])
     return min(value or DEFAULT_SIZE, LARGEST_SIZE)
+
+
+def fitting(messages: Iterable[Message]) -> int:
+    """How many of the messages, from the first, one answer can hold: at least one. A page may be shorter than asked for
+    (AIP-158)."""
+    number = size = 0
+    for each in messages:
+        size += each.ByteSize()
+        if number and size > LARGEST_PAGE:
+            break
+        number += 1
+    return number
 
 
 def _fingerprint(query: tuple[str, ...]) -> str:
@@ -32,11 +51,13 @@ def encode(query: tuple[str, ...], keys: list[Key]) -> str:
 
 def decode(query: tuple[str, ...], token: str, types: tuple[type, ...]) -> list[Key]:
     """The keys of a token, one of each of `types`. INVALID_ARGUMENT if it is not a token of this very query."""
+    if len(token) > LONGEST_TOKEN:
+        raise invalid_argument([("page_token", "is not a page token")])
     try:
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         rows: list[Key] = json.loads(text)
         fingerprint, *keys = rows
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         raise invalid_argument([("page_token", "is not a page token")]) from None
     if fingerprint != _fingerprint(query):
         raise invalid_argument([("page_token", "belongs to another query")])

@@ -1,6 +1,7 @@
 """Checks of input. Violations are collected, so that one answer names all of them."""
 
 import re
+import unicodedata
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -8,6 +9,9 @@ from uuid import UUID
 from runtime.errors import invalid_argument
 
 _CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Unicode's explicit directions, with which a text can look like another (UAX 9, 2.1 to 2.5)."""
+
 NIL = UUID(int=0)
 
 
@@ -37,12 +41,13 @@ class Violations:
         return UUID(value)
 
     def text(self, field: str, value: str, *, most: int, least: int = 0, lines: bool = False) -> str:
-        """The value without surrounding white space, `least` to `most` characters, free of control characters."""
+        """The value without surrounding white space, `least` to `most` characters, free of control characters and of
+        those that turn the direction of what follows. Where `least` is not 0, something in it can be seen."""
         value = value.strip()
         allowed = "\t\n\r" if lines else ""
-        if any(c < " " or c == "\x7f" for c in value.translate({ord(c): None for c in allowed})):
+        if any((unicodedata.category(c) == "Cc" and c not in allowed) or c in _TURNS for c in value):
             self.add(field, "must not contain control characters")
-        if len(value) < least:
+        if len(value) < least or (least and all(unicodedata.category(c)[0] in "CZ" for c in value)):
             self.add(field, "must not be empty")
         elif len(value) > most:
             self.add(field, f"must have at most {most} characters, not {len(value)}")

@@ -134,6 +134,16 @@ async def test_the_id_of_the_path_cannot_be_overridden(
     refused(await http.request(method, path, **extra), 400, 3)
 
 
+@pytest.mark.parametrize("path", ["products/abc?product.name=zz", "products/abc?updateMask=name&product.price.units=1"])
+async def test_a_product_is_not_changed_by_the_query(http: httpx.AsyncClient, path: str) -> None:
+    refused(await http.patch(f"/api/v1/{path}", json={"variant": "q"}), 400, 3)
+
+
+async def test_a_deadline_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
+    refused(await http.get("/api/v1/products/abc", headers={"grpc-timeout": "abc"}), 400, 3)
+    assert (await http.get("/api/v1/products/abc", headers={"grpc-timeout": "5S"})).status_code == 200
+
+
 async def test_a_percent_sign_in_a_value_is_fine(http: httpx.AsyncClient) -> None:
     answer = await http.get("/api/v1/products?category=a&search=100%25&order_by=name%20desc")
     assert answer.json()["products"][0]["name"] == "100%"

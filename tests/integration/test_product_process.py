@@ -94,8 +94,11 @@ async def test_a_create_that_runs_twice_creates_one_product(product_database: st
     await database.open()
     store, product_id = ProductStore(database), uuid4()
     content = Content(name="Steel watch", currency="EUR").complete({"slug", "sku"})
-    first = await store.create(product_id, content, 5)
-    assert await store.create(product_id, content, 5) == first
+    first = await store.create(product_id, content, 5, b"of it")
+    assert first
+    assert await store.create(product_id, content, 5, b"of it") is None
+    product, fingerprint = await store.created(product_id)
+    assert (product.id, product.stock, product.revision, fingerprint) == (first.id, 5, 1, b"of it")
     await database.close()
     async with product_shop(product_database) as shop, shop.connection() as connection:
         assert UUID((await shop.get(str(product_id))).id) == product_id

@@ -66,11 +66,12 @@ def test_a_store_knows_no_service_and_a_domain_no_database_or_transport(service:
     assert stores
     for path in stores:
         assert not [name for name in imports(path) if "service" in name or name.split(".")[0] in ("grpc", "shop")], path
-    domain = ROOT / service / "domain.py"
-    assert domain in modules(service)
-    for name in imports(domain):
-        assert name.split(".")[0] not in ("grpc", "psycopg", "psycopg_pool", "shop"), f"{domain} imports {name}"
-        assert not {"store", "service"} & set(name.split(".")), f"{domain} imports {name}"
+    domains = [path for path in modules(service) if path.stem in ("domain", "reservation")]
+    assert domains
+    for path in domains:
+        for name in imports(path):
+            assert name.split(".")[0] not in ("grpc", "psycopg", "psycopg_pool", "shop", "google"), f"{path}: {name}"
+            assert not {"store", "service"} & set(name.split(".")), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("package", sorted(OURS))

@@ -1,9 +1,11 @@
 """Page tokens are URL-safe, exact, and bound to the query that began them."""
 
+import base64
 import re
 
 import grpc
 import pytest
+from google.protobuf import wrappers_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +33,27 @@ def test_a_token_of_another_query_is_refused(other: tuple[str, ...]) -> None:
 def test_keys_of_other_types_are_refused(types: tuple[type, ...]) -> None:
     with pytest.raises(ApiError, match="not a page token"):
         pages.decode(QUERY, pages.encode(QUERY, [1]), types)
+
+
+@pytest.mark.parametrize("text", ["[" * 2_000, "[" * 100_000, "null", "[]", "9" * 5_000, '["' + "x" * 9_000 + '"]'])
+def test_a_forged_token_is_refused_and_never_another_error(text: str) -> None:
+    token = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    with pytest.raises(ApiError, match="page token"):
+        pages.decode(QUERY, token, (int,))
+
+
+def test_the_longest_name_fits_into_a_token() -> None:
+    keys: list[pages.Key] = ["\U0001f381" * 200, "00000000-0000-4000-8000-000000000000"]
+    assert pages.decode(QUERY, pages.encode(QUERY, keys), (str, str)) == keys
+
+
+def test_a_page_ends_before_it_is_too_large_for_a_client() -> None:
+    """But never before its first row: the list would not go on."""
+    large = wrappers_pb2.BytesValue(value=b"x" * 1_000_000)
+    assert pages.fitting([large] * 100) == 3
+    assert pages.fitting([wrappers_pb2.BytesValue(value=b"x" * 5_000_000)] * 2) == 1
+    assert pages.fitting([]) == 0
+    assert pages.fitting([wrappers_pb2.BytesValue()] * 100) == 100
 
 
 @given(st.text())

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x94\x03\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0b\n\x03sku\x18\x04 \x01(\t\x12\x0f\n\x07variant\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x13\n\x05stock\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x05\x12\x0c\n\x04star\x18\n \x01(\x01\x12\x11\n\timage_uri\x18\x0b \x01(\t\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"G\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\"%\n\x11GetProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\",\n\x17\x42\x61tchGetProductsRequest\x12\x11\n\x03ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"p\n\x13ListProductsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x14\x44\x65leteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"8\n\x16UndeleteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15ListCategoriesRequest\"G\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x12\x41\x64justStockRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t2\xe4\x08\n\x0eProductService\x12s\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12i\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x8a\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12u\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x80\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\".\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12o\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x7f\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\")\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12}\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12z\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\",\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x8e\x03\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0b\n\x03sku\x18\x04 \x01(\t\x12\x0f\n\x07variant\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\r\n\x05stock\x18\t \x01(\x03\x12\x0c\n\x04star\x18\n \x01(\x01\x12\x11\n\timage_uri\x18\x0b \x01(\t\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"[\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"%\n\x11GetProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\",\n\x17\x42\x61tchGetProductsRequest\x12\x11\n\x03ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"p\n\x13ListProductsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x14\x44\x65leteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"8\n\x16UndeleteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15ListCategoriesRequest\"G\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x12\x41\x64justStockRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t2\xe4\x08\n\x0eProductService\x12s\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12i\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x8a\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12u\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x80\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\".\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12o\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x7f\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\")\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12}\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12z\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\",\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_PRODUCT'].fields_by_name['price']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['price']._serialized_options = b'\342A\001\002'
-  _globals['_PRODUCT'].fields_by_name['stock']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['stock']._serialized_options = b'\342A\001\005'
   _globals['_PRODUCT'].fields_by_name['create_time']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_PRODUCT'].fields_by_name['update_time']._loaded_options = None
@@ -85,33 +83,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._loaded_options = None
   _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/products/{id}:adjustStock:\001*'
   _globals['_PRODUCT']._serialized_start=206
-  _globals['_PRODUCT']._serialized_end=610
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=612
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=683
-  _globals['_GETPRODUCTREQUEST']._serialized_start=685
-  _globals['_GETPRODUCTREQUEST']._serialized_end=722
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=724
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=768
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=770
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=840
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=842
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=954
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=956
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1047
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1049
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1169
-  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1171
-  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1225
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1227
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1283
-  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1285
-  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1308
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1310
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1381
-  _globals['_CATEGORY']._serialized_start=1383
-  _globals['_CATEGORY']._serialized_end=1407
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1409
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1488
-  _globals['_PRODUCTSERVICE']._serialized_start=1491
-  _globals['_PRODUCTSERVICE']._serialized_end=2615
+  _globals['_PRODUCT']._serialized_end=604
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=606
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=697
+  _globals['_GETPRODUCTREQUEST']._serialized_start=699
+  _globals['_GETPRODUCTREQUEST']._serialized_end=736
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=738
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=782
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=784
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=854
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=856
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=968
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=970
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1061
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1063
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1183
+  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1185
+  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1239
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1241
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1297
+  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1299
+  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1322
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1324
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1395
+  _globals['_CATEGORY']._serialized_start=1397
+  _globals['_CATEGORY']._serialized_end=1421
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1423
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1502
+  _globals['_PRODUCTSERVICE']._serialized_start=1505
+  _globals['_PRODUCTSERVICE']._serialized_end=2629
 # @@protoc_insertion_point(module_scope)

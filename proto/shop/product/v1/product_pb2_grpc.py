@@ -95,7 +95,8 @@ class ProductServiceServicer:
     """
 
     def CreateProduct(self, request, context):
-        """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug.
+        """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug, or (IDEMPOTENCY_KEY_REUSED) if
+        `request_id` came before with another product. A repetition answers the product as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,9 @@ class ProductServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProductServiceAsyncStub: ...
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_product_pb2.CreateProductRequest, _product_pb2.Product]
-    """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug."""
+    """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug, or (IDEMPOTENCY_KEY_REUSED) if
+    `request_id` came before with another product. A repetition answers the product as it is now.
+    """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_product_pb2.GetProductRequest, _product_pb2.Product]
     """Gets a product, a deleted one too. Returns NOT_FOUND if it never existed."""
     BatchGetProducts: _grpc.UnaryUnaryMultiCallable[_product_pb2.BatchGetProductsRequest, _product_pb2.BatchGetProductsResponse]
@@ -82,7 +84,9 @@ class ProductServiceAsyncStub(ProductServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_product_pb2.CreateProductRequest, _product_pb2.Product]  # type: ignore[assignment]
-    """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug."""
+    """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug, or (IDEMPOTENCY_KEY_REUSED) if
+    `request_id` came before with another product. A repetition answers the product as it is now.
+    """
     GetProduct: _aio.UnaryUnaryMultiCallable[_product_pb2.GetProductRequest, _product_pb2.Product]  # type: ignore[assignment]
     """Gets a product, a deleted one too. Returns NOT_FOUND if it never existed."""
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_product_pb2.BatchGetProductsRequest, _product_pb2.BatchGetProductsResponse]  # type: ignore[assignment]
@@ -128,7 +132,9 @@ class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _product_pb2.CreateProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_product_pb2.Product, _abc.Awaitable[_product_pb2.Product]]:
-        """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug."""
+        """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug, or (IDEMPOTENCY_KEY_REUSED) if
+        `request_id` came before with another product. A repetition answers the product as it is now.
+        """
 
     @_abc_1.abstractmethod
     def GetProduct(

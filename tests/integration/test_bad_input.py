@@ -1,0 +1,109 @@
+"""Input that no honest client sends is refused by name: nothing of it is an internal error."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from shop.order.v1 import order_pb2
+from shop.product.v1 import product_pb2, stock_pb2
+
+from tests.support.order import FakeStock, order_shop
+from tests.support.product import euros, product_shop, refusal_of, refused, reserve_request
+
+NOT_UTF_8 = b"\x0a\x01\xff"
+"""A message whose first field is a text that is none."""
+
+TRUNCATED = b"\x0a\x7fx"
+
+
+async def raw(address: str, method: str, request: bytes, *, streams: bool = False) -> Any:
+    async with grpc.aio.insecure_channel(address) as channel:
+        if streams:
+            stream: Any = channel.unary_stream(method)
+            return [each async for each in stream(request)]
+        unary: Any = channel.unary_unary(method)
+        return await unary(request)
+
+
+@pytest.mark.parametrize("request_", [NOT_UTF_8, TRUNCATED])
+async def test_bytes_that_are_no_message_are_invalid_argument(product_database: str, request_: bytes) -> None:
+    """Where gRPC parses by itself, the answer is UNKNOWN with the exception's name."""
+    async with product_shop(product_database) as shop:
+        with refused() as error:
+            await raw(shop.address, "/shop.product.v1.ProductService/GetProduct", request_)
+        assert error.what.code == "INVALID_ARGUMENT"
+        assert "Error" not in error.what.message
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_the_same_for_orders_and_streams(order_database: str, streams: bool) -> None:
+    method = f"/shop.order.v1.OrderService/{'StreamOrderStatus' if streams else 'GetOrder'}"
+    async with order_shop(order_database, FakeStock()) as shop:
+        with refused() as error:
+            await raw(shop.address, method, NOT_UTF_8, streams=streams)
+        assert error.what.code == "INVALID_ARGUMENT"
+
+
+async def test_fifty_bad_items_are_named_in_an_answer_that_arrives(order_database: str) -> None:
+    items = [order_pb2.CreateOrderItem(product_id="x" * 100) for _ in range(50)]
+    async with order_shop(order_database, FakeStock()) as shop:
+        with refused() as error:
+            await shop.orders.CreateOrder(order_pb2.CreateOrderRequest(items=items))
+        assert error.what.code == "INVALID_ARGUMENT"
+        assert "items[0].product_id" in error.what.fields
+        assert error.what.message.endswith(" more")
+
+
+async def test_an_item_without_an_id_is_not_called_the_same_as_another(order_database: str) -> None:
+    items = [order_pb2.CreateOrderItem(product_id="?", quantity=1) for _ in range(2)]
+    async with order_shop(order_database, FakeStock()) as shop:
+        with refused() as error:
+            await shop.orders.CreateOrder(order_pb2.CreateOrderRequest(items=items))
+        assert "there twice" not in error.what.message
+
+
+async def test_many_items_that_are_short_are_refused_for_that(product_database: str) -> None:
+    """Whatever letters their names have: the order service has to be able to read the answer."""
+    async with product_shop(product_database) as shop:
+        products = await asyncio.gather(*(shop.create("\u4e2d" * 200, stock=1) for _ in range(50)))
+        with refused() as error:
+            await shop.reserve({each.id: 1_000 for each in products})
+        assert (error.what.code, error.what.reason) == ("FAILED_PRECONDITION", "INSUFFICIENT_STOCK")
+
+
+async def test_a_total_fits_whatever_orders_have_given_back(product_database: str) -> None:
+    """Stock can come to more than the largest that can be set; one order takes no more than that."""
+    async with product_shop(product_database) as shop:
+        product = await shop.create(stock=100_000_000, price=euros(1_000_000_000))
+        taken = await shop.reserve({product.id: 100_000_000})
+        await shop.adjust(product.id, 100_000_000)
+        await shop.release(taken.id)
+        assert await shop.stock_of(product.id) == 200_000_000
+        with refused() as error:
+            await shop.reserve({product.id: 100_000_001})
+        assert error.what.metadata["available"] == "100000000"
+        reservation = await shop.reserve({product.id: 100_000_000})
+        assert reservation.state == stock_pb2.Reservation.HELD
+
+
+async def test_a_page_of_large_products_is_one_that_clients_accept(product_database: str) -> None:
+    """And the list goes on where it ended."""
+    async with product_shop(product_database) as shop:
+        created = {(await shop.create(f"Gift {n}", description="\U0001f381" * 10_000)).id for n in range(100)}
+        seen: list[str] = []
+        token, pages = "", 0
+        while token or not pages:
+            page = await shop.products.ListProducts(product_pb2.ListProductsRequest(page_size=100, page_token=token))
+            seen += [each.id for each in page.products]
+            token, pages = page.next_page_token, pages + 1
+        assert pages == 2
+        assert len(seen) == 100
+        assert set(seen) == created
+
+
+async def test_a_refusal_can_be_read_as_a_whole(product_database: str) -> None:
+    async with product_shop(product_database) as shop:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await shop.stock.ReserveStock(reserve_request({"?": 1}))
+        assert refusal_of(caught.value).fields.keys() == {"items[0].product_id"}

@@ -1,0 +1,58 @@
+"""The conditions that clients set, in a message or as HTTP headers."""
+
+from typing import Any, cast
+
+import pytest
+
+from runtime.errors import ApiError
+from runtime.headers import Context, expected_etag, request_key
+
+KEY = "123e4567-e89b-42d3-a456-426614174000"
+OTHER = "123e4567-e89b-42d3-a456-426614174001"
+
+
+class Call:
+    """A call with nothing but its metadata."""
+
+    def __init__(self, *metadata: tuple[str, Any]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, Any], ...]:
+        return self._metadata
+
+
+def call(*metadata: tuple[str, Any]) -> Context:
+    return cast("Context", Call(*metadata))
+
+
+@pytest.mark.parametrize("value", ['"7"', 'W/"7"', "7", ' "7" '])
+def test_an_etag_is_taken_as_the_header_or_the_message_had_it(value: str) -> None:
+    assert expected_etag(call(("if-match", value)), "") == "7"
+    assert expected_etag(call(), value) == "7"
+    assert expected_etag(call(("if-match", value)), "7") == "7"
+
+
+def test_without_a_condition_any_etag_will_do() -> None:
+    assert expected_etag(call(), "") == expected_etag(call(("if-match", "*")), "") == ""
+    assert expected_etag(call(("if-match", "*")), "7") == "7"
+
+
+@pytest.mark.parametrize("values", [('""',), ("",), ('"1", "2"',), ('"1"', '"2"'), ("*", '"1"')])
+def test_a_header_that_is_not_one_etag_is_refused_and_not_dropped(values: tuple[str, ...]) -> None:
+    with pytest.raises(ApiError, match="If-Match: must be one etag"):
+        expected_etag(call(*(("if-match", value) for value in values)), "")
+
+
+def test_two_etags_that_differ_are_refused() -> None:
+    with pytest.raises(ApiError, match="etag: differs from the If-Match header"):
+        expected_etag(call(("if-match", '"99"')), "1")
+
+
+def test_an_idempotency_key_comes_from_the_message_or_the_header() -> None:
+    assert request_key(call(), "") is None
+    assert str(request_key(call(), KEY)) == str(request_key(call(("idempotency-key", f'"{KEY}"')), "")) == KEY
+    assert str(request_key(call(("idempotency-key", KEY)), KEY)) == KEY
+    with pytest.raises(ApiError, match="request_id: differs from the Idempotency-Key header"):
+        request_key(call(("idempotency-key", OTHER)), KEY)
+    with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
+        request_key(call(("idempotency-key", "once")), "")
