@@ -101,7 +101,7 @@ class OrderStore:
         if want.status:
             query += " AND status = %(status)s"
         if want.customer_email:
-            query += " AND lower(customer_email) = lower(%(email)s)"
+            query += " AND lower(customer_email COLLATE pg_c_utf8) = lower(%(email)s COLLATE pg_c_utf8)"
         if want.number:
             query += " AND number = %(number)s"
         if after:

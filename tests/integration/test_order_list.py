@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from shop.order.v1 import order_pb2
 
+from tests.support.database import TestServer
 from tests.support.order import FakeStock, OrderShop, order_shop
 from tests.support.product import refused
 
@@ -100,3 +101,17 @@ async def test_tombstones_are_hidden(shop: OrderShop) -> None:
     with refused() as error:
         await anext(aiter(shop.stream(key)))
     assert error.what.reason == "ORDER_NOT_FOUND"
+
+
+async def test_an_address_is_found_in_either_case_whatever_the_databases_locale(postgres: TestServer) -> None:
+    with postgres.plain("order") as conninfo:
+        async with order_shop(conninfo, FakeStock()) as shop:
+            order = await shop.create(customer=order_pb2.Customer(email="\u00c4nne@Example.com"))
+            assert await ids(shop, customer_email="\u00e4nne@example.COM") == [order.id]
+            async with shop.connection() as connection:
+                await connection.execute("SET enable_seqscan = off")
+                cursor = await connection.execute(
+                    "EXPLAIN SELECT id FROM orders WHERE status <> 'EXPIRED'"
+                    " AND lower(customer_email COLLATE pg_c_utf8) = 'x' ORDER BY create_time DESC, id DESC"
+                )
+                assert "orders_by_email" in str(await cursor.fetchall())

@@ -58,6 +58,22 @@ class TestServer:
         finally:
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    @contextmanager
+    def plain(self, service: str) -> Iterator[str]:
+        """As `database`, in one whose own locale knows ASCII alone, as it is where nobody chose one."""
+        role, name = SERVICES[service], f"test_{uuid4().hex}"
+        self._run(
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'").format(
+                sql.Identifier(name), sql.Identifier(role)
+            )
+        )
+        try:
+            conninfo = self.postgres.conninfo(name, role)
+            run_apart(conninfo, REPOSITORY / service / "migrations")
+            yield conninfo
+        finally:
+            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
     def _template(self, service: str) -> str:
         if service not in self._templates:
             # In a thread of its own: the caller may have a running event loop.
