@@ -97,6 +97,11 @@ class Shop:
             self._run("demo-load", "demo", "load")
             self._add(self._python("demo-simulate", "demo", "simulate"))
 
+    @property
+    def logs(self) -> Path:
+        """The folder with a log for each process."""
+        return self._settings.state / "logs"
+
     def stop(self) -> None:
         """Ends everything, the last started first."""
         self._stack.close()
@@ -150,12 +155,11 @@ class Shop:
 
     def _python(self, name: str, *arguments: str, **environment: str) -> Child:
         command = [sys.executable, "-m", *arguments]
-        return start(name, command, self._settings.state / "logs", self._environment(**environment))
+        return start(name, command, self.logs, self._environment(**environment))
 
     def _run(self, name: str, *arguments: str, **environment: str) -> str:
         command = [sys.executable, "-m", *arguments]
-        logs = self._settings.state / "logs"
-        return run(name, command, logs, self._environment(**environment), READY_WITHIN)
+        return run(name, command, self.logs, self._environment(**environment), READY_WITHIN)
 
     def _service(self, name: str, port: int, **environment: str) -> None:
         arguments = (name,) if name == "sse" else (name, "run")
@@ -178,7 +182,7 @@ class Shop:
         # Two Envoys on one machine share memory unless told not to.
         options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
         command: list[str | Path] = [envoy, "-c", bootstrap, *options]
-        self._add(start("envoy", command, settings.state / "logs", self._environment()))
+        self._add(start("envoy", command, self.logs, self._environment()))
 
     def _await_answer(self, path: str, status: int) -> None:
         """Waits until a path answers as it should: everything behind it works then."""
@@ -188,7 +192,7 @@ class Shop:
             if get(self._settings.url.replace("localhost", LOOPBACK) + path)[0] == status:
                 return
             if time.monotonic() > give_up:
-                raise ChildError(f"{path} does not answer; the logs are in {self._settings.state / 'logs'}")
+                raise ChildError(f"{path} does not answer; the logs are in {self.logs}")
             time.sleep(0.05)
 
 

@@ -251,3 +251,14 @@ async def test_a_large_body_is_refused(rest: Rest) -> None:
     assert answer.status_code == 413
     assert httpx.codes.is_client_error(answer.status_code)
     assert set(answer.json()) == {"code", "message", "details"}
+
+
+async def test_a_large_answer_passes_whole(rest: Rest) -> None:
+    """A page may have three megabytes; by default the transcoder would end with the HTTP/2 window of 64 KiB."""
+    price = {"currencyCode": "EUR", "units": "1"}
+    for n in range(30):
+        body = {"name": f"Large {n}", "category": "Large", "description": "\U0001f381" * 10_000, "price": price}
+        (await rest.http.post("/api/v1/products", json=body)).raise_for_status()
+    answer = await rest.http.get("/api/v1/products", params={"category": "Large", "pageSize": 100})
+    assert len(answer.content) > 1_000_000
+    assert len(answer.json()["products"]) == 30

@@ -115,3 +115,11 @@ async def test_an_address_is_found_in_either_case_whatever_the_databases_locale(
                     " AND lower(customer_email COLLATE pg_c_utf8) = 'x' ORDER BY create_time DESC, id DESC"
                 )
                 assert "orders_by_email" in str(await cursor.fetchall())
+
+
+async def test_a_page_token_goes_with_the_address_in_either_case(shop: OrderShop) -> None:
+    for _ in range(3):
+        await shop.create(customer=order_pb2.Customer(email="ada@example.com"))
+    first = await page(shop, page_size=2, customer_email="ada@example.com")
+    second = await page(shop, page_size=2, customer_email="Ada@Example.com", page_token=first.next_page_token)
+    assert len(second.orders) == 1

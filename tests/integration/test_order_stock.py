@@ -199,8 +199,11 @@ class TestRelay:
             order = await shop.create({A: 1})
             stock.down = True
             await shop.move("CANCELLED", order.id)
-            await asyncio.sleep(1)
-            assert ("release", UUID(order.id)) in stock.calls
+
+            async def tried() -> bool:
+                return ("release", UUID(order.id)) in stock.calls
+
+            await eventually(tried)
             stock.down = False
 
             async def told() -> bool:

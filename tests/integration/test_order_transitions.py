@@ -27,6 +27,16 @@ async def order_in(shop: OrderShop, status: str) -> str:
     return order.id
 
 
+async def test_an_orders_time_does_not_run_backwards(shop: OrderShop) -> None:
+    """The clock of a server may; a stream's events have to be in order all the same."""
+    order = await shop.create()
+    async with shop.connection() as connection:
+        await connection.execute("UPDATE orders SET update_time = now() + '1 hour' WHERE id = %s", (order.id,))
+    ahead = await shop.get(order.id)
+    after = await shop.move("PROCESSED", order.id)
+    assert after.update_time == ahead.update_time
+
+
 @pytest.mark.parametrize("start", list(PATHS))
 async def test_every_pair_of_statuses(shop: OrderShop, start: str) -> None:
     """What the table allows happens; what is there already is answered; everything else is refused and changes
