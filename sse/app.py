@@ -79,21 +79,30 @@ class StatusStreams:
     async def _wait_for_log(self, stream: Stream, watcher: Watcher[wire.StatusEvent], seen: int) -> None:
         """Waits until the order's log is here. Raises UNAVAILABLE if that takes too long."""
         topic = watcher.topic
+
+        def behind() -> bool:
+            return topic.version < seen and not topic.final and not topic.missing
+
         try:
             async with asyncio.timeout(self._timing.start):
-                while not topic.answered:
-                    await stream.wait()
-                    if stream.end:
-                        raise self._away()
+                await self._until(stream, lambda: topic.answered)
+                if not behind():
+                    return
+                # The browser may come from a process that was ahead. Only a version that is not there when the log is
+                # read anew was never there; an answer that was on its way already is given time to be overtaken.
+                self._feed.topics.renew(topic.key)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.catch_up):
+                        await self._until(stream, lambda: not behind())
+                await self._until(stream, lambda: topic.answered or not behind())
         except TimeoutError:
             raise self._away() from None
-        # The browser may come from a process that was ahead. Only a version that does not come was never there.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timing.catch_up):
-                while topic.version < seen and not topic.final and not topic.missing and not stream.end:
-                    await stream.wait()
-        if topic.version < seen and not topic.final and not topic.missing and self._feed.lost:
-            raise self._away()
+
+    async def _until(self, stream: Stream, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await stream.wait()
+            if stream.end:
+                raise self._away()
 
     @staticmethod
     def _away() -> ApiError:

@@ -10,7 +10,7 @@ import pytest
 from sse.config import Limits, Timing
 from sse.wire import RETRY
 from tests.support.order import eventually
-from tests.support.sidecar import EVENTS, Pod, RunningSidecar, pod, sidecar
+from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 
 
 def retry(block: str) -> int:
@@ -147,6 +147,44 @@ async def test_another_order_process_takes_over_and_the_browser_does_not_notice(
             for order_id in orders[10:]:
                 running.logs.add(order_id, status)
         assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * len(orders)
+
+
+async def test_a_browser_that_was_told_more_elsewhere_sees_nothing_twice() -> None:
+    """It comes from a sidecar whose order process was quicker; ours has the log read again before it says a word."""
+    async with sidecar() as running:
+        order_id = running.logs.place("PLACED")
+        async with running.stream(order_id) as here:
+            await here.next()
+            running.pods[0].feed.behind = True
+            running.logs.add(order_id, "PROCESSED")
+            async with running.stream(order_id, 2) as there:
+                assert ids([await here.next()]) == [2]
+                running.pods[0].feed.behind = False
+                running.logs.add(order_id, "CANCELLED")
+                assert ids(await there.rest()) == [3]
+            assert ids(await here.rest()) == [3]
+
+
+async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell() -> None:
+    """A replay of what it has seen would be a lie; it comes back by itself."""
+    async with sidecar(timing=Timing(start=1.5, catch_up=0.2)) as running:
+        order_id = running.logs.place("PLACED")
+        async with running.stream(order_id) as here:
+            await here.next()
+            await running.pods[0].kill()
+            async with running.stream(order_id, 2) as there:
+                (only,) = await there.rest()
+                retry(only)
+
+
+async def test_a_version_that_never_was_is_no_version() -> None:
+    async with sidecar(timing=Timing(catch_up=0.2)) as running:
+        order_id = running.logs.place("PLACED", "PROCESSED")
+        for seen in ("3", "yesterday", "-1", "1.0", "٢", "9" * 30):
+            headers = {b"Accept": b"text/event-stream", b"Last-Event-ID": seen.encode()}
+            async with running.http.stream("GET", f"/api/orders/stream?order_id={order_id}", headers=headers) as answer:
+                stream = Blocks(answer)
+                assert ids([await stream.next(), await stream.next()]) == [1, 2], seen
 
 
 async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> None:

@@ -66,6 +66,8 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
         self.calls = 0
+        self.behind = False
+        """Learns nothing by itself of what happens, as a process whose tailer has no connection."""
 
     async def FollowOrders(self, requests: Any, context: Any) -> Any:
         self.calls += 1
@@ -97,7 +99,7 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
             del sent[key]
             return status_feed_pb2.OrderNews(order_id=key, missing=True)
         events = [each for each in self.logs.events[key] if each.version > seen]
-        if not first and not events:
+        if not first and (self.behind or not events):
             return None
         log = self.logs.events[key]
         done = order_pb2.Order.Status.Name(log[-1].status) in FINAL
