@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -80,6 +81,28 @@ async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(
         await connection.close()
     for watching in watchers:
         watching.check()
+
+
+async def test_a_clock_that_is_set_back_or_forth_has_no_say(shop: OrderShop, other: OrderShop) -> None:
+    """What was written while it was a year ahead, or behind, comes in the sequence in which it happened."""
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    year = timedelta(days=365)
+    for version, (step, by) in enumerate(zip(PATHS["RECEIVED"], (year, -2 * year, year), strict=True), start=2):
+        async with shop.connection() as connection:
+            await connection.execute("UPDATE orders SET update_time = update_time + %s", (by,))
+            await connection.execute("UPDATE order_event SET create_time = create_time + %s", (by,))
+        await other.move(step, order.id)
+        await watching.until(version, 0.5)
+    watching.check()
+    async with shop.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT array_agg(create_time ORDER BY version) FROM order_event WHERE order_id = %s", (order.id,)
+        )
+        row = await cursor.fetchone()
+    assert row
+    assert row[0] == sorted(row[0]), "the times of an order's history do not run backwards"
 
 
 async def test_what_is_rolled_back_is_never_seen(shop: OrderShop) -> None:

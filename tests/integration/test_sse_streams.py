@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import socket
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -122,6 +124,49 @@ async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -
                 await eventually(cut, 10)
                 running.logs.add(other, "CANCELLED")
                 assert ids(await stream.rest()) == [2]
+
+
+async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_by_nobody() -> None:
+    """However much happens meanwhile; when it is back it goes on after the last event that it has whole."""
+    event = 10_000
+    async with sidecar(timing=Timing(slow=0.3)) as running:
+        order_id = running.logs.place("PLACED")
+
+        async def watch(seen: int) -> list[int]:
+            async with running.stream(order_id, seen) as stream:
+                return ids(await stream.rest(20))
+
+        quick = asyncio.create_task(watch(0))
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(running.address)
+            slow.sendall(f"GET /api/orders/stream?order_id={order_id} HTTP/1.0\r\n\r\n".encode())
+            waiting = 0
+            for _ in range(900):  # more than the kernel holds
+                running.logs.add(order_id, "PROCESSED", "x" * event)
+                await asyncio.sleep(0.002)
+                waiting = max([waiting, *running.waiting()])
+
+            async def cut() -> bool:
+                return len(running.sidecar.streams) == 1
+
+            await eventually(cut)
+            assert waiting < Limits().buffer + 10 * event
+            got = await asyncio.to_thread(until_closed, slow)
+        first = [int(number) for number in re.findall(rb"id: (\d+)\n.*\n\n", got)]
+        resumed = asyncio.create_task(watch(first[-1]))
+        await asyncio.sleep(0.1)
+        running.logs.add(order_id, "CANCELLED")
+        assert first + await resumed == await quick == list(range(1, 903))
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What is still to be read of a connection that was cut."""
+    got = b""
+    with suppress(ConnectionError):
+        while data := connection.recv(65536):
+            got += data
+    return got
 
 
 async def test_another_order_process_takes_over_and_the_browser_does_not_notice() -> None:

@@ -142,6 +142,12 @@ class RunningSidecar:
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.sidecar.http_port
 
+    def waiting(self) -> list[int]:
+        """The bytes that wait in this process for each browser."""
+        server = self.sidecar._runner.server
+        assert server
+        return [each.transport.get_write_buffer_size() for each in server.connections if each.transport]
+
     @asynccontextmanager
     async def stream(self, order_id: str, seen: int = 0) -> AsyncIterator["Blocks"]:
         headers = {**EVENTS, **({"Last-Event-ID": str(seen)} if seen else {})}
