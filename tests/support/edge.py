@@ -150,6 +150,7 @@ class Edge:
     admin: str
     settings: EdgeSettings
     log: Path
+    pid: int
     calls: Calls = field(default_factory=Calls)
 
     @property
@@ -185,7 +186,7 @@ def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
             admin = f"http://{_eventually(process, log, admin_file.read_text)}"
             listeners = _eventually(process, log, lambda: _listeners(admin))
             scheme = "https" if settings.tls else "http"
-            yield Edge(f"{scheme}://127.0.0.1:{listeners}", admin, settings, log)
+            yield Edge(f"{scheme}://127.0.0.1:{listeners}", admin, settings, log, process.pid)
         finally:
             process.terminate()
             process.wait(10)
