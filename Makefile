@@ -62,6 +62,12 @@ check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, 
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
 
+# --- measure ----------------------------------------------------------------------------------------------------------
+
+.PHONY: bench-streams
+bench-streams: $(VENV)/dev.stamp ## Measure the live streams, four minutes (CASE=1000, 10000 or faults for one of the cases)
+	@$(RUN) -m bench streams $(CASE)
+
 # --- change -----------------------------------------------------------------------------------------------------------
 
 .PHONY: fmt

@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from bench import streams
+from bench.files import TooFewFilesError
 from local.children import ChildError
 
 if __name__ == "__main__":
@@ -11,7 +12,7 @@ if __name__ == "__main__":
         case ["streams", *names] if set(names) <= set(streams.CASES):
             try:
                 sys.exit(asyncio.run(streams.run(names)))
-            except ChildError as error:
+            except (ChildError, TooFewFilesError) as error:
                 sys.exit(f"bench: {error}")
         case _:
             print(f"usage: python -m bench streams [{'|'.join(streams.CASES)}]…", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Thousands of GET streams over a few cleartext HTTP/2 connections, as browsers behind TLS share theirs.
+"""Thousands of GET streams over a few HTTP/2 connections, as browsers behind TLS share theirs.
 
 Over HTTP/1.1 each watcher would be a connection of its own, and Envoy would need two open files for each.
 """
@@ -36,7 +36,8 @@ class Reader(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to an edge."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: str = "http") -> None:
+        self._scheme = scheme
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self._readers: dict[int, Reader] = {}
         self._transport: asyncio.Transport | None = None
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
     def get(self, authority: str, path: str, headers: list[tuple[str, str]], reader: Reader) -> None:
         stream = self._h2.get_next_available_stream_id()
         self._readers[stream] = reader
-        fixed = [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", path)]
+        fixed = [(":method", "GET"), (":scheme", self._scheme), (":authority", authority), (":path", path)]
         self._h2.send_headers(stream, fixed + headers, end_stream=True)
         self._flush()
 

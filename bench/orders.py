@@ -20,7 +20,10 @@ STEPS: Sequence[Step] = (
 """The RPCs that take an order from PLACED to RECEIVED, and their requests."""
 
 RETRY = 0.2
-"""Seconds between two tries of a transition that was answered UNAVAILABLE."""
+"""Seconds between two tries of a transition that was not made."""
+
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""What a transition is tried again after; a database that stands still for a second has hundreds wait."""
 
 
 def place(conninfo: str, number: int) -> list[str]:
@@ -107,7 +110,7 @@ class Driver:
                 await call(request, timeout=5)
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                if error.code() not in PASSING:
                     raise
                 self.retried += 1
                 await asyncio.sleep(RETRY)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ class BenchShop:
         self._orders = ports[:orders]
         self._edges = [tuple(ports[orders + 4 * n : orders + 4 * n + 4]) for n in range(edges)]
         self.children: dict[str, Child] = {}
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     @property
     def order_target(self) -> str:
@@ -88,6 +90,7 @@ class BenchShop:
 
     def kill(self, name: str) -> None:
         """Ends a part as a crash would."""
+        self._spent[name] += _cpu(self.children[name].process.pid)
         self.children[name].process.kill()
         self.children[name].process.wait()
 
@@ -106,8 +109,8 @@ class BenchShop:
             child.check()
 
     def cpu(self, kind: str) -> float:
-        """CPU seconds that the parts of a kind have used."""
-        return sum(_cpu(self.children[name].process.pid) for name in self.names(kind))
+        """CPU seconds that the parts of a kind have used, those that were killed included."""
+        return sum(self._spent[name] + _cpu(self.children[name].process.pid) for name in self.names(kind))
 
     def resident(self, kind: str) -> int:
         """Bytes of memory that the parts of a kind hold."""

@@ -8,15 +8,17 @@ long rather than too short. What watchers saw is compared, version by version, w
 
 import asyncio
 import json
+import os
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.orders import Driver, place, versions
+from bench.files import allow
+from bench.orders import STEPS, Driver, place, versions
+from bench.result import Result, quantile, save, table
 from bench.shop import BenchShop, bench_shop
 from local.settings import REPOSITORY
 
@@ -31,31 +33,8 @@ SETTLE = 30.0
 IDLE = 16.0
 """Seconds that are measured with nothing but heartbeats: each watcher gets one."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One line of the table. Memory is growth of what the kernel calls resident, by watcher."""
-
-    case: str
-    watchers: int
-    changes_per_s: float
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    missed: int
-    doubled: int
-    kib_per_watcher: float
-    """In order and sse together."""
-    kib_per_watcher_order: float
-    kib_per_watcher_sse: float
-    kib_per_watcher_envoy: float
-    cpu_s_per_1000_events: float
-    """In order and sse together, the transitions' own cost included."""
-    idle_cpu_percent: float
-    """Of one CPU, in order and sse together, with all watchers there and no change."""
-    idle_cpu_percent_envoy: float
-    kills: int
-    reconnects: int
+KINDS = ("order", "sse", "envoy")
+"""What is measured: all processes of a kind together."""
 
 
 class WatchProcess:
@@ -93,20 +72,15 @@ async def watch_process() -> AsyncIterator[WatchProcess]:
         await process.wait()
 
 
-def compare(seen: dict[str, list[int]], logs: dict[str, list[int]]) -> tuple[int, int]:
-    """How many events were missed (or came out of turn), and how many came twice."""
+def compare(seen: Mapping[str, list[int]], logs: Mapping[str, list[int]]) -> tuple[int, int]:
+    """How many events were missed (or came out of turn), and how many came twice (or never happened)."""
     missed = doubled = 0
     for order_id, log in logs.items():
         got = seen.get(order_id, [])
-        doubled += sum(count - 1 for count in Counter(got).values())
+        doubled += sum(count - 1 for count in Counter(got).values()) + len(set(got) - set(log))
         in_turn = list(dict.fromkeys(got))
         missed += len(set(log) - set(got)) + (in_turn != sorted(in_turn))
     return missed, doubled
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """In milliseconds, of delays in seconds."""
-    return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
 
 
 async def steady(watchers: int, per_second: float, seconds: float) -> Result:
@@ -117,9 +91,7 @@ async def steady(watchers: int, per_second: float, seconds: float) -> Result:
         order_ids = place(conninfo, watchers)
         driver = Driver(shop.order_target, order_ids)
         async with watch_process() as process:
-            await _warm_up(shop, process, conninfo)
-            memory = {kind: shop.resident(kind) for kind in ("order", "sse", "envoy")}
-            await process.ask("watch", shop.edge_ports, order_ids, CONNECTS)
+            grown = await _watch(shop, process, order_ids)
             await asyncio.sleep(2)
             idle = await _cpu_percent(shop, IDLE)
             cpu = shop.cpu("order") + shop.cpu("sse")
@@ -130,49 +102,41 @@ async def steady(watchers: int, per_second: float, seconds: float) -> Result:
             events = sum(len(log) for log in logs.values())
             (report,) = await process.ask("report", events, 0, SETTLE)
             cpu = shop.cpu("order") + shop.cpu("sse") - cpu
-            grown = {kind: (shop.resident(kind) - memory[kind]) / 1024 / watchers for kind in memory}
+            kib = grown()
             shop.check()
-        return _result("steady", watchers, rate, report, logs, grown=grown, idle=idle, cpu=cpu, kills=0)
+        return _result("steady", rate, report, logs, kib=kib, idle=idle, cpu=cpu, kills=0, completed=0)
 
 
-async def _warm_up(shop: BenchShop, process: WatchProcess, conninfo: str) -> None:
-    """What a process needs once is not counted by watcher."""
-    few = place(conninfo, 100)
-    async with watch_process() as first:
-        await first.ask("watch", shop.edge_ports, few, CONNECTS)
-        await Driver(shop.order_target, few).run(200, 300)
-        await first.ask("report", 400, 100, SETTLE)
+Chaos = Callable[[BenchShop], Awaitable[int]]
+"""Kills parts of a shop and starts them again; answers how many."""
 
 
-async def _cpu_percent(shop: BenchShop, seconds: float) -> dict[str, float]:
-    before = {kind: shop.cpu(kind) for kind in ("order", "sse", "envoy")}
-    await asyncio.sleep(seconds)
-    return {kind: 100 * (shop.cpu(kind) - used) / seconds for kind, used in before.items()}
-
-
-async def faults(watchers: int, per_second: float, seconds: float) -> Result:
-    """Three order replicas and two edges. Order replicas and sidecars are killed and started again at random; watchers
-    come back through either edge. At the end every order is RECEIVED and every stream completed."""
-    with bench_shop(orders=3, edges=2) as shop:
+async def faults(watchers: int, per_second: float, chaos: Chaos, *, orders: int = 3, edges: int = 2) -> Result:
+    """Order replicas and edges, of which parts are killed and started again; watchers come back through any edge. At
+    the end every order is RECEIVED and every stream completed."""
+    with bench_shop(orders, edges) as shop:
         await shop.ready()
         conninfo = shop.postgres.service("order")
         order_ids = place(conninfo, watchers)
         driver = Driver(shop.order_target, order_ids)
         async with watch_process() as process:
-            await process.ask("watch", shop.edge_ports, order_ids, CONNECTS)
+            grown = await _watch(shop, process, order_ids)
+            kib = grown()
+            cpu = shop.cpu("order") + shop.cpu("sse")
             await process.ask("measure")
-            chaos = asyncio.create_task(_kill_at_random(shop, seconds))
-            rate = await driver.run(per_second, 3 * watchers)
-            kills = await chaos
+            killing = asyncio.ensure_future(chaos(shop))
+            rate = await driver.run(per_second, len(STEPS) * watchers)
+            kills = await killing
             logs = versions(conninfo, order_ids)
             events = sum(len(log) for log in logs.values())
             (report,) = await process.ask("report", events, watchers, SETTLE)
+            cpu = shop.cpu("order") + shop.cpu("sse") - cpu
             shop.check()
-        return _result("replicas killed", watchers, rate, report, logs, grown={}, idle={}, cpu=0, kills=kills)
+        return _result("killed", rate, report, logs, kib=kib, idle={}, cpu=cpu, kills=kills, completed=watchers)
 
 
-async def _kill_at_random(shop: BenchShop, seconds: float) -> int:
-    """Answers how many processes were killed."""
+async def kill_at_random(shop: BenchShop, seconds: float = 60) -> int:
+    """Kills an order replica or a sidecar every two seconds or so."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     kills = 0
@@ -187,73 +151,84 @@ async def _kill_at_random(shop: BenchShop, seconds: float) -> int:
     return kills
 
 
+async def _watch(shop: BenchShop, process: WatchProcess, order_ids: Sequence[str]) -> Callable[[], Mapping[str, float]]:
+    """Has all orders watched; answers what tells by how many KiB per watcher the kinds have grown."""
+    # What a process needs once is not counted by watcher.
+    few = place(shop.postgres.service("order"), 100)
+    async with watch_process() as first:
+        await first.ask("watch", shop.edge_ports, few, CONNECTS)
+        await Driver(shop.order_target, few).run(200, 300)
+        await first.ask("report", 400, 100, SETTLE)
+    before = {kind: shop.resident(kind) for kind in KINDS}
+    (started,) = await process.ask("watch", shop.edge_ports, order_ids, CONNECTS)
+    if started < len(order_ids):
+        print(f"    only {started} of {len(order_ids)} watchers have begun", file=sys.stderr)
+    return lambda: {kind: (shop.resident(kind) - before[kind]) / 1024 / len(order_ids) for kind in KINDS}
+
+
+async def _cpu_percent(shop: BenchShop, seconds: float) -> dict[str, float]:
+    before = {kind: shop.cpu(kind) for kind in KINDS}
+    await asyncio.sleep(seconds)
+    return {kind: 100 * (shop.cpu(kind) - used) / seconds for kind, used in before.items()}
+
+
 def _result(
     case: str,
-    watchers: int,
     rate: float,
-    report: dict[str, Any],
-    logs: dict[str, list[int]],
+    report: Mapping[str, Any],
+    logs: Mapping[str, list[int]],
     *,
-    grown: dict[str, float],
-    idle: dict[str, float],
+    kib: Mapping[str, float],
+    idle: Mapping[str, float],
     cpu: float,
     kills: int,
+    completed: int,
 ) -> Result:
+    """`completed` is how many streams had to end."""
     delays = sorted(report["delays"])
     missed, doubled = compare(report["versions"], logs)
-    order, sse, envoy = (grown.get(kind, 0.0) for kind in ("order", "sse", "envoy"))
-    print(f"    {report['counts']}, completed {report['completed']}", file=sys.stderr)
+    counts = report["counts"]
+    print(f"    {counts}, completed {report['completed']}, killed {kills}", file=sys.stderr)
     return Result(
         case=case,
-        watchers=watchers,
+        watchers=len(logs),
         changes_per_s=round(rate, 1),
         p50_ms=quantile(delays, 0.5),
         p99_ms=quantile(delays, 0.99),
         p999_ms=quantile(delays, 0.999),
         missed=missed,
         doubled=doubled,
-        kib_per_watcher=round(order + sse, 1),
-        kib_per_watcher_order=round(order, 1),
-        kib_per_watcher_sse=round(sse, 1),
-        kib_per_watcher_envoy=round(envoy, 1),
+        given_up=sum(count for name, count in counts.items() if name.startswith("status ") and name != "status 204"),
+        unfinished=max(0, completed - report["completed"]),
+        kib_per_watcher=round(kib["order"] + kib["sse"], 1),
+        kib_per_watcher_order=round(kib["order"], 1),
+        kib_per_watcher_sse=round(kib["sse"], 1),
+        kib_per_watcher_envoy=round(kib["envoy"], 1),
         cpu_s_per_1000_events=round(1000 * cpu / len(delays), 2) if delays else 0.0,
-        idle_cpu_percent=round(idle.get("order", 0.0) + idle.get("sse", 0.0), 1),
-        idle_cpu_percent_envoy=round(idle.get("envoy", 0.0), 1),
+        idle_cpu_percent=round(idle["order"] + idle["sse"], 1) if idle else None,
+        idle_cpu_percent_envoy=round(idle["envoy"], 1) if idle else None,
         kills=kills,
-        reconnects=report["counts"].get("reconnects", 0),
+        reconnects=counts.get("reconnects", 0),
     )
 
 
-CASES = {
+CASES: Mapping[str, Callable[[], Awaitable[Result]]] = {
     "1000": lambda: steady(1_000, 100, 20),
     "10000": lambda: steady(10_000, 200, 60),
-    "faults": lambda: faults(2_000, 100, 60),
+    "faults": lambda: faults(2_000, 100, kill_at_random),
 }
 
-
-def table(results: Sequence[Result]) -> str:
-    head = (
-        "| case | watchers | changes/s | p50 ms | p99 ms | p99.9 ms | missed | doubled | KiB per watcher: order | sse"
-        " | Envoy | CPU s per 1,000 events | idle CPU: order + sse | Envoy |"
-    )
-    lines = [head, "|" + " --- |" * head.count(" | ") + " --- |"]
-    for r in results:
-        memory = f"{r.kib_per_watcher_order} | {r.kib_per_watcher_sse} | {r.kib_per_watcher_envoy}"
-        idle = f"{r.idle_cpu_percent} % | {r.idle_cpu_percent_envoy} %"
-        lines.append(
-            f"| {r.case} | {r.watchers:,} | {r.changes_per_s} | {r.p50_ms} | {r.p99_ms} | {r.p999_ms} | {r.missed}"
-            f" | {r.doubled} | {memory} | {r.cpu_s_per_1000_events} | {idle} |"
-        )
-    return "\n".join(lines)
+OPEN_FILES = 10_000 + 500
+"""What a process needs where there are most watchers."""
 
 
 async def run(names: Sequence[str]) -> int:
     """Runs the cases of these names, or all; answers the exit status."""
+    allow(OPEN_FILES)
     results = []
     for name in names or CASES:
-        print(f"{name} …", file=sys.stderr)
+        print(f"{name}, load average {os.getloadavg()[0]:.1f} …", file=sys.stderr)
         results.append(await CASES[name]())
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")
+    save(results, RESULT)
     print(table(results))
-    return 1 if any(each.missed or each.doubled for each in results) else 0
+    return 0 if all(each.right for each in results) else 1

@@ -2,7 +2,7 @@
 
 It reads commands from standard input and answers on standard output, a JSON array each:
 
-    ["watch", [port, …], [order_id, …], per_second]  → ["watching", seconds]  when each has its first event
+    ["watch", [port, …], [order_id, …], per_second]  → ["watching", started]  when each has its first event
     ["measure"]                                      → ["measuring"]          events from here on count as live
     ["report", events, completed, patience]          → ["report", {…}]        after so many, or after `patience`
 
@@ -103,6 +103,8 @@ class Watcher:
         if status != 200:
             self._owner.counts[f"status {status}"] += 1
             self._done = True
+        if status == 204:  # the end came, and `completed` was lost on its way
+            self._completed()
 
     def received(self, data: bytes) -> None:
         now = time.time()
@@ -130,12 +132,15 @@ class Watcher:
             owner.counts["heartbeats"] += 1
         elif block.startswith(b"event: completed"):
             self._done = True
-            owner.completed += 1
-            owner.changed.set()
+            self._completed()
         elif block.startswith(b"event: error"):
             owner.counts["errors"] += 1
         else:
             owner.counts["other blocks"] += 1
+
+    def _completed(self) -> None:
+        self._owner.completed += 1
+        self._owner.changed.set()
 
     def ended(self) -> None:
         if not self._done:
@@ -180,10 +185,9 @@ async def main() -> None:
                 random.shuffle(order_ids)
                 for order_id in order_ids:
                     watchers.add(order_id)
-                began = loop.time()
                 await _connect_all(watchers, per_second)
                 await watchers.begun(60)
-                _say("watching", watchers.started, loop.time() - began)
+                _say("watching", watchers.started)
             case ["measure"]:
                 watchers.measuring = time.time()
                 _say("measuring")

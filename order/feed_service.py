@@ -78,7 +78,8 @@ class _Feed:
             self._follower.wake()
             return
         self._unanswered.add(order.order_id)
-        self._follower.follow(order.order_id, order.after_version)
+        # A browser may have seen more at another process than this one knows: the answer is how the log is now.
+        self._follower.follow(order.order_id, order.after_version, renew=True)
 
     async def news(self) -> list[status_feed_pb2.OrderNews]:
         """Waits until something happens; what is new of some orders then, or nothing."""
@@ -93,6 +94,8 @@ class _Feed:
 
     def _of(self, watcher: Watcher[StatusEvent]) -> status_feed_pb2.OrderNews | None:
         key = watcher.topic.key
+        if key in self._unanswered and not watcher.topic.answered:
+            return None
         missing = watcher.topic.missing
         seen = watcher.version
         events = [] if missing else watcher.take()

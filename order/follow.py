@@ -64,9 +64,10 @@ class Logs:
         entries = await self._orders.logs([UUID(key) for key in keys])
         found = {str(order_id): list(rows) for order_id, rows in groupby(entries, key=lambda entry: entry.id)}
         for key in keys:
+            latest = key not in self._wanted  # otherwise somebody else asks by now, and a later read answers
             if key in found:
-                self.topics.fill(key, _events(found[key]))
-            elif key not in self._wanted:  # otherwise somebody else asks by now, and a later read answers
+                self.topics.fill(key, _events(found[key]), latest=latest)
+            elif latest:
                 self.topics.miss(key)
 
 
@@ -121,10 +122,14 @@ class Follower:
     def __len__(self) -> int:
         return len(self._watchers)
 
-    def follow(self, key: str, after_version: int) -> Watcher[StatusEvent]:
-        """Follows an order from now on, after a version; in place of what was followed of it before."""
+    def follow(self, key: str, after_version: int, *, renew: bool = False) -> Watcher[StatusEvent]:
+        """Follows an order from now on, after a version; in place of what was followed of it before. `renew` has its
+        log read again where somebody else follows it already: what this process knows may be behind."""
         self.unfollow(key)
+        known = key in self._owner.topics
         watcher = self._owner.topics.watch(key, after_version, self._notified)
+        if known and renew:
+            self._owner.topics.renew(key)
         self._watchers[key] = watcher
         if watcher.topic.answered:
             self._notified(watcher)

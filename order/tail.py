@@ -7,18 +7,18 @@ lives as long as its connection: a crash or a failover reuses transaction ids.
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection, Notify, errors
-from psycopg.conninfo import make_conninfo
+from psycopg import AsyncConnection, AsyncCursor, Notify, errors
 from psycopg.rows import class_row
 
 from order.domain import StatusEvent
+from runtime.database import answering
 from runtime.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,17 @@ LONGEST_WAIT = 2.0
 
 REWRITTEN_AT_ONCE = 10_000
 
-Connection = AsyncConnection[Any]
+LOOK: LiteralString = """
+    SELECT s.snapshot::text, e.order_id, e.version, e.status, e.create_time
+    FROM (SELECT pg_current_snapshot() AS snapshot) AS s
+    LEFT JOIN order_event AS e
+        ON e.xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
+        OR e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)))
+    ORDER BY e.order_id, e.version
+    """
+"""What became visible since the snapshot `seen`, and the snapshot after it."""
 
-T = TypeVar("T")
+Connection = AsyncConnection[Any]
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,9 @@ class Tailer:
     """One per process, on a connection of its own."""
 
     def __init__(self, conninfo: str, topics: Topics[StatusEvent]) -> None:
-        # Only the primary: what a standby shows comes late, and it cannot notify.
-        self._conninfo = make_conninfo(conninfo, target_session_attrs="primary")
+        """`conninfo` leads to the primary (see `connection_info`): what a standby shows comes late, and it cannot
+        notify."""
+        self._conninfo = conninfo
         self._topics = topics
         self._wake = asyncio.Event()
         self._hint = False
@@ -77,7 +86,7 @@ class Tailer:
             try:
                 await self._tail()
             except (psycopg.Error, TimeoutError) as error:
-                reason = getattr(error, "sqlstate", None) or type(error).__name__
+                reason = " ".join(str(error).split()) or type(error).__name__
                 self._reason = reason
                 if self._tailing.is_set():
                     log.warning("the status tailer lost its connection: %s", reason)
@@ -103,12 +112,7 @@ class Tailer:
         async with asyncio.timeout(TIMEOUT):
             connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
         try:
-            connection.add_notify_handler(lambda notice: self._noticed(connection, notice))
-            await _bounded(connection.execute("LISTEN order_event"))
-            # Where many rows have one transaction id (a bulk load), statistics would have each look read the whole log.
-            await _bounded(
-                connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
-            )
+            await self._prepare(connection)
             await self._rewrite_the_future(connection)
             # First the cursor, then the logs: between the two nothing can be missed.
             snapshot = await self._snapshot(connection)
@@ -125,6 +129,13 @@ class Tailer:
                 await asyncio.sleep(SPACING)
         finally:
             await connection.close()
+
+    async def _prepare(self, connection: Connection) -> None:
+        connection.add_notify_handler(lambda notice: self._noticed(connection, notice))
+        await _execute(connection, "LISTEN order_event")
+        # Where many rows have one transaction id (a bulk load), statistics would have each look read the whole log.
+        settings: LiteralString = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
+        await _execute(connection, settings)
 
     def _noticed(self, connection: Connection, notice: Notify) -> None:
         if notice.pid != connection.info.backend_pid:
@@ -148,22 +159,15 @@ class Tailer:
 
     @staticmethod
     async def _snapshot(connection: Connection) -> str:
-        cursor = await _bounded(connection.execute("SELECT pg_current_snapshot()::text"))
+        cursor = await _execute(connection, "SELECT pg_current_snapshot()::text")
         (snapshot,) = await cursor.fetchone() or ("",)
         return str(snapshot)
 
     async def _look(self, connection: Connection, snapshot: str) -> str:
         """Publishes what became visible since `snapshot`; answers the snapshot after it."""
-        query: LiteralString = """
-            SELECT s.snapshot::text, e.order_id, e.version, e.status, e.create_time
-            FROM (SELECT pg_current_snapshot() AS snapshot) AS s
-            LEFT JOIN order_event AS e
-                ON e.xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
-                OR e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)))
-            ORDER BY e.order_id, e.version
-            """
         async with connection.cursor(row_factory=class_row(_Tailed)) as cursor:
-            await _bounded(cursor.execute(query, {"seen": snapshot}))
+            with answering(connection, TIMEOUT):
+                await cursor.execute(LOOK, {"seen": snapshot})
             rows = await cursor.fetchall()
         for row in rows:
             if row.order_id is not None:
@@ -179,7 +183,7 @@ class Tailer:
     async def _notify(connection: Connection) -> None:
         """Wakes other processes. Never in a business transaction: at commit it takes one lock for the whole cluster."""
         try:
-            await _bounded(connection.execute("NOTIFY order_event"))
+            await _execute(connection, "NOTIFY order_event")
         except errors.ProgramLimitExceeded:
             log.warning("the notification queue is full; other processes look each second")
 
@@ -187,19 +191,19 @@ class Tailer:
     async def _rewrite_the_future(connection: Connection) -> None:
         """A logical restore brings rows with transaction ids that are still to come here: each look would find them."""
         while True:
-            cursor = await connection.execute(
-                """
+            query: LiteralString = """
                 UPDATE order_event SET xid = '0' WHERE ctid = ANY (ARRAY(
                     SELECT ctid FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT %(limit)s
                 ))
-                """,
-                {"limit": REWRITTEN_AT_ONCE},
-            )
+                """
+            cursor = await _execute(connection, query, {"limit": REWRITTEN_AT_ONCE})
             if not cursor.rowcount:
                 return
             log.warning("rewrote %s events that a restore brought", cursor.rowcount)
 
 
-async def _bounded(statement: Awaitable[T]) -> T:
-    async with asyncio.timeout(TIMEOUT):
-        return await statement
+async def _execute(
+    connection: Connection, query: LiteralString, params: Mapping[str, object] | None = None
+) -> AsyncCursor[Any]:
+    with answering(connection, TIMEOUT):
+        return await connection.execute(query, params)

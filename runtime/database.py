@@ -60,6 +60,8 @@ def connection_info(config: DatabaseConfig, application: str) -> str:
         return make_conninfo(
             config.conninfo,
             application_name=application,
+            # Of several hosts, the primary: a standby takes no writes, and shows late what was committed.
+            target_session_attrs="primary",
             connect_timeout=5,
             keepalives_idle=5,
             keepalives_interval=2,

@@ -28,13 +28,15 @@ E = TypeVar("E", bound=Event)
 class Topic(Generic[E]):
     """What is known of one key's log."""
 
-    __slots__ = ("ahead", "events", "key", "loaded", "missing", "watchers")
+    __slots__ = ("ahead", "asked", "events", "key", "loaded", "missing", "watchers")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.loaded = False
         """The log was read since the topic exists: `events` has no hole at its beginning."""
         self.missing = False
+        self.asked = False
+        """The log has to be read again: somebody wants to know how it is now."""
         self.events: list[E] = []
         self.ahead: dict[int, E] = {}
         """Events that came before an earlier one did."""
@@ -51,7 +53,8 @@ class Topic(Generic[E]):
 
     @property
     def answered(self) -> bool:
-        return self.loaded or self.missing
+        """What was asked about the log is known."""
+        return self.missing or (self.loaded and (self.final or not self.asked))
 
     def merge(self, events: Iterable[E]) -> bool:
         """Takes events in; whether something became readable."""
@@ -138,14 +141,25 @@ class Topics(Generic[E]):
             if self._release:
                 self._release(topic.key)
 
-    def fill(self, key: str, events: Iterable[E]) -> None:
-        """The key's log as it was at some time after it was requested, or what follows the version known."""
+    def renew(self, key: str) -> None:
+        """Has the log of a watched key read again: the topic is not `answered` until then. Meanwhile, what is known
+        can be taken. A log that is over stays as it is."""
+        topic = self._topics.get(key)
+        if topic is not None and not topic.final:
+            topic.asked = True
+            self._request(key)
+
+    def fill(self, key: str, events: Iterable[E], *, latest: bool = True) -> None:
+        """The key's log as it was at some time after it was requested, or what follows the version known. `latest` is
+        False where it was requested once more since."""
         topic = self._topics.get(key)
         if topic is None:
             return
-        first = not topic.loaded
+        waited = not topic.answered
         topic.loaded = True
-        if topic.merge(events) or first:
+        if latest:
+            topic.asked = False
+        if topic.merge(events) or (waited and topic.answered):
             self._tell(topic)
         if topic.ahead:
             self._request(key)

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import grpc
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from google.rpc import error_details_pb2
 
 from runtime.errors import ApiError, internal, not_found, unavailable
@@ -79,21 +80,30 @@ class StatusStreams:
     async def _wait_for_log(self, stream: Stream, watcher: Watcher[wire.StatusEvent], seen: int) -> None:
         """Waits until the order's log is here. Raises UNAVAILABLE if that takes too long."""
         topic = watcher.topic
+
+        def behind() -> bool:
+            return topic.version < seen and not topic.final and not topic.missing
+
         try:
             async with asyncio.timeout(self._timing.start):
-                while not topic.answered:
-                    await stream.wait()
-                    if stream.end:
-                        raise self._away()
+                await self._until(stream, lambda: topic.answered)
+                if not behind():
+                    return
+                # The browser may come from a process that was ahead. Only a version that is not there when the log is
+                # read anew was never there; an answer that was on its way already is given time to be overtaken.
+                self._feed.topics.renew(topic.key)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.catch_up):
+                        await self._until(stream, lambda: not behind())
+                await self._until(stream, lambda: topic.answered or not behind())
         except TimeoutError:
             raise self._away() from None
-        # The browser may come from a process that was ahead. Only a version that does not come was never there.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timing.catch_up):
-                while topic.version < seen and not topic.final and not topic.missing and not stream.end:
-                    await stream.wait()
-        if topic.version < seen and not topic.final and not topic.missing and self._feed.lost:
-            raise self._away()
+
+    async def _until(self, stream: Stream, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await stream.wait()
+            if stream.end:
+                raise self._away()
 
     @staticmethod
     def _away() -> ApiError:
@@ -103,8 +113,11 @@ class StatusStreams:
         self, request: web.Request, stream: Stream, watcher: Watcher[wire.StatusEvent]
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=wire.HEADERS)
-        await response.prepare(request)
-        outlet = Outlet(request, response, self._buffer, self._timing.slow)
+        writer = await response.prepare(request)
+        if writer is None or request.transport is None:
+            raise ConnectionResetError
+        request.transport.set_write_buffer_limits(high=self._buffer)
+        outlet = Outlet(request, response, writer, self._timing.slow)
         self._streams.live(stream)
         try:
             await self._relay(stream, watcher, outlet)
@@ -151,23 +164,22 @@ class SlowReaderError(Exception):
 class Outlet:
     """The way to one browser: what waits in it is bounded."""
 
-    def __init__(self, request: web.Request, response: web.StreamResponse, buffer: int, slow: float) -> None:
-        """`buffer` is in bytes; `slow` is the seconds for which it may stay full."""
+    def __init__(
+        self, request: web.Request, response: web.StreamResponse, writer: AbstractStreamWriter, slow: float
+    ) -> None:
+        """`slow` is the seconds for which the transport's buffer may stay full."""
         self._request = request
         self._response = response
+        self._writer = writer
         self._slow = slow
-        if request.transport is None:
-            raise ConnectionResetError
-        request.transport.set_write_buffer_limits(high=buffer)
 
     async def write(self, data: bytes) -> None:
         """Raises SlowReaderError if the buffer is full and stays so, ConnectionError if the browser has gone."""
         try:
-            # The write waits by itself now and then, for all that was written before.
+            # The write waits by itself now and then, for all that was written before; the drain always.
             async with asyncio.timeout(self._slow):
                 await self._response.write(data)
-                if self._request.protocol.writing_paused:
-                    await self._response.drain()
+                await self._writer.drain()
         except TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()

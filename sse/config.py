@@ -16,7 +16,7 @@ class Timing:
     start: float = 5.0
     """A new stream waits so long for its order's log."""
     catch_up: float = 1.0
-    """A browser that has seen more than the order service's process here is given time to be right."""
+    """A browser that has seen more than is known here is given so long to be right."""
     patience: float = 30.0
     """Live streams outlast the order service's absence so long."""
     answer: float = 10.0

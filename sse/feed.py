@@ -54,11 +54,6 @@ class Feed:
         self._overdue_timer: asyncio.TimerHandle | None = None
         self._lost_timer: asyncio.TimerHandle | None = None
 
-    @property
-    def lost(self) -> bool:
-        """Not every watched order is known to be current."""
-        return self._lost_timer is not None
-
     async def run(self) -> None:
         """Follows, for ever."""
         delay, longest = BACKOFF
@@ -184,7 +179,7 @@ class Feed:
         self._unanswered.discard(order_id)
         if news.done:
             self._following.discard(order_id)
-        self.topics.fill(order_id, events)
+        self.topics.fill(order_id, events, latest=order_id not in self._to_follow)
 
     def _may_be_echo(self, order_id: str, events: list[StatusEvent]) -> bool:
         """An order was unfollowed and followed anew: what was under way then is not the log that was asked for."""

@@ -1,6 +1,9 @@
 """Fixtures that all suites share: a real PostgreSQL with a clone of its schema for each test, and the whole shop."""
 
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -46,6 +49,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
     """One whole shop for the run, without the demo: nobody moves the tests' orders but they themselves."""
     with run_shop(tmp_path_factory.mktemp("shop")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for localhost."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
+    subprocess.run([*made, *more], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
 """Server-sent events at the edge: they pass as the sidecar sends them."""
 
+import ctypes
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -46,3 +51,33 @@ async def test_a_sidecar_that_breaks_off_is_no_failure_to_an_event_source(http: 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/event-stream"
     Rest.refused(await http.get("/api/orders/stream?order_id=cut"), 503, 14)
+
+
+async def test_a_browser_that_vanished_is_given_up_within_minutes(shop: Edge) -> None:
+    """Heartbeats that nobody acknowledges are data under way: while there are some, TCP sends no keepalive probes."""
+    host, _, port = shop.target.partition(":")
+    with socket.create_connection((host, int(port))) as browser:
+        browser.sendall(b"GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n")
+        browser.recv(1000)
+        with other_end(shop.pid, browser) as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def other_end(pid: int, connection: socket.socket) -> socket.socket:
+    """The accepted end of a connection, borrowed from the process that has it."""
+    pidfd_getfd = ctypes.CDLL(None, use_errno=True).syscall
+    process = os.pidfd_open(pid)
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            copy = pidfd_getfd(438, process, int(entry.name), 0)
+            assert copy >= 0, os.strerror(ctypes.get_errno())
+            end = socket.socket(fileno=copy)
+            with suppress(OSError):
+                if end.getpeername() == connection.getsockname():
+                    return end
+            end.close()
+    finally:
+        os.close(process)
+    raise AssertionError("the process does not have it")

@@ -13,6 +13,7 @@ from shop.order.v1 import status_feed_pb2
 from order import feed_service
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
+from tests.support.watching import silenced, tailer_pids
 
 
 @pytest.fixture
@@ -124,6 +125,24 @@ async def test_following_again_starts_after_the_version_given(shop: OrderShop) -
     await feed.follow(order.id)
     await feed.read()
     assert feed.seen[order.id] == [(1, "PLACED")] * 2
+
+
+async def test_an_answer_is_how_the_log_is_now_and_not_how_this_process_knows_it(
+    shop: OrderShop, order_database: str
+) -> None:
+    """Who comes from a process that was ahead must not be told less than was seen there."""
+    order = await shop.create()
+    first, second = Feed(shop), Feed(shop)
+    await first.follow(order.id)
+    await first.read()
+    (pid,) = await tailer_pids(shop)
+    async with silenced(pid), order_shop(order_database, FakeStock()) as other:
+        await other.move("PROCESSED", order.id)
+        await second.follow((order.id, 1))
+        await second.read()
+        await first.read()
+    assert second.seen[order.id] == [(2, "PROCESSED")]
+    assert first.seen[order.id] == [(1, "PLACED"), (2, "PROCESSED")]
 
 
 async def test_the_call_ends_when_the_client_asks_no_more_and_all_is_done(shop: OrderShop) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,9 +10,8 @@ import psycopg
 import pytest
 
 from order import tail
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
-
-INSERT = "INSERT INTO order_event (order_id, version, status, create_time) VALUES (%s, %s, %s, now())"
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
+from tests.support.watching import INSERT, Watching, cut_tailers
 
 
 @pytest.fixture
@@ -29,40 +29,6 @@ async def other(order_database: str, shop: OrderShop) -> AsyncIterator[OrderShop
 
 async def connect(shop: OrderShop, **options: Any) -> psycopg.AsyncConnection[Any]:
     return await psycopg.AsyncConnection.connect(shop.conninfo, **options)
-
-
-async def cut_tailers(shop: OrderShop) -> int:
-    """Ends the tailers' connections as a failover does; answers how many there were."""
-    async with shop.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE application_name = 'order tailer' AND datname = current_database()"
-        )
-        row = await cursor.fetchone()
-        return int(row[0]) if row else 0
-
-
-class Watching:
-    """A watcher of one order that notes what it sees."""
-
-    def __init__(self, shop: OrderShop, order_id: str, after: int = 0) -> None:
-        self.seen: list[tuple[int, str]] = []
-        self._stream = shop.stream(order_id, after)
-        self._task = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        async for event in self._stream:
-            self.seen.append((event.version, status_name(event)))
-
-    async def until(self, version: int, seconds: float = 5) -> None:
-        async def reached() -> bool:
-            return bool(self.seen) and self.seen[-1][0] >= version
-
-        await eventually(reached, seconds)
-
-    def check(self) -> None:
-        """Each version was seen once and in order."""
-        assert [version for version, _ in self.seen] == list(range(1, len(self.seen) + 1))
 
 
 async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
@@ -115,6 +81,28 @@ async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(
         await connection.close()
     for watching in watchers:
         watching.check()
+
+
+async def test_a_clock_that_is_set_back_or_forth_has_no_say(shop: OrderShop, other: OrderShop) -> None:
+    """What was written while it was a year ahead, or behind, comes in the sequence in which it happened."""
+    order = await shop.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    year = timedelta(days=365)
+    for version, (step, by) in enumerate(zip(PATHS["RECEIVED"], (year, -2 * year, year), strict=True), start=2):
+        async with shop.connection() as connection:
+            await connection.execute("UPDATE orders SET update_time = update_time + %s", (by,))
+            await connection.execute("UPDATE order_event SET create_time = create_time + %s", (by,))
+        await other.move(step, order.id)
+        await watching.until(version, 0.5)
+    watching.check()
+    async with shop.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT array_agg(create_time ORDER BY version) FROM order_event WHERE order_id = %s", (order.id,)
+        )
+        row = await cursor.fetchone()
+    assert row
+    assert row[0] == sorted(row[0]), "the times of an order's history do not run backwards"
 
 
 async def test_what_is_rolled_back_is_never_seen(shop: OrderShop) -> None:
@@ -217,12 +205,3 @@ async def test_a_look_reads_an_event_once(shop: OrderShop, monkeypatch: pytest.M
         for _ in range(3):
             snapshot = await tailer._look(looking, snapshot)
     assert found == [(UUID(order.id), 2), (UUID(order.id), 3)]
-
-
-async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:
-    """Where there is no primary to connect to, it waits and says so."""
-    async with order_shop(order_database, FakeStock()) as shop:
-        tailer = tail.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
-        running = asyncio.create_task(tailer.run())
-        assert "the status tailer has no connection" in await tailer.problem()
-        running.cancel()

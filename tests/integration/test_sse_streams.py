@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import socket
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from sse.config import Limits, Timing
 from sse.wire import RETRY
 from tests.support.order import eventually
-from tests.support.sidecar import EVENTS, Pod, RunningSidecar, pod, sidecar
+from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 
 
 def retry(block: str) -> int:
@@ -124,6 +126,49 @@ async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -
                 assert ids(await stream.rest()) == [2]
 
 
+async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_by_nobody() -> None:
+    """However much happens meanwhile; when it is back it goes on after the last event that it has whole."""
+    event = 10_000
+    async with sidecar(timing=Timing(slow=0.3)) as running:
+        order_id = running.logs.place("PLACED")
+
+        async def watch(seen: int) -> list[int]:
+            async with running.stream(order_id, seen) as stream:
+                return ids(await stream.rest(20))
+
+        quick = asyncio.create_task(watch(0))
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(running.address)
+            slow.sendall(f"GET /api/orders/stream?order_id={order_id} HTTP/1.0\r\n\r\n".encode())
+            waiting = 0
+            for _ in range(900):  # more than the kernel holds
+                running.logs.add(order_id, "PROCESSED", "x" * event)
+                await asyncio.sleep(0.002)
+                waiting = max([waiting, *running.waiting()])
+
+            async def cut() -> bool:
+                return len(running.sidecar.streams) == 1
+
+            await eventually(cut)
+            assert waiting < Limits().buffer + 10 * event
+            got = await asyncio.to_thread(until_closed, slow)
+        first = [int(number) for number in re.findall(rb"id: (\d+)\n.*\n\n", got)]
+        resumed = asyncio.create_task(watch(first[-1]))
+        await asyncio.sleep(0.1)
+        running.logs.add(order_id, "CANCELLED")
+        assert first + await resumed == await quick == list(range(1, 903))
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What is still to be read of a connection that was cut."""
+    got = b""
+    with suppress(ConnectionError):
+        while data := connection.recv(65536):
+            got += data
+    return got
+
+
 async def test_another_order_process_takes_over_and_the_browser_does_not_notice() -> None:
     async with sidecar(pods=2) as running:
         orders = [running.logs.place("PLACED") for _ in range(20)]
@@ -147,6 +192,44 @@ async def test_another_order_process_takes_over_and_the_browser_does_not_notice(
             for order_id in orders[10:]:
                 running.logs.add(order_id, status)
         assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * len(orders)
+
+
+async def test_a_browser_that_was_told_more_elsewhere_sees_nothing_twice() -> None:
+    """It comes from a sidecar whose order process was quicker; ours has the log read again before it says a word."""
+    async with sidecar() as running:
+        order_id = running.logs.place("PLACED")
+        async with running.stream(order_id) as here:
+            await here.next()
+            running.pods[0].feed.behind = True
+            running.logs.add(order_id, "PROCESSED")
+            async with running.stream(order_id, 2) as there:
+                assert ids([await here.next()]) == [2]
+                running.pods[0].feed.behind = False
+                running.logs.add(order_id, "CANCELLED")
+                assert ids(await there.rest()) == [3]
+            assert ids(await here.rest()) == [3]
+
+
+async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell() -> None:
+    """A replay of what it has seen would be a lie; it comes back by itself."""
+    async with sidecar(timing=Timing(start=1.5, catch_up=0.2)) as running:
+        order_id = running.logs.place("PLACED")
+        async with running.stream(order_id) as here:
+            await here.next()
+            await running.pods[0].kill()
+            async with running.stream(order_id, 2) as there:
+                (only,) = await there.rest()
+                retry(only)
+
+
+async def test_a_version_that_never_was_is_no_version() -> None:
+    async with sidecar(timing=Timing(catch_up=0.2)) as running:
+        order_id = running.logs.place("PLACED", "PROCESSED")
+        for seen in ("3", "yesterday", "-1", "1.0", "٢", "9" * 30):
+            headers = {b"Accept": b"text/event-stream", b"Last-Event-ID": seen.encode()}
+            async with running.http.stream("GET", f"/api/orders/stream?order_id={order_id}", headers=headers) as answer:
+                stream = Blocks(answer)
+                assert ids([await stream.next(), await stream.next()]) == [1, 2], seen
 
 
 async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> None:

@@ -150,6 +150,7 @@ class Edge:
     admin: str
     settings: EdgeSettings
     log: Path
+    pid: int
     calls: Calls = field(default_factory=Calls)
 
     @property
@@ -161,14 +162,23 @@ class Edge:
 
 
 @contextmanager
-def envoy(settings: EdgeSettings) -> Iterator[Edge]:
+def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
     """Runs Envoy on free ports until the end of the block. The folder of the settings must be writable."""
     bootstrap = write(replace(settings, listen="127.0.0.1:0", admin_port=0))
     log, admin_file = settings.files / "log", settings.files / "admin"
     command = [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "-l", "warning", "--file-flush-interval-msec", "50", "--admin-address-path", str(admin_file)],
+            [
+                *command,
+                *options,
+                "-l",
+                "warning",
+                "--file-flush-interval-msec",
+                "50",
+                "--admin-address-path",
+                str(admin_file),
+            ],
             stdout=output,
             stderr=output,
         )
@@ -176,7 +186,7 @@ def envoy(settings: EdgeSettings) -> Iterator[Edge]:
             admin = f"http://{_eventually(process, log, admin_file.read_text)}"
             listeners = _eventually(process, log, lambda: _listeners(admin))
             scheme = "https" if settings.tls else "http"
-            yield Edge(f"{scheme}://127.0.0.1:{listeners}", admin, settings, log)
+            yield Edge(f"{scheme}://127.0.0.1:{listeners}", admin, settings, log, process.pid)
         finally:
             process.terminate()
             process.wait(10)
@@ -215,8 +225,8 @@ async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> in
 
 
 @asynccontextmanager
-async def edge(**settings: Any) -> AsyncIterator[Edge]:
-    """The edge before echoing services, until the end of the block."""
+async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
+    """The edge before echoing services, until the end of the block. `options` are Envoy's."""
     calls = Calls()
     async with AsyncExitStack() as stack:
         # Not all of their methods are written, which type checkers take for abstract classes.
@@ -246,7 +256,7 @@ async def edge(**settings: Any) -> AsyncIterator[Edge]:
             sse_http_port=runner.addresses[0][1],
             sse_grpc_port=sse_grpc,
         )
-        running = envoy(replace(wanted, **settings))
+        running = envoy(replace(wanted, **settings), *options)
         # Envoy asks the services for their health before it is ready: they have to run meanwhile.
         started = await asyncio.to_thread(running.__enter__)
         stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)

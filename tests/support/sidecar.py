@@ -66,6 +66,8 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
         self.calls = 0
+        self.behind = False
+        """Learns nothing by itself of what happens, as a process whose tailer has no connection."""
 
     async def FollowOrders(self, requests: Any, context: Any) -> Any:
         self.calls += 1
@@ -97,7 +99,7 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
             del sent[key]
             return status_feed_pb2.OrderNews(order_id=key, missing=True)
         events = [each for each in self.logs.events[key] if each.version > seen]
-        if not first and not events:
+        if not first and (self.behind or not events):
             return None
         log = self.logs.events[key]
         done = order_pb2.Order.Status.Name(log[-1].status) in FINAL
@@ -139,6 +141,12 @@ class RunningSidecar:
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.sidecar.http_port
+
+    def waiting(self) -> list[int]:
+        """The bytes that wait in this process for each browser."""
+        server = self.sidecar._runner.server
+        assert server
+        return [each.transport.get_write_buffer_size() for each in server.connections if each.transport]
 
     @asynccontextmanager
     async def stream(self, order_id: str, seen: int = 0) -> AsyncIterator["Blocks"]:

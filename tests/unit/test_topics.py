@@ -153,6 +153,33 @@ def test_request_all_leaves_out_what_is_over() -> None:
     assert owner.requested == ["b"]
 
 
+def test_a_renewed_log_is_answered_when_the_latest_read_is_there() -> None:
+    """What was read before somebody asked does not say how the log is since; but it can be taken."""
+    owner = Owner()
+    watcher = owner.watch()
+    owner.topics.fill("a", log(1))
+    owner.topics.renew("a")
+    assert owner.requested == ["a", "a"]
+    owner.topics.fill("a", log(2), latest=False)
+    assert not watcher.topic.answered
+    assert versions(watcher) == [1, 2]
+    owner.told.clear()
+    owner.topics.fill("a", log(2))
+    assert watcher.topic.answered
+    assert owner.told == [watcher], "that nothing is new is what it waits for"
+
+
+def test_a_log_that_is_over_is_not_read_again() -> None:
+    owner = Owner()
+    watcher = owner.watch()
+    owner.topics.fill("a", log(LAST - 1))
+    owner.topics.renew("a")
+    owner.topics.publish("a", Event(LAST))
+    owner.topics.renew("a")
+    assert watcher.topic.answered
+    assert owner.requested == ["a", "a"]
+
+
 Step = tuple[str, int]
 steps = st.lists(
     st.one_of(

@@ -1,0 +1,96 @@
+"""What a benchmark of the streams found: a line of the table, and an object of its file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Memory is growth of what the kernel calls resident, by watcher, of all processes of a kind together."""
+
+    case: str
+    watchers: int
+    changes_per_s: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    missed: int
+    doubled: int
+    given_up: int
+    """Watchers that were answered what an EventSource does not come back from."""
+    unfinished: int
+    """Streams that should have ended and did not."""
+    kib_per_watcher: float
+    """In order and sse together."""
+    kib_per_watcher_order: float
+    kib_per_watcher_sse: float
+    kib_per_watcher_envoy: float
+    cpu_s_per_1000_events: float
+    """In order and sse together, the transitions' own cost included; with kills, that of starting again too."""
+    idle_cpu_percent: float | None
+    """Of one CPU, in order and sse together, with all watchers there and no change."""
+    idle_cpu_percent_envoy: float | None
+    kills: int
+    reconnects: int
+
+    @property
+    def right(self) -> bool:
+        """Every watcher saw every event once and in order, and was never sent away for good."""
+        return not (self.missed or self.doubled or self.given_up or self.unfinished)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """In milliseconds, of delays in seconds."""
+    return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
+
+
+HEAD = (
+    "case",
+    "watchers",
+    "changes/s",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "missed",
+    "doubled",
+    "KiB per watcher: order",
+    "sse",
+    "Envoy",
+    "CPU s per 1,000 events",
+    "idle CPU: order + sse",
+    "Envoy",
+)
+
+
+def table(results: Sequence[Result]) -> str:
+    """In Markdown, columns side by side."""
+    rows = [HEAD, ("---",) * len(HEAD), *map(_row, results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = []
+    for row in rows:
+        fill = "-" if row[0] == "---" else " "
+        lines.append("| " + " | ".join(cell.ljust(width, fill) for cell, width in zip(row, widths, strict=True)) + " |")
+    return "\n".join(lines)
+
+
+def _row(r: Result) -> tuple[str, ...]:
+    case = f"{r.case} ({r.kills} kills)" if r.kills else r.case
+    delays = (r.p50_ms, r.p99_ms, r.p999_ms)
+    memory = (r.kib_per_watcher_order, r.kib_per_watcher_sse, r.kib_per_watcher_envoy)
+    idle = ("–" if each is None else f"{each} %" for each in (r.idle_cpu_percent, r.idle_cpu_percent_envoy))
+    return (
+        *(case, f"{r.watchers:,}", str(r.changes_per_s)),
+        *(f"{delay:,}" for delay in delays),
+        *(str(r.missed), str(r.doubled)),
+        *(str(each) for each in memory),
+        str(r.cpu_s_per_1000_events),
+        *idle,
+    )
+
+
+def save(results: Sequence[Result], path: Path) -> None:
+    """As a JSON list of objects."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")

@@ -1,0 +1,27 @@
+"""What `make bench-streams` measures for a minute, held in seconds: kills, and no event missed or doubled."""
+
+import asyncio
+
+from bench.shop import BenchShop
+from bench.streams import faults
+
+
+async def kill_each(shop: BenchShop) -> int:
+    """Both order replicas, one after the other, so the one that the sidecar follows is among them; then the sidecar."""
+    names = [*shop.names("order"), *shop.names("sse")]
+    for name in names:
+        await asyncio.sleep(0.5)
+        shop.kill(name)
+        await asyncio.sleep(0.3)
+        shop.launch(name)
+        await shop.ready()
+    return len(names)
+
+
+async def test_watchers_see_each_status_once_whatever_is_killed() -> None:
+    watchers = 200
+    result = await faults(watchers, 75, kill_each, orders=2, edges=1)
+    assert result.kills == 3
+    assert result.reconnects >= watchers, "the sidecar was killed under all of them"
+    assert (result.missed, result.doubled) == (0, 0)
+    assert (result.given_up, result.unfinished) == (0, 0)

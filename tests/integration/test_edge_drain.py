@@ -1,0 +1,61 @@
+"""How a pod of the edge goes away: the drain before its SIGTERM, then the sidecar's end (DESIGN §5)."""
+
+import asyncio
+import sys
+import time
+
+import httpx
+import pytest
+
+from local.settings import REPOSITORY
+from sse.drain import drain
+from tests.support.edge import edge
+from tests.support.order import eventually
+from tests.support.sidecar import EVENTS, Blocks, sidecar
+
+LISTENERS = ("--drain-strategy", "immediate", "--drain-time-s", "1")
+"""As the chart starts Envoy; there it is the grace."""
+
+
+async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
+    async with sidecar() as running, edge(*LISTENERS, sse_http_port=running.sidecar.http_port) as shop:
+        order_id = running.logs.place("PLACED")
+        async with (
+            httpx.AsyncClient(base_url=shop.url, timeout=10) as http,
+            http.stream("GET", f"/api/orders/stream?order_id={order_id}", headers=EVENTS) as response,
+        ):
+            stream = Blocks(response)
+            await stream.next()
+            slow = asyncio.create_task(http.get("/api/v1/products/slow"))  # two seconds
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            admin = shop.admin.rpartition(":")[2]
+            command = [sys.executable, "-S", "-m", "sse.drain", admin, "0.5", "10"]
+            draining = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY)
+            await asyncio.sleep(0.3)
+            assert (await http.get("/healthz")).status_code == 503, "whoever balances looks elsewhere"
+            answer = await http.get("/api/v1/products/abc")
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close"), "until it has done so"
+
+            assert await draining.wait() == 0
+            assert 1.5 < time.monotonic() - began < 5, "it waits for calls, and for nothing else"
+            assert (await slow).status_code == 200
+
+            async def closed() -> bool:
+                try:
+                    await http.get("/api/v1/products/abc")
+                except httpx.ConnectError:
+                    return True
+                return False
+
+            await eventually(closed)
+            running.logs.add(order_id, "PROCESSED")
+            assert (await stream.next()).startswith("id: 2\n"), "streams live on"
+            await running.sidecar.streams.drain()
+            (last,) = await stream.rest()
+            assert last.startswith("retry: "), "each browser comes back, to another pod"
+
+
+def test_without_an_envoy_the_drain_fails_at_once() -> None:
+    with pytest.raises(OSError, match="refused"):
+        drain(1, 0, 0)

@@ -1,0 +1,66 @@
+"""The tailer's connection: when it fails without a word, and when there is none."""
+
+import asyncio
+import logging
+import re
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from order import tail
+from tests.support.database import TestServer
+from tests.support.order import FakeStock, eventually, order_shop
+from tests.support.watching import Watching, silenced, tailer_pids
+
+
+async def test_a_connection_on_which_nothing_comes_is_given_up(
+    order_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands, and the process at its other end is there; only a time limit tells that no event will come."""
+    monkeypatch.setattr(tail, "TIMEOUT", 0.5)
+    async with order_shop(order_database, FakeStock()) as shop:
+        order = await shop.create()
+        watching = Watching(shop, order.id)
+        await watching.until(1)
+        (pid,) = await tailer_pids(shop)
+        async with silenced(pid):
+            await shop.move("PROCESSED", order.id)
+            await watching.until(2, 3)
+            await shop.move("DELIVERED", order.id)
+            await watching.until(3, 0.5)
+        watching.check()
+
+
+async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so(
+    order_database: str, postgres: TestServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls would succeed; whoever watched would wait in vain."""
+    caplog.set_level(logging.INFO)
+    name = sql.Identifier(str(conninfo_to_dict(order_database)["dbname"]))
+    async with await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin:
+        await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(name))
+        async with order_shop(order_database, FakeStock(), wait=False, DATABASE_POOL_SIZE="1") as shop:
+
+            async def said() -> bool:
+                found = re.search(r"not ready: the status tailer has no connection \((.*)\)", caplog.text)
+                return found is not None and "too many connections for database" in found[1]
+
+            await eventually(said)
+            assert not shop.server.ready
+            await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+
+            async def ready() -> bool:
+                return shop.server.ready
+
+            await eventually(ready)
+
+
+async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:
+    """Where there is no primary to connect to, it waits and says so."""
+    async with order_shop(order_database, FakeStock()) as shop:
+        tailer = tail.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
+        running = asyncio.create_task(tailer.run())
+        assert "the status tailer has no connection" in await tailer.problem()
+        running.cancel()
