@@ -24,6 +24,9 @@ HOLD_SECONDS = 60
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
 
+MOST_WAITING = 500
+"""Clients' orders that may wait for their stock at a time in this process; those beyond are refused at once."""
+
 
 class State(Enum):
     """What a reservation is."""
@@ -76,6 +79,7 @@ class ProductStock:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
+        self._waiting = 0
 
     async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
         request = stock_pb2.ReserveStockRequest(
@@ -84,10 +88,15 @@ class ProductStock:
         )
         request.ttl.FromSeconds(HOLD_SECONDS)
         timeout = RESERVE_TIMEOUT if patience is None else min(RESERVE_TIMEOUT, patience)
+        if self._waiting >= MOST_WAITING:
+            raise _too_many()
+        self._waiting += 1
         try:
             return _reservation(await self._stub.ReserveStock(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             raise _for_clients(error) from None
+        finally:
+            self._waiting -= 1
 
     async def confirm(self, order_id: UUID) -> State | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
@@ -143,8 +152,12 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return resource_exhausted("too many calls are waiting")
+        return _too_many()
     return ProductUnavailable()
+
+
+def _too_many() -> ApiError:
+    return resource_exhausted("too many calls are waiting")
 
 
 def key_reused() -> ApiError:
