@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 import grpc
@@ -13,6 +13,7 @@ from product.domain import product_deleted, shortage
 from runtime.errors import ApiError, already_exists, failed_precondition, not_found, with_reason
 
 State = Literal["HELD", "CONFIRMED", "RELEASED"]
+STATES: tuple[State, ...] = get_args(State)
 
 LARGEST_ORDER = 50
 """Items of one reservation at most."""
