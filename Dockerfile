@@ -1,4 +1,4 @@
-# The one image of the shop. Its commands: product, order, sse, migrate product|order, simulate, load-demo, drain.
+# The one image of the shop. Its commands: product, order, sse, migrate product|order, reconcile, simulate, load-demo, drain.
 FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements/runtime.txt ./
@@ -15,6 +15,7 @@ COPY demo /app/demo
 RUN mkdir /commands && cd /commands \
  && for service in product order sse; do printf '#!/bin/sh\nexec python -m %s "$@"\n' "$service" >"$service"; done \
  && printf '#!/bin/sh\nexec python -m "${1:?product or order}" migrate\n' >migrate \
+ && printf '#!/bin/sh\nexec python -m order reconcile "$@"\n' >reconcile \
  && printf '#!/bin/sh\nexec python -m demo simulate\n' >simulate \
  && printf '#!/bin/sh\nexec python -m demo load\n' >load-demo \
  && printf '#!/bin/sh\nexec python -S -m sse.drain "$@"\n' >drain \
@@ -45,4 +46,4 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 50052 50053 50054 8081
-CMD ["sh", "-c", "echo 'usage: product | order | sse | migrate product|order | simulate | load-demo' >&2; exit 2"]
+CMD ["sh", "-c", "echo 'usage: product | order | sse | migrate product|order | reconcile | simulate | load-demo' >&2; exit 2"]

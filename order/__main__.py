@@ -1,4 +1,5 @@
-"""The order process: `python -m order run` serves, `python -m order migrate` brings the schema up to date."""
+"""The order process: `python -m order run` serves, `python -m order migrate` brings the schema up to date, and
+`python -m order reconcile [--dry-run]` mends what a restored database has left inconsistent."""
 
 import asyncio
 import os
@@ -19,6 +20,7 @@ from order.feed_service import StatusFeedService
 from order.follow import Followers, Logs
 from order.outbox import Relay
 from order.reconcile import Reconciler
+from order.repair import Repair
 from order.retention import Pruner
 from order.service import OrderService
 from order.store import OrderStore
@@ -26,10 +28,11 @@ from order.tail import Tailer
 from runtime.client import channel, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.database import Database, connection_info
+from runtime.errors import ApiError
 from runtime.forever import forever
 from runtime.migrate import migrate as apply_migrations
 from runtime.migrate import newest
-from runtime.process import main
+from runtime.process import Command, CommandError, main
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -151,5 +154,26 @@ async def migrate() -> None:
     await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
 
 
+async def reconcile(*, dry_run: bool = False) -> None:
+    """Compares all orders with all reservations. Raises CommandError where something is left to be done."""
+    config = Config.from_env(Env(os.environ))
+    database = Database(config.database, f"{NAME} reconcile")
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        await database.open()
+        to_product = channel(config.product_target)
+        stack.push_async_callback(to_product.close)
+        try:
+            await Repair(OrderStore(database), ProductStock(to_product), print, dry_run=dry_run).run()
+        except ApiError as error:
+            raise CommandError(f"{error.text}; run it again") from None
+
+
 if __name__ == "__main__":
-    sys.exit(main(NAME, {"run": run, "migrate": migrate}, sys.argv[1:], default="run"))
+    commands: Mapping[str, Command] = {
+        "run": run,
+        "migrate": migrate,
+        "reconcile": reconcile,
+        "reconcile --dry-run": partial(reconcile, dry_run=True),
+    }
+    sys.exit(main(NAME, commands, sys.argv[1:], default="run"))

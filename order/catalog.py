@@ -1,7 +1,8 @@
 """The product service as order sees it: stock that is set aside, made lasting, and given back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Protocol
 from uuid import UUID
@@ -24,6 +25,12 @@ HOLD_SECONDS = 60
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
 
+PAGE = 200
+"""Reservations in one answer, at most."""
+
+MOST_WAITING = 500
+"""Clients' orders that may wait for their stock at a time in this process; those beyond are refused at once."""
+
 
 class State(Enum):
     """What a reservation is."""
@@ -38,6 +45,17 @@ class Reservation:
     state: State
     currency: str
     items: list[Item]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A reservation as the product service has it."""
+
+    id: UUID
+    state: State
+    items: list[Item]
+    expire_time: datetime
+    """When a hold should be looked after, by the product service's clock."""
 
 
 class ProductUnavailable(ApiError):
@@ -76,6 +94,7 @@ class ProductStock:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
+        self._waiting = 0
 
     async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
         request = stock_pb2.ReserveStockRequest(
@@ -84,10 +103,15 @@ class ProductStock:
         )
         request.ttl.FromSeconds(HOLD_SECONDS)
         timeout = RESERVE_TIMEOUT if patience is None else min(RESERVE_TIMEOUT, patience)
+        if self._waiting >= MOST_WAITING:
+            raise _too_many()
+        self._waiting += 1
         try:
             return _reservation(await self._stub.ReserveStock(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             raise _for_clients(error) from None
+        finally:
+            self._waiting -= 1
 
     async def confirm(self, order_id: UUID) -> State | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
@@ -112,6 +136,37 @@ class ProductStock:
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
         return [UUID(each) for each in answer.reservation_ids]
+
+    async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, Stored]:
+        """Those of at most PAGE reservations that exist."""
+        request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
+        try:
+            answer = await self._stub.BatchGetReservations(request, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError:
+            raise ProductUnavailable from None
+        return {each.id: each for each in map(_stored, answer.reservations)}
+
+    async def taken(self) -> AsyncIterator[list[Stored]]:
+        """All reservations that have stock, held or confirmed, in pages by id."""
+        request = stock_pb2.ListReservationsRequest(states=[State.HELD.value, State.CONFIRMED.value], page_size=PAGE)
+        while True:
+            try:
+                answer = await self._stub.ListReservations(request, timeout=TIMEOUT)
+            except grpc.aio.AioRpcError:
+                raise ProductUnavailable from None
+            yield [_stored(each) for each in answer.reservations]
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+
+def _stored(message: stock_pb2.Reservation) -> Stored:
+    return Stored(
+        id=UUID(message.id),
+        state=State(message.state),
+        items=_reservation(message).items,
+        expire_time=message.expire_time.ToDatetime(tzinfo=UTC),
+    )
 
 
 def _reservation(message: stock_pb2.Reservation) -> Reservation:
@@ -143,8 +198,12 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return resource_exhausted("too many calls are waiting")
+        return _too_many()
     return ProductUnavailable()
+
+
+def _too_many() -> ApiError:
+    return resource_exhausted("too many calls are waiting")
 
 
 def key_reused() -> ApiError:

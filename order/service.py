@@ -5,16 +5,18 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
+import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from order import request
-from order.catalog import ProductUnavailable, State, Stock, key_reused
+from order.catalog import State, Stock, key_reused
 from order.convert import event_messages, order_message
 from order.domain import Draft, Item, Order, Status, order_id, sources
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
+from runtime.finish import finish
 from runtime.headers import Context, caller, expected_etag, request_key, send_etag
 from runtime.validate import parse_uuid
 
@@ -50,16 +52,20 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         draft = request.draft(message)
         who = caller(context, self._caller_header)
-        order = await self._place(
-            order_id(who, request_key(context, message.request_id)), who, draft, context.time_remaining()
-        )
+        key = order_id(who, request_key(context, message.request_id))
+        # Whole: a caller who leaves between the two steps leaves no hold behind.
+        order = await finish(self._place(key, who, draft, context.time_remaining()))
         return await _answer(order, context)
 
     async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
         """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
         try:
             reservation = await self._stock.reserve(key, draft.lines, patience)
-        except ProductUnavailable:
+        except ApiError as refusal:
+            # An order that is there is the answer all the same: the product service may be away, or restored from a
+            # backup that knows nothing of it.
+            if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
             before = await self._store.find(key)
             if before is None:
                 raise

@@ -39,6 +39,15 @@ class LogEntry:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far an order is; `pending`: a message on it waits to be sent."""
+
+    id: UUID
+    status: str
+    pending: bool
+
+
+@dataclass(frozen=True)
 class _Found:
     id: UUID
     status: str
@@ -173,6 +182,28 @@ class OrderStore:
             _Found,
         )
         return {row.id: row.status for row in rows}
+
+    async def standing(self, order_ids: list[UUID]) -> dict[UUID, Standing]:
+        """What is under each id, tombstones too, and whether a message on it waits to be sent."""
+        rows = await self._database.fetch(
+            "order.standing",
+            """
+            SELECT id, status, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
+            FROM orders WHERE id = ANY (%(ids)s)
+            """,
+            {"ids": order_ids},
+            Standing,
+        )
+        return {row.id: row for row in rows}
+
+    async def live(self, after: UUID | None, limit: int) -> list[Order]:
+        """Orders that were not cancelled by id, those that follow the id `after`."""
+        query: LiteralString = f"""
+            SELECT {_COLUMNS} FROM orders
+            WHERE status NOT IN ('CANCELLED', 'EXPIRED') AND (%(after)s::uuid IS NULL OR id > %(after)s)
+            ORDER BY id LIMIT %(limit)s
+            """  # noqa: S608 - literals only
+        return await self._database.fetch("order.live", query, {"after": after, "limit": limit}, Order)
 
     async def logs(self, order_ids: list[UUID]) -> list[LogEntry]:
         """The event logs of many orders, each by version; nothing of an order that does not exist."""

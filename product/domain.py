@@ -190,10 +190,12 @@ def check_delete(product: Product | None, product_id: UUID, revision: int | None
 
 
 def check_undelete(product: Product | None, product_id: UUID, revision: int | None) -> Product:
-    """Raises what keeps a product from being undeleted. A live one is answered as it is."""
+    """Raises what keeps a product from being undeleted. A live one is answered as it is, also to the retry of the
+    undelete, which still has the etag of before."""
     if product is None:
         raise product_not_found(product_id)
-    check_etag(product, revision)
+    if product.delete_time or revision != product.revision - 1:
+        check_etag(product, revision)
     return product
 
 

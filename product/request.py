@@ -1,7 +1,7 @@
 """What clients send, checked and turned into what the domain works with."""
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,16 +10,19 @@ from shop.product.v1 import product_pb2, stock_pb2
 
 from product.convert import seconds_of
 from product.domain import LARGEST_STOCK, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content
-from product.reservation import LARGEST_ORDER, Wanted
+from product.reservation import LARGEST_ORDER, STATES, State, Wanted
+from runtime import pages
 from runtime.errors import invalid_argument
 from runtime.money import price_micros
-from runtime.validate import NIL, Violations
+from runtime.validate import NIL, Violations, parse_uuid
 
 LARGEST_BATCH = 100
 LONGEST_TTL = 3600
 """Seconds that a hold may ask for."""
 DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
+LARGEST_RESERVATIONS = 200
+"""Reservations in one answer, so that it stays below the 4 MiB that gRPC clients take."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
@@ -112,12 +115,7 @@ def _masked(check: Violations, mask: field_mask_pb2.FieldMask) -> frozenset[str]
 def batch_ids(message: product_pb2.BatchGetProductsRequest) -> list[UUID]:
     """The ids of a batch: 1 to 100, each once."""
     with Violations() as check:
-        if not 1 <= len(message.ids) <= LARGEST_BATCH:
-            check.add("ids", f"must be 1 to {LARGEST_BATCH}, not {len(message.ids)}")
-            return []
-        ids = [check.uuid(f"ids[{index}]", value) for index, value in enumerate(message.ids)]
-        _once(check, "ids[{}]", ids)
-    return ids
+        return _batch(check, "ids", message.ids, LARGEST_BATCH)
 
 
 def filters(message: product_pb2.ListProductsRequest) -> tuple[str, str]:
@@ -162,6 +160,41 @@ def expired_limit(message: stock_pb2.ListExpiredReservationsRequest) -> int:
     if message.page_size < 0:
         raise invalid_argument([("page_size", "must not be negative")])
     return min(message.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
+
+
+def reservation_ids(message: stock_pb2.BatchGetReservationsRequest) -> list[UUID]:
+    """The ids of a batch: 1 to 200, each once."""
+    with Violations() as check:
+        return _batch(check, "reservation_ids", message.reservation_ids, LARGEST_RESERVATIONS)
+
+
+def reservations(
+    message: stock_pb2.ListReservationsRequest,
+) -> tuple[list[State], tuple[str, ...], UUID | None, int]:
+    """The states to list, the query that page tokens belong to, the id after which to go on, and how many."""
+    known = stock_pb2.Reservation.State
+    with Violations() as check:
+        if not set(message.states) <= set(known.values()) - {known.STATE_UNSPECIFIED}:
+            check.add("states", "must be states of reservations")
+        if message.page_size < 0:
+            check.add("page_size", "must not be negative")
+    wanted = sorted({known.Name(each) for each in message.states}) or list(STATES)
+    states = [state for state in STATES if state in wanted]
+    query = ("reservations", *states)
+    after = None
+    if message.page_token:
+        (key,) = pages.decode(query, message.page_token, (str,))
+        after = parse_uuid("page_token", str(key))
+    return states, query, after, min(message.page_size or LARGEST_RESERVATIONS, LARGEST_RESERVATIONS)
+
+
+def _batch(check: Violations, field: str, values: Sequence[str], most: int) -> list[UUID]:
+    if not 1 <= len(values) <= most:
+        check.add(field, f"must be 1 to {most}, not {len(values)}")
+        return []
+    ids = [check.uuid(f"{field}[{index}]", value) for index, value in enumerate(values)]
+    _once(check, field + "[{}]", ids)
+    return ids
 
 
 def _once(check: Violations, field: str, ids: list[UUID]) -> None:

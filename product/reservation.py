@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from product.domain import LARGEST_STOCK, product_deleted, shortage
 from runtime.errors import ApiError, already_exists, bad_request, enumerated, failed_precondition, not_found
 
 State = Literal["HELD", "CONFIRMED", "RELEASED"]
+STATES: tuple[State, ...] = get_args(State)
 
 LARGEST_ORDER = 50
 """Items of one reservation at most."""

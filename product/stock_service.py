@@ -10,6 +10,7 @@ from product import request
 from product.convert import reservation_message
 from product.reservation import Item, Reservation, check_same, refusal, reservation_not_found
 from product.stock_store import StockStore
+from runtime import pages
 from runtime.errors import unavailable
 from runtime.headers import Context
 from runtime.validate import parse_uuid
@@ -90,3 +91,20 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
     ) -> stock_pb2.ListExpiredReservationsResponse:
         found = await self._store.expired(request.expired_limit(message))
         return stock_pb2.ListExpiredReservationsResponse(reservation_ids=[str(each) for each in found])
+
+    async def BatchGetReservations(
+        self, message: stock_pb2.BatchGetReservationsRequest, context: Context
+    ) -> stock_pb2.BatchGetReservationsResponse:
+        found = await self._store.batch_get(request.reservation_ids(message))
+        return stock_pb2.BatchGetReservationsResponse(reservations=[reservation_message(each) for each in found])
+
+    async def ListReservations(
+        self, message: stock_pb2.ListReservationsRequest, context: Context
+    ) -> stock_pb2.ListReservationsResponse:
+        states, query, after, size = request.reservations(message)
+        found = await self._store.page(states, after, size + 1)
+        page = found[:size]
+        return stock_pb2.ListReservationsResponse(
+            reservations=[reservation_message(each) for each in page],
+            next_page_token=pages.encode(query, [str(page[-1].id)]) if len(found) > size else "",
+        )

@@ -141,3 +141,20 @@ class StockStore:
             """
         rows = await self._database.fetch("stock.expired", query, {"limit": limit}, _Id)
         return [row.id for row in rows]
+
+    async def batch_get(self, ids: Sequence[UUID]) -> Sequence[Reservation]:
+        """Those of the reservations that exist."""
+        query: LiteralString = "SELECT id, state, items, expire_time FROM reservation WHERE id = ANY (%(ids)s)"
+        rows = await self._database.fetch("stock.batch_get", query, {"ids": list(ids)}, _Row)
+        return [row.reservation() for row in rows]
+
+    async def page(self, states: Sequence[State], after: UUID | None, limit: int) -> Sequence[Reservation]:
+        """Reservations in these states by id, those that follow the id `after`."""
+        query: LiteralString = """
+            SELECT id, state, items, expire_time FROM reservation
+            WHERE state = ANY (%(states)s) AND (%(after)s::uuid IS NULL OR id > %(after)s)
+            ORDER BY id LIMIT %(limit)s
+            """
+        params = {"states": list(states), "after": after, "limit": limit}
+        rows = await self._database.fetch("stock.list", query, params, _Row)
+        return [row.reservation() for row in rows]

@@ -199,11 +199,7 @@ class ProductStore:
             """  # noqa: S608 - literals only
         try:
             return await self._database.fetch_one(
-                "product.undelete",
-                query,
-                {"id": product_id, "revision": revision},
-                Product,
-                idempotent=revision is None,
+                "product.undelete", query, {"id": product_id, "revision": revision}, Product
             )
         except ConstraintViolation as violation:
             _translate(violation)

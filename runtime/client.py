@@ -13,8 +13,8 @@ _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.service_config", _SERVICE_CONFIG),
     # A lost peer says nothing: ask it, no oftener than servers permit.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 8_000),
+    ("grpc.keepalive_timeout_ms", 4_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # A pod that was replaced is found again in a second, not after half a minute.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),

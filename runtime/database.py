@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import random
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import count
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -28,7 +30,15 @@ OLDEST_VERSION = 17
 """The oldest PostgreSQL major version that the statements are written for."""
 
 RETRIES = 4
-"""How often a statement that lost a race (or its connection) is tried again."""
+"""How often a statement that lost its connection is tried again."""
+
+BACKOFF = (0.01, 0.2)
+"""Seconds until a statement that lost a race (a deadlock, a serialization failure) is tried again, the first time and
+at most; it is tried until the call's time is over, since what lost has changed nothing."""
+
+GRACE = 0.2
+"""Seconds that a statement gets to end by itself when its caller is gone: nearly all do, and to cancel one costs the
+server a connection. After them it is cancelled in the database."""
 
 MARGIN = 1.0
 """Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
@@ -145,18 +155,23 @@ class Database:
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
         the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
         ConstraintViolation, or an ApiError for what passes.
+
+        gRPC cancels a handler when its caller's deadline passes. A call that waits for a connection leaves the queue
+        then; a statement that runs is ended in the database after GRACE, whole or not at all.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
         with _span(name, query):
-            for attempt in range(RETRIES + 1):
+            for attempt in count():
                 began = clock()
                 try:
                     return await self._fetch_once(query, params, row, deadline - began)
                 except (errors.SerializationFailure, errors.DeadlockDetected):
-                    if attempt == RETRIES:
+                    # Of those who met, each comes back at another time.
+                    pause = min(BACKOFF[0] * 2**attempt, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+                    if clock() + pause >= deadline:
                         raise unavailable("the database is busy", 0.2) from None
-                    await asyncio.sleep(0.01 * 2**attempt)
+                    await asyncio.sleep(pause)
                 except errors.QueryCanceled:
                     raise unavailable("the database took too long") from None
                 except (errors.UndefinedTable, errors.UndefinedColumn):
@@ -167,7 +182,7 @@ class Database:
                 except psycopg.OperationalError as error:
                     log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
                     self._renew(began)
-                    if attempt == RETRIES or not idempotent or clock() >= deadline:
+                    if attempt >= RETRIES or not idempotent or clock() >= deadline:
                         raise unavailable("the database does not answer") from None
         raise AssertionError("unreachable")
 
@@ -187,31 +202,50 @@ class Database:
     async def _fetch_once(
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
     ) -> list[Row]:
-        async with self._connection(patience) as connection, connection.cursor(row_factory=class_row(row)) as cursor:
-            try:
-                with answering(connection, self._timeout + MARGIN):
-                    await cursor.execute(query, params)
-            except errors.ReadOnlySqlTransaction:
-                # A failover has made a standby of this server: leave it, and find the new primary.
-                await connection.close()
-                raise psycopg.OperationalError("the server is a standby") from None
-            return await cursor.fetchall() if cursor.description else []
-
-    @asynccontextmanager
-    async def _connection(self, patience: float) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection of the pool. `patience` is in seconds."""
+        connection = await self._take(patience)
+        # In a task of its own, since a cancellation that met the return of the connection would lose it to the pool.
+        life = asyncio.timeout(None)
+        task = asyncio.create_task(self._run(connection, life, query, params, row))
         try:
-            connection = await self._pool.getconn(max(patience, 0.01))
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with suppress(RuntimeError):  # the statement has ended
+                life.reschedule(asyncio.get_running_loop().time() + GRACE)
+            await asyncio.wait([task])
+            raise
+
+    async def _run(
+        self,
+        connection: AsyncConnection[Any],
+        life: asyncio.Timeout,
+        query: LiteralString,
+        params: Mapping[str, object],
+        row: type[Row],
+    ) -> list[Row]:
+        """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
+        try:
+            async with life, connection.cursor(row_factory=class_row(row)) as cursor:
+                try:
+                    with answering(connection, self._timeout + MARGIN):
+                        await cursor.execute(query, params)
+                except errors.ReadOnlySqlTransaction:
+                    # A failover has made a standby of this server: leave it, and find the new primary.
+                    await connection.close()
+                    raise psycopg.OperationalError("the server is a standby") from None
+                return await cursor.fetchall() if cursor.description else []
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _take(self, patience: float) -> AsyncConnection[Any]:
+        """A connection of the pool, which it has to be given back to. `patience` is in seconds."""
+        try:
+            return await self._pool.getconn(max(patience, 0.01))
         except PoolTimeout:
             raise unavailable("the database does not answer") from None
         except TooManyRequests:
             raise resource_exhausted("too many calls are waiting") from None
         except PoolClosed:
             raise unavailable("the server is shutting down") from None
-        try:
-            yield connection
-        finally:
-            await self._pool.putconn(connection)
 
     def _renew(self, began: float) -> None:
         """Has the pool replace all connections after one was lost, rather than let each fail a call; once, for those
@@ -228,7 +262,8 @@ class Database:
         `schema` is the newest migration that the service needs.
         """
         try:
-            async with self._connection(self._timeout) as connection:
+            connection = await self._take(self._timeout)
+            try:
                 version = connection.info.server_version // 10_000
                 if version < OLDEST_VERSION:
                     return f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed"
@@ -236,6 +271,8 @@ class Database:
                     row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
                 found = (row[0] if row else None) or 0
                 return "" if found >= schema else f"the schema is at version {found}; {schema} is needed"
+            finally:
+                await self._pool.putconn(connection)
         except errors.UndefinedTable:
             return f"the schema is missing; version {schema} is needed"
         except (psycopg.Error, ApiError):

@@ -32,6 +32,11 @@ class ApiError(Exception):
         self.details = details
         super().__init__(self.text)
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same call may succeed later though nothing else changes."""
+        return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
     def status(self) -> status_pb2.Status:
         packed = []
         for detail in self.details:

@@ -19,9 +19,9 @@ Command = Callable[[], Coroutine[Any, Any, None]]
 
 
 def main(program: str, commands: Mapping[str, Command], arguments: list[str], *, default: str = "") -> int:
-    """Runs the command that the arguments name; answers the exit status."""
-    name = arguments[0] if arguments else default
-    if len(arguments) > 1 or name not in commands:
+    """Runs the command that the arguments name, as in `reconcile --dry-run`; answers the exit status."""
+    name = " ".join(arguments) or default
+    if name not in commands:
         print(f"usage: python -m {program} {'|'.join(commands)}", file=sys.stderr)
         return 2
     try:

@@ -32,8 +32,8 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 OPTIONS: Sequence[tuple[str, Any]] = (
     # One process owns its port: a second one is an error, not a sibling that takes half of the calls.
     ("grpc.so_reuseport", 0),
-    # Clients may ping idle connections every ten seconds; by default the server would hang up on them.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Clients may ping idle connections every five seconds; by default the server would hang up on them.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Clients look names up again now and then, so new replicas get calls; with no grace set, no stream is cut.
     ("grpc.max_connection_age_ms", 300_000),

@@ -46,6 +46,12 @@ class Product(stock_pb2_grpc.StockServiceServicer):
     ) -> stock_pb2.ListExpiredReservationsResponse:
         return stock_pb2.ListExpiredReservationsResponse()
 
+    async def BatchGetReservations(self, request: stock_pb2.BatchGetReservationsRequest, context: Any) -> NoReturn:
+        raise AssertionError("only `reconcile` asks")
+
+    async def ListReservations(self, request: stock_pb2.ListReservationsRequest, context: Any) -> NoReturn:
+        raise AssertionError("only `reconcile` asks")
+
 
 @asynccontextmanager
 async def serving(product: Product) -> AsyncIterator[str]:

@@ -179,6 +179,22 @@ class TestKeys:
         assert await shop.create({product.id: 4}, request_id=key) == cancelled
         assert await products.stock_of(product.id) == 10
 
+    async def test_a_replay_is_answered_whatever_became_of_its_products(
+        self, shop: OrderShop, products: ProductShop
+    ) -> None:
+        """Sold out, repriced in another currency, deleted: the order keeps what it had. Its items may come in any
+        sequence."""
+        first, second = await products.create(stock=3), await products.create("Strap", stock=1)
+        key = str(uuid4())
+        order = await shop.create({first.id: 3, second.id: 1}, request_id=key)
+        dollars = euros(99)
+        dollars.currency_code = "USD"
+        for product in (first, second):
+            changed = product_pb2.Product(id=product.id, price=dollars)
+            await products.products.UpdateProduct(product_pb2.UpdateProductRequest(product=changed))
+        await products.products.DeleteProduct(product_pb2.DeleteProductRequest(id=second.id))
+        assert await shop.create({second.id: 1, first.id: 3}, request_id=key) == order
+
     @pytest.mark.parametrize("fields", [{"notes": "other"}, {"quantity": 2}])
     async def test_a_key_with_another_payload_is_refused(
         self, shop: OrderShop, products: ProductShop, fields: dict[str, Any]

@@ -353,6 +353,7 @@ class TestDelete:
         assert not live.HasField("delete_time")
         assert len({created.etag, deleted.etag, live.etag}) == 3
         assert await undelete(shop, created.id) == live
+        assert await undelete(shop, created.id, deleted.etag) == live, "the retry of a conditional undelete"
 
     async def test_a_stale_etag_aborts(self, shop: ProductShop) -> None:
         created = await shop.create()

@@ -330,3 +330,51 @@ class TestExpired:
         with refused() as error:
             await self.expired(shop, -1)
         assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {"page_size"})
+
+
+class TestComparison:
+    """What order's `reconcile` reads."""
+
+    async def test_reservations_are_found_by_their_ids(self, shop: ProductShop) -> None:
+        created = await shop.create()
+        held = await shop.reserve({created.id: 2})
+        released = await shop.release(str(uuid4()))
+        ids = [held.id, UNKNOWN, released.id]
+        answer = await shop.stock.BatchGetReservations(stock_pb2.BatchGetReservationsRequest(reservation_ids=ids))
+        assert sorted(answer.reservations, key=lambda each: ids.index(each.id)) == [held, released]
+
+    async def test_reservations_are_listed_by_id_page_after_page(self, shop: ProductShop) -> None:
+        created = await shop.create()
+        reservations = [await shop.reserve({created.id: 1}) for _ in range(7)]
+        confirmed = await shop.confirm(reservations[0].id)
+        await shop.release(reservations[1].id)
+        request = stock_pb2.ListReservationsRequest(states=[CONFIRMED, HELD], page_size=2)
+        listed: list[stock_pb2.Reservation] = []
+        while True:
+            answer = await shop.stock.ListReservations(request)
+            listed += answer.reservations
+            if not answer.next_page_token:
+                break
+            assert len(answer.reservations) == 2
+            request.page_token = answer.next_page_token
+        assert listed == sorted([confirmed, *reservations[2:]], key=lambda each: each.id)
+        everything = await shop.stock.ListReservations(stock_pb2.ListReservationsRequest())
+        assert len(everything.reservations) == 7
+        with refused() as error:
+            await shop.stock.ListReservations(stock_pb2.ListReservationsRequest(page_token=request.page_token))
+        assert set(error.what.fields) == {"page_token"}
+
+    async def test_malformed_requests_are_refused(self, shop: ProductShop) -> None:
+        batch, listing = stock_pb2.BatchGetReservationsRequest, stock_pb2.ListReservationsRequest
+        for ids, field in (
+            ([], "reservation_ids"),
+            (["x"], "reservation_ids[0]"),
+            ([UNKNOWN] * 2, "reservation_ids[1]"),
+        ):
+            with refused() as error:
+                await shop.stock.BatchGetReservations(batch(reservation_ids=ids))
+            assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {field})
+        for request, field in ((listing(states=[0]), "states"), (listing(page_size=-1), "page_size")):  # type: ignore[list-item]  # malformed
+            with refused() as error:
+                await shop.stock.ListReservations(request)
+            assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {field})

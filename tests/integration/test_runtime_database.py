@@ -1,7 +1,9 @@
 """What the database layer promises: bounded waits, errors without the driver's words, and recovery by itself."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from runtime.config import DatabaseConfig
 from runtime.database import ConstraintViolation, Database
@@ -26,12 +29,20 @@ class Setting:
     set_config: str
 
 
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[Database]:
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 @pytest.fixture
 async def database(empty_database: str) -> AsyncIterator[Database]:
-    database = Database(DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2), "test")
-    await database.open()
-    yield database
-    await database.close()
+    config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2)
+    async with opened(Database(config, "test")) as database:
+        yield database
 
 
 async def execute(conninfo: str, statement: str) -> None:
@@ -87,6 +98,37 @@ async def test_a_cancelled_call_ends_its_statement_and_frees_its_connection(
         assert await rows.fetchall() == []
 
 
+async def test_calls_that_are_cancelled_at_any_moment_lose_no_connection(database: Database) -> None:
+    """In the queue, in the statement, and while the connection is given back: the pool stays as large as it was."""
+    dice = random.Random(5)
+    for _ in range(100):
+        calls = [
+            asyncio.create_task(database.fetch("one", "SELECT 1 AS n FROM pg_sleep(0.001)", {}, Number))
+            for _ in range(4)
+        ]
+        for call in calls:
+            asyncio.get_running_loop().call_later(dice.uniform(0, 0.008), call.cancel)
+        await asyncio.gather(*calls, return_exceptions=True)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.5)", {}, Number) for _ in range(2)))
+    assert asyncio.get_running_loop().time() - began < 0.9, "side by side"
+
+
+async def test_a_write_whose_caller_leaves_ends_by_itself_if_it_is_quick(
+    database: Database, empty_database: str
+) -> None:
+    await execute(empty_database, "CREATE TABLE t (n int)")
+    write = "INSERT INTO t SELECT 1 FROM pg_sleep(%(seconds)s) RETURNING n"
+    for seconds in (0.1, 1.5):
+        call = asyncio.create_task(database.fetch("insert", write, {"seconds": seconds}, Number))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await asyncio.sleep(1.6)
+    assert await database.fetch("all", "SELECT n FROM t", {}, Number) == [Number(1)], "the quick one, and not the slow"
+
+
 async def test_lost_connections_are_replaced_without_a_failed_call(database: Database, empty_database: str) -> None:
     await database.fetch("one", "SELECT 1 AS n", {}, Number)
     await execute(
@@ -117,6 +159,17 @@ async def test_a_deadlock_is_retried_and_never_reaches_the_caller(database: Data
         database.fetch("back", statement, {"first": 2, "second": 1}, Number),
     )
     assert await database.fetch("sum", "SELECT n FROM t ORDER BY id", {}, Number) == [Number(2), Number(2)]
+
+
+async def test_serialization_failures_are_retried_for_as_long_as_the_call_has_time(empty_database: str) -> None:
+    """Eight writers of one row, of whom at each commit all others lose: more often than a connection may be lost."""
+    await execute(empty_database, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)")
+    conninfo = make_conninfo(empty_database, options="-c default_transaction_isolation=serializable")
+    config = DatabaseConfig(conninfo=conninfo, pool_size=8, pool_waiting=8, timeout=5)
+    async with opened(Database(config, "test")) as database:
+        statement = "UPDATE t SET n = n + 1 FROM pg_sleep(0.02) RETURNING n"
+        await asyncio.gather(*(database.fetch("add", statement, {}, Number) for _ in range(8)))
+        assert await database.fetch("sum", "SELECT n FROM t", {}, Number) == [Number(8)]
 
 
 async def test_a_database_without_a_schema_is_a_problem_in_one_line(database: Database) -> None:

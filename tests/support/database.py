@@ -15,8 +15,14 @@ from runtime.migrate import migrate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "400"}
-"""Settings for data that nobody will miss."""
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "400",
+    "shared_preload_libraries": "pg_stat_statements",
+}
+"""Settings for data that nobody will miss, on a server that counts its statements."""
 
 
 class TestServer:

@@ -26,28 +26,29 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a refused call said: its code, its ErrorInfo reason and metadata, its field violations, its message."""
+    """What a refused call said: its code, its ErrorInfo reason and metadata, its field violations, its message, and the
+    seconds until it may be tried again."""
 
     code: str
     reason: str
     metadata: dict[str, str]
     fields: dict[str, str]
     message: str
+    retry_after: float | None
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     code, reason, status = of_call(error)
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     _unpack(status, info)
     _unpack(status, bad)
+    retry_after = retry.retry_delay.ToTimedelta().total_seconds() if _unpack(status, retry) else None
     fields = {violation.field: violation.description for violation in bad.field_violations}
-    return Refusal(code.name, reason, dict(info.metadata), fields, error.details() or "")
+    return Refusal(code.name, reason, dict(info.metadata), fields, error.details() or "", retry_after)
 
 
-def _unpack(status: status_pb2.Status, into: Any) -> None:
-    for detail in status.details:
-        if detail.Unpack(into):
-            return
+def _unpack(status: status_pb2.Status, into: Any) -> bool:
+    return any(detail.Unpack(into) for detail in status.details)
 
 
 class Refused:

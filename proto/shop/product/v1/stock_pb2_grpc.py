@@ -58,6 +58,16 @@ class StockServiceStub:
                 request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsRequest.SerializeToString,
                 response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetReservations = channel.unary_unary(
+                '/shop.product.v1.StockService/BatchGetReservations',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/shop.product.v1.StockService/ListReservations',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
 
 
 class StockServiceServicer:
@@ -100,6 +110,22 @@ class StockServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetReservations(self, request, context):
+        """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
+        reservations after one of the databases was restored from a backup.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
+        Returns INVALID_ARGUMENT for a page token of another query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StockServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +148,16 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.ListExpiredReservations,
                     request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsRequest.FromString,
                     response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsResponse.SerializeToString,
+            ),
+            'BatchGetReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetReservations,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -236,6 +272,60 @@ class StockService:
             '/shop.product.v1.StockService/ListExpiredReservations',
             shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsRequest.SerializeToString,
             shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/BatchGetReservations',
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchGetReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/ListReservations',
+            shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,14 @@ class StockServiceStub:
     """
     ListExpiredReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]
     """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+    BatchGetReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]
+    """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
+    reservations after one of the databases was restored from a backup.
+    """
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]
+    """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
+    Returns INVALID_ARGUMENT for a page token of another query.
+    """
 
 @_typing.type_check_only
 class StockServiceAsyncStub(StockServiceStub):
@@ -79,6 +87,14 @@ class StockServiceAsyncStub(StockServiceStub):
     """
     ListExpiredReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]  # type: ignore[assignment]
     """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+    BatchGetReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]  # type: ignore[assignment]
+    """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
+    reservations after one of the databases was restored from a backup.
+    """
+    ListReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
+    Returns INVALID_ARGUMENT for a page token of another query.
+    """
 
 class StockServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sets stock aside for orders. A reservation is HELD, then CONFIRMED or RELEASED; RELEASED is final.
@@ -126,5 +142,25 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stock_pb2.ListExpiredReservationsResponse, _abc.Awaitable[_stock_pb2.ListExpiredReservationsResponse]]:
         """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+
+    @_abc_1.abstractmethod
+    def BatchGetReservations(
+        self,
+        request: _stock_pb2.BatchGetReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.BatchGetReservationsResponse, _abc.Awaitable[_stock_pb2.BatchGetReservationsResponse]]:
+        """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
+        reservations after one of the databases was restored from a backup.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _stock_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.ListReservationsResponse, _abc.Awaitable[_stock_pb2.ListReservationsResponse]]:
+        """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
+        Returns INVALID_ARGUMENT for a page token of another query.
+        """
 
 def add_StockServiceServicer_to_server(servicer: StockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,91 @@
+"""What a call costs: the statements that the databases' own counters saw."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.support.database import TestServer
+from tests.support.invariants_order import settled
+from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.product import ProductShop, product_shop
+
+BACKGROUND = ("outbox", "schema_migration", "pg_current_snapshot", "LISTEN", "NOTIFY", "set_config", "order_event AS e")
+"""What the statements of background jobs are known by; CreateOrder's own INSERT INTO outbox is looked for first."""
+
+
+class Counters:
+    """pg_stat_statements, of the databases of both services."""
+
+    def __init__(self, conninfo: str, order: str, product: str) -> None:
+        self._conninfo = conninfo
+        self._names = {
+            name: str(conninfo_to_dict(each)["dbname"]) for name, each in (("order", order), ("product", product))
+        }
+
+    def read(self, service: str) -> Counter[str]:
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            rows = connection.execute(
+                "SELECT query, calls FROM pg_stat_statements JOIN pg_database AS d ON d.oid = dbid"
+                " WHERE datname = %s AND toplevel",
+                (self._names[service],),
+            ).fetchall()
+        calls: Counter[str] = Counter()
+        for query, number in rows:
+            if "WITH placed" in query or not any(word in query for word in BACKGROUND):
+                calls[_kind(query)] += number
+        return calls
+
+
+def _kind(query: str) -> str:
+    words = query.split()
+    return " ".join(words[:2])
+
+
+@pytest.fixture
+async def products(product_database: str) -> AsyncIterator[ProductShop]:
+    async with product_shop(product_database) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def shop(order_database: str, products: ProductShop) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, products.address) as shop:
+        yield shop
+
+
+async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
+    postgres: TestServer, shop: OrderShop, products: ProductShop
+) -> None:
+    """Neither BEGIN nor COMMIT is among them: each is one round trip. The relay's share comes later, beside them."""
+    product = await products.create(stock=100)
+    counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)
+
+    async def still() -> bool:
+        async with shop.connection() as orders, products.connection() as stock:
+            return await settled(orders, stock)
+
+    async def spent(number: int, key: str) -> tuple[Counter[str], Counter[str]]:
+        before = {name: counters.read(name) for name in ("order", "product")}
+        for _ in range(number):
+            await shop.create({product.id: 1}, request_id=key or str(uuid4()))
+        after = {name: counters.read(name) for name in ("order", "product")}
+        return after["order"] - before["order"], after["product"] - before["product"]
+
+    in_order, in_product = await spent(10, "")
+    in_product.pop("UPDATE reservation", None)  # the relay confirms
+    assert in_order == {"WITH placed": 10}
+    assert in_product == {"WITH wanted": 10}
+
+    key = str(uuid4())
+    await shop.create({product.id: 1}, request_id=key)
+    await asyncio.sleep(0.1)
+    await eventually(still)
+    in_order, in_product = await spent(1, key)
+    assert in_order == {"WITH placed": 1, "SELECT id,": 1}
+    assert in_product == {"WITH wanted": 1, "SELECT id,": 1}

@@ -1,0 +1,232 @@
+"""`reconcile`: what a restored database has left inconsistent is found, told to people, and repaired, both ways."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from shop.order.v1 import order_pb2
+
+from order import catalog
+from order.catalog import ProductStock
+from order.repair import Repair
+from order.store import OrderStore
+from runtime.config import DatabaseConfig, Env
+from runtime.database import Database
+from runtime.process import CommandError
+from tests.support.invariants import check_stock
+from tests.support.invariants_order import check_logs, settled
+from tests.support.order import OrderShop, eventually, order_shop, status_name
+from tests.support.product import ProductShop, product_shop, refusal_of, refused
+
+NOTHING = {"reserved", "released", "confirmed", "cancelled again", "orders gone", "orders without stock"}
+
+
+class Both:
+    """Both services, and the command beside them."""
+
+    def __init__(self, shop: OrderShop, products: ProductShop) -> None:
+        self.shop = shop
+        self.products = products
+
+    async def reconcile(self, *, dry_run: bool = False) -> list[str]:
+        """The lines that it says; the last may be its complaint."""
+        lines: list[str] = []
+        config = DatabaseConfig.from_env(Env({"DATABASE_URL": self.shop.conninfo}))
+        database = Database(config, "test reconcile")
+        await database.open()
+        try:
+            async with grpc.aio.insecure_channel(self.products.address) as channel:
+                await Repair(OrderStore(database), ProductStock(channel), lines.append, dry_run=dry_run).run()
+        except CommandError as error:
+            lines.append(str(error))
+        finally:
+            await database.close()
+        return lines
+
+    async def in_orders(self, query: str, *values: Any) -> None:
+        async with self.shop.connection() as connection:
+            await connection.execute(query.encode(), values)
+
+    async def in_products(self, query: str, *values: Any) -> None:
+        async with self.products.connection() as connection:
+            await connection.execute(query.encode(), values)
+
+    async def settle(self) -> None:
+        async with self.shop.connection() as orders, self.products.connection() as stock:
+            await eventually(lambda: settled(orders, stock))
+            await check_logs(orders)
+            await check_stock(stock)
+
+    async def lose_reservation(self, order_id: str) -> None:
+        """As in a product database from before it."""
+        await self.in_products(
+            "WITH gone AS (DELETE FROM reservation WHERE id = %s RETURNING items)"
+            " UPDATE product SET stock = stock + item.quantity"
+            " FROM gone, jsonb_to_recordset(gone.items) AS item (product_id uuid, quantity integer)"
+            " WHERE product.id = item.product_id",
+            order_id,
+        )
+
+
+@pytest.fixture
+async def both(order_database: str, product_database: str) -> AsyncIterator[Both]:
+    async with (
+        product_shop(product_database) as products,
+        order_shop(order_database, products.address) as shop,
+    ):
+        yield Both(shop, products)
+
+
+def found(lines: list[str]) -> set[str]:
+    """The kinds of findings that a summary counts."""
+    summary = next(line for line in lines if line.startswith("compared: "))
+    return {kind for kind in NOTHING if f" {kind}" in summary}
+
+
+async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
+    product = await both.products.create()
+    await both.shop.create({product.id: 1})
+    cancelled = await both.shop.create({product.id: 1})
+    await both.shop.move("CANCELLED", cancelled.id)
+    await both.settle()
+    assert await both.reconcile(dry_run=True) == ["compared: 1 reservations with stock, 1 live orders"]
+
+
+async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_their_stock(both: Both) -> None:
+    product = await both.products.create("Mug", stock=10)
+    key = str(uuid4())
+    kept, gone = await both.shop.create({product.id: 1}), await both.shop.create({product.id: 3}, request_id=key)
+    await both.settle()
+    await both.in_orders("DELETE FROM orders WHERE id = %s", gone.id)
+
+    lines = await both.reconcile(dry_run=True)
+    assert lines == [
+        f'order {gone.id} is gone: 3 × "Mug"; to be released',
+        f'stock of product {product.id} "Mug": 3 to be freed',
+        "compared: 2 reservations with stock, 1 orders gone, 1 released, 1 live orders",
+        "this was a dry run; without --dry-run it is repaired",
+    ]
+    assert await both.products.stock_of(product.id) == 6, "nothing was changed"
+
+    lines = await both.reconcile()
+    assert lines[0] == f'order {gone.id} is gone: 3 × "Mug"; released'
+    await both.settle()
+    assert await both.products.stock_of(product.id) == 9
+    assert found(await both.reconcile()) == set()
+    with refused() as error:
+        await both.shop.create({product.id: 3}, request_id=key)
+    assert error.what.reason == "ORDER_EXPIRED", "a late retry cannot bring it back without its stock"
+    assert await both.shop.get(kept.id)
+
+
+async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: Both) -> None:
+    product = await both.products.create(stock=10)
+    key = str(uuid4())
+    gone = await both.shop.create({product.id: 3}, request_id=key)
+    await both.settle()
+    await both.in_orders("DELETE FROM orders WHERE id = %s", gone.id)
+    assert (await both.shop.create({product.id: 3}, request_id=key)).id == gone.id
+    await both.settle()
+    assert found(await both.reconcile()) == set()
+    assert await both.products.stock_of(product.id) == 7
+
+
+async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(both: Both) -> None:
+    product = await both.products.create(stock=10)
+    order = await both.shop.create({product.id: 3})
+    await both.shop.move("CANCELLED", order.id)
+    await both.settle()
+    await both.in_orders("UPDATE orders SET status = 'PLACED', version = 1 WHERE id = %s", order.id)
+    await both.in_orders("DELETE FROM order_event WHERE order_id = %s AND version > 1", order.id)
+    lines = await both.reconcile()
+    assert lines[0] == f"order {order.id} ({order.number}) was cancelled after the backup; cancelled again"
+    await both.settle()
+    assert status_name(await both.shop.get(order.id)) == "CANCELLED"
+    assert await both.products.stock_of(product.id) == 10
+
+
+async def test_reservations_that_a_restored_product_database_lacks_are_made_again_where_stock_is_left(
+    both: Both,
+) -> None:
+    mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=5)
+    had = await both.shop.create({mug.id: 3})
+    short = await both.shop.create({mug.id: 1, cup.id: 5})
+    await both.settle()
+    for order in (had, short):
+        await both.lose_reservation(order.id)
+    later = await both.shop.create({cup.id: 1})  # sold what was sold already
+    lines = await both.reconcile()
+    assert set(lines[:2]) == {
+        f'order {had.id} ({had.number}) has lost its reservation: 3 × "Mug"; reserved',
+        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; CANNOT BE HAD: 5 of "Cup"'
+        " were asked for, but only 4 are left",
+    }
+    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert await both.products.stock_of(mug.id) == 7
+
+    await both.shop.move("CANCELLED", short.id)
+    await both.settle()
+    assert found(await both.reconcile()) == set()
+    assert status_name(await both.shop.get(later.id)) == "PLACED"
+
+
+async def test_what_a_restored_product_database_holds_is_confirmed_or_released_as_its_order_says(both: Both) -> None:
+    product = await both.products.create(stock=10)
+    live, cancelled = [await both.shop.create({product.id: 2}) for _ in range(2)]
+    await both.shop.move("CANCELLED", cancelled.id)
+    await both.settle()
+    await both.in_products("UPDATE reservation SET state = 'HELD'")
+    await both.in_products("UPDATE product SET stock = 6")
+    lines = await both.reconcile()
+    assert f"order {live.id} its stock was only held; confirmed" in lines
+    assert any(line.startswith(f"order {cancelled.id} is CANCELLED, but its stock was still taken") for line in lines)
+    await both.settle()
+    assert await both.products.stock_of(product.id) == 8
+
+
+async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
+    """One may be an order that is being placed."""
+    product = await both.products.create(stock=10)
+    await both.products.reserve({product.id: 1})
+    lines = await both.reconcile()
+    assert lines == ["compared: 1 reservations with stock, 1 holds whose time is not over, left to the service"]
+    assert await both.products.stock_of(product.id) == 9
+    await both.in_products("UPDATE reservation SET expire_time = now() - interval '1 second'")
+    assert "orders gone" in found(await both.reconcile())
+    assert await both.products.stock_of(product.id) == 10
+
+
+async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
+    monkeypatch.setattr(catalog, "PAGE", 7)
+    ids = [(await both.products.create(stock=60)).id for _ in range(3)]
+    running = True
+
+    async def client(seed: int) -> None:
+        dice = random.Random(seed)
+        while running:
+            try:
+                order = await both.shop.create(dict.fromkeys(dice.sample(ids, 2), 1))
+            except grpc.aio.AioRpcError as error:
+                assert_sold_out(error)
+                continue
+            await both.shop.move(dice.choice(["PROCESSED", "CANCELLED", "CANCELLED"]), order.id)
+
+    clients = [asyncio.create_task(client(seed)) for seed in range(6)]
+    runs = [found(await both.reconcile(dry_run=turn % 2 == 0)) for turn in range(10)]
+    running = False
+    await asyncio.gather(*clients)
+    assert runs == [set()] * 10
+    await both.settle()
+    listed = await both.shop.orders.ListOrders(order_pb2.ListOrdersRequest(page_size=100))
+    assert len(listed.orders) > 20
+
+
+def assert_sold_out(error: grpc.aio.AioRpcError) -> None:
+    assert refusal_of(error).reason == "INSUFFICIENT_STOCK"

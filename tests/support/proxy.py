@@ -1,0 +1,109 @@
+"""A TCP proxy between two parts of the shop, whose connections can be made to hang or to be late."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+CHUNK = 65_536
+
+Chunk = tuple[float, bytes]
+"""When to forward what; nothing is the end."""
+
+
+@dataclass(eq=False)
+class Link:
+    """One connection through the proxy."""
+
+    writers: list[asyncio.StreamWriter]
+    flowing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Proxy:
+    """Forwards to `port` on loopback. Everything can be changed while it runs."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._links: set[Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.lateness = 0.0
+        """Seconds after which an answer is forwarded; its sequence stays."""
+        self.silent = False
+        """New connections are accepted, and nothing is forwarded."""
+
+    def hang(self) -> int:
+        """Leaves all connections half open: nothing is forwarded on them any more, and neither end is told. Connections
+        that come later work. Answers how many there were."""
+        for link in self._links:
+            link.flowing.clear()
+        return len(self._links)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Proxy"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = Link([writer])
+        self._links.add(link)
+        try:
+            if self.silent:
+                await asyncio.Event().wait()
+            link.flowing.set()
+            with suppress(OSError):
+                there, back = await asyncio.open_connection("127.0.0.1", self._target)
+                link.writers.append(back)
+                ends = [
+                    asyncio.create_task(self._pump(link, reader, back, answers=False)),
+                    asyncio.create_task(self._pump(link, there, writer, answers=True)),
+                ]
+                try:
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for end in ends:
+                        end.cancel()
+                    await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            self._links.discard(link)
+            for each in link.writers:
+                each.close()
+            for each in link.writers:
+                with suppress(OSError):
+                    await each.wait_closed()
+
+    async def _pump(
+        self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool
+    ) -> None:
+        """Forwards one direction until it ends."""
+        clock = asyncio.get_running_loop().time
+        waiting: asyncio.Queue[Chunk] = asyncio.Queue()
+
+        async def read() -> None:
+            data = b" "
+            while data:
+                data = await source.read(CHUNK)
+                waiting.put_nowait((clock() + (self.lateness if answers else 0), data))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            while True:
+                due, data = await waiting.get()
+                await asyncio.sleep(max(0, due - clock()))
+                await link.flowing.wait()
+                if not data:
+                    return
+                target.write(data)
+                await target.drain()
