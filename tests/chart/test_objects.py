@@ -1,5 +1,6 @@
 """What holds for all objects of the chart, whatever the values."""
 
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from envoy.render import EdgeSettings, render
+from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
 from tests.chart import tools
 from tests.chart.sets import SETS
 
@@ -125,10 +126,18 @@ def test_a_key_that_is_empty_is_left_to_libpq() -> None:
     assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
 
 
-def test_the_chart_has_the_edge_as_it_is() -> None:
-    """`make generate` copies it."""
-    for file in (tools.CHART / "files" / "envoy").iterdir():
-        assert file.read_bytes() == (tools.ROOT / "envoy" / file.name).read_bytes(), file.name
+def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:
+    """files/envoy is a link: Helm follows it, also into an archive."""
+    done = tools.run("package", str(tools.CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    [archive] = tmp_path.iterdir()
+    with tarfile.open(archive) as package:
+        found = {name.rpartition("/")[2] for name in package.getnames() if "/envoy/" in name}
+    assert found == {*TEMPLATES, *COPIES}
+    packaged, here = (
+        [each for each in tools.objects(chart=chart) if each["kind"] == "ConfigMap"] for chart in (archive, tools.CHART)
+    )
+    assert packaged == here
 
 
 EDGE = EdgeSettings(
