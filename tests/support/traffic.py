@@ -24,6 +24,12 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     connections: int = 0
 
+    def summary(self) -> str:
+        return (
+            f"{self.calls} calls, {len(self.failures)} failed; {self.watched} orders watched over {self.connections}"
+            f" streams, {len(self.wrong)} wrongly"
+        )
+
 
 @contextmanager
 def traffic(

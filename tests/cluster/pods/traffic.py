@@ -20,8 +20,8 @@ from edge import Failed, call, connection, create_product, eventually
 from watch import PATH, Watch, move_on
 
 STOP = Path("/tmp/stop")
-STEP = 3.0
-"""Seconds that a watched order spends in a status."""
+STEP = 8.0
+"""Seconds that a watched order spends in a status: its stream outlasts the drain of a pod."""
 
 
 class Tally:
