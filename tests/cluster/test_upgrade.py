@@ -44,9 +44,9 @@ async def test_an_upgrade_and_a_rollback_fail_no_call_and_keep_the_data(
     shop = Release(own, image)
     shop.install(chart=previous_chart, image=previous_image)
     shop.until_ready()
-    first = await buy(shop)
     passwords = _passwords(shop)
     with traffic(shop) as outcome:
+        first = await buy(shop)
         # The annotations have every pod replaced, also where the two releases have the same image.
         shop.upgrade(*_annotated("new"), "--wait", "--timeout", "150s", timeout=160)
         for component in COMPONENTS:

@@ -28,6 +28,7 @@ class Outcome:
         return (
             f"{self.calls} calls, {len(self.failures)} failed; {self.watched} orders watched over {self.connections}"
             f" streams, {len(self.wrong)} wrongly"
+            + "".join(f"\n  {each}" for each in (self.failures[:5] + self.failures[-5:] + self.wrong[:5]))
         )
 
 

@@ -83,7 +83,8 @@ class Traffic:
         print(json.dumps({name: value for name, value in vars(self.tally).items() if not name.startswith("_")}))
 
     def _prepare(self) -> None:
-        self._product = create_product(stock=1_000_000)["id"]
+        self._product = self._product or create_product(stock=1_000_000)["id"]
+        self._order()
 
     def _read(self, begun: Event) -> None:
         """As browsers and HTTP libraries do: on one connection, and anew where that was closed before the answer."""
