@@ -1,5 +1,6 @@
 """What holds for all objects of the chart, whatever the values."""
 
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,20 @@ def test_selectors_are_for_ever() -> None:
             "app.kubernetes.io/component": "product",
         }
     ]
+
+
+def test_a_new_version_of_the_chart_restarts_no_database(tmp_path: Path) -> None:
+    """There is one pod of each: its restart fails calls."""
+    newer = tmp_path / "shopping-cart"
+    shutil.copytree(tools.CHART, newer)
+    chart = newer / "Chart.yaml"
+    chart.write_text(chart.read_text().replace("0.1.0", "9.9.9"))
+    now, then = (
+        [each["spec"]["template"] for each in tools.objects(chart=path) if each["kind"] == "StatefulSet"]
+        for path in (tools.CHART, newer)
+    )
+    assert len(now) == 2
+    assert now == then
 
 
 def test_two_releases_share_no_object() -> None:
