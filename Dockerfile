@@ -1,4 +1,5 @@
-# The one image of the shop. Its commands: product, order, sse, migrate product|order, reconcile, simulate, load-demo, drain.
+# The one image of the shop. Its commands: product, order, sse, migrate product|order, reconcile, simulate, load-demo;
+# drain and warm are for the gateway's probes and hooks.
 FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements/runtime.txt ./
@@ -18,7 +19,7 @@ RUN mkdir /commands && cd /commands \
  && printf '#!/bin/sh\nexec python -m order reconcile "$@"\n' >reconcile \
  && printf '#!/bin/sh\nexec python -m demo simulate\n' >simulate \
  && printf '#!/bin/sh\nexec python -m demo load\n' >load-demo \
- && printf '#!/bin/sh\nexec python -S -m sse.drain "$@"\n' >drain \
+ && for helper in drain warm; do printf '#!/bin/sh\nexec python -S -m sse.%s "$@"\n' "$helper" >"$helper"; done \
  && chmod 0755 * \
  # Compiled here, since a pod cannot write; unchecked, since nothing in an image changes.
  && python -m compileall -q --invalidation-mode unchecked-hash /app /opt/venv/lib

@@ -54,13 +54,15 @@ test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser
 	@$(RUN) -m pytest $(ARGS)
 
 .PHONY: check
-check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code and locks
+check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
+	@echo "tests/chart: what Helm makes of the chart"
+	@$(RUN) -m pytest -q tests/chart
 
 # --- measure ----------------------------------------------------------------------------------------------------------
 
@@ -76,8 +78,10 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: $(VENV)/dev.stamp ## Generate code and descriptors from the protos
+generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's README and golden renders
 	$(RUN) proto/generate.py
+	$(RUN) helm/readme.py
+	$(RUN) -m tests.chart.renders
 
 .PHONY: lock
 lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew

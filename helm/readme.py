@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     new = f"{before}{BEGIN}\n\n{table((CHART / 'values.yaml').read_text())}\n\n{END}{after}"
     if arguments == ["--check"]:
         if new != old:
-            print("helm/shopping-cart/README.md is not up to date: run `python helm/readme.py`", file=sys.stderr)
+            print("helm/shopping-cart/README.md is not up to date: run `make generate`", file=sys.stderr)
             return 1
         return 0
     readme.write_text(new)

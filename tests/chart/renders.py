@@ -1,4 +1,4 @@
-"""Golden renders of the documented sets of values: `python -m tests.chart.renders` writes them."""
+"""Golden renders of the documented sets of values: `make generate` writes them."""
 
 from pathlib import Path
 from typing import Any

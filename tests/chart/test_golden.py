@@ -1,4 +1,4 @@
-"""Golden renders show what a change makes of the chart. `python -m tests.chart.renders` makes them anew."""
+"""Golden renders show what a change makes of the chart. `make generate` makes them anew."""
 
 import subprocess
 
@@ -11,7 +11,7 @@ from tests.chart.sets import SETS
 @pytest.mark.parametrize("name", SETS)
 def test_a_render_is_the_golden_one(name: str) -> None:
     """Compared as objects, so Helm 3 and 4 may differ in how they write YAML."""
-    assert renders.text(name) == renders.path(name).read_text(), "python -m tests.chart.renders makes them anew"
+    assert renders.text(name) == renders.path(name).read_text(), "make generate makes it anew"
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -1,5 +1,7 @@
 """What holds for all objects of the chart, whatever the values."""
 
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from envoy.render import EdgeSettings, render
+from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
 from tests.chart import tools
 from tests.chart.sets import SETS
 
@@ -83,6 +85,20 @@ def test_selectors_are_for_ever() -> None:
     ]
 
 
+def test_a_new_version_of_the_chart_restarts_no_database(tmp_path: Path) -> None:
+    """There is one pod of each: its restart fails calls."""
+    newer = tmp_path / "shopping-cart"
+    shutil.copytree(tools.CHART, newer)
+    chart = newer / "Chart.yaml"
+    chart.write_text(chart.read_text().replace("0.1.0", "9.9.9"))
+    now, then = (
+        [each["spec"]["template"] for each in tools.objects(chart=path) if each["kind"] == "StatefulSet"]
+        for path in (tools.CHART, newer)
+    )
+    assert len(now) == 2
+    assert now == then
+
+
 def test_two_releases_share_no_object() -> None:
     one, two = (
         {(each["kind"], each["metadata"]["name"]) for each in tools.objects(release=name)} for name in ("one", "two")
@@ -125,10 +141,18 @@ def test_a_key_that_is_empty_is_left_to_libpq() -> None:
     assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
 
 
-def test_the_chart_has_the_edge_as_it_is() -> None:
-    """`make generate` copies it."""
-    for file in (tools.CHART / "files" / "envoy").iterdir():
-        assert file.read_bytes() == (tools.ROOT / "envoy" / file.name).read_bytes(), file.name
+def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:
+    """files/envoy is a link: Helm follows it, also into an archive."""
+    done = tools.run("package", str(tools.CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    [archive] = tmp_path.iterdir()
+    with tarfile.open(archive) as package:
+        found = {name.rpartition("/")[2] for name in package.getnames() if "/envoy/" in name}
+    assert found == {*TEMPLATES, *COPIES}
+    packaged, here = (
+        [each for each in tools.objects(chart=chart) if each["kind"] == "ConfigMap"] for chart in (archive, tools.CHART)
+    )
+    assert packaged == here
 
 
 EDGE = EdgeSettings(

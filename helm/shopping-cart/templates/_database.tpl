@@ -58,7 +58,7 @@ data:
 {{- with (index $root.Values (index . 1)).database.password }}
 {{- $_ := set $sums "checksum/password" (sha256sum . | trunc 16) }}
 {{- end }}
-{{- $pod := dict "root" $root "component" $component "values" $values "annotations" $sums }}
+{{- $pod := dict "root" $root "component" $component "values" $values "annotations" $sums "lasting" true }}
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:

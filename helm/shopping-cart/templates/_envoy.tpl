@@ -15,6 +15,9 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- $origins = append $origins (dict "exact" .) }}
 {{- end }}
 {{- $text := $root.Files.Get (printf "files/envoy/%s" (index . 1)) }}
+{{- if not $text }}
+{{- fail "files/envoy is empty: it is a symbolic link to envoy/, which this copy of the repository has lost" }}
+{{- end }}
 {{- range $block, $wanted := dict "CORS" $origins "TLS" $gateway.tls.secretName "TRACING" $tracing }}
 {{- if not $wanted }}
 {{- $text = regexReplaceAll (printf "(?s) *# if %s\n.*?# end %s\n" $block $block) $text "" }}

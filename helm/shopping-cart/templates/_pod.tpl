@@ -1,11 +1,21 @@
-{{/* The metadata of a pod. Call with a dict: root, component, values, and maybe annotations. */}}
+{{/*
+The metadata of a pod. Call with a dict: root, component, values, and maybe annotations; with `lasting` for a pod that an
+upgrade must not replace for the sake of a version in its labels.
+*/}}
 {{- define "shopping-cart.pod.metadata" -}}
 {{- with merge (dict) .values.podAnnotations (default dict .annotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 labels:
+  {{- if .lasting }}
+  {{- include "shopping-cart.selector" (list .root .component) | nindent 2 }}
+  {{- with .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- else }}
   {{- include "shopping-cart.labels" (list .root .component) | nindent 2 }}
+  {{- end }}
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

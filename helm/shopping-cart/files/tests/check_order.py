@@ -1,12 +1,9 @@
 """A whole order of a product of its own, moved on by calls and watched as server-sent events to `completed`."""
 
-import json
 import uuid
-from collections.abc import Iterator
 
-from edge import Failed, ask, call, connection, create_product, eventually, main
-
-PATH = ["PLACED", "PROCESSED", "DELIVERED", "RECEIVED"]
+from edge import Failed, call, create_product, eventually, main
+from watch import PATH, Watch, move_on
 
 
 def check() -> None:
@@ -35,52 +32,14 @@ def follow(product_id: str) -> None:
     print(f"order {order['number']}: placed once")
 
     seen: list[tuple[int, str]] = []
-    for version, status in statuses(order["id"]):
+    for version, status in Watch(order["id"]):
         seen.append((version, status))
         print(f"  {version} {status}")
-        if status in PATH[:-1]:
+        if status != PATH[-1]:
             move_on(order["id"], status)
     if seen != list(enumerate(PATH, start=1)):
         raise Failed(f"the stream told {seen}")
     print("stream: every status once, in order, to its end")
-
-
-def move_on(order_id: str, status: str) -> None:
-    """One step; the demo's simulator may have been quicker."""
-    verb = {"PLACED": "process", "PROCESSED": "deliver", "DELIVERED": "receive"}[status]
-    code, answer = ask("POST", f"/api/v1/orders/{order_id}:{verb}", {})
-    if code != 200 and not (code == 400 and answer.get("code") == 9):
-        raise Failed(f"{verb}: {code} {answer}")
-
-
-def statuses(order_id: str) -> Iterator[tuple[int, str]]:
-    """Version and status of each event until `completed`; reconnects with Last-Event-ID as an EventSource does."""
-    last = 0
-    for _ in range(10):
-        http = connection(timeout=30)
-        try:
-            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(last)} if last else {})
-            http.request("GET", f"/api/orders/stream?order_id={order_id}", headers=headers)
-            answer = http.getresponse()
-            if answer.status == 204:
-                return
-            if answer.status != 200:
-                raise Failed(f"the stream is answered by {answer.status} {answer.read()!r}")
-            event: dict[str, str] = {}
-            for line in answer:
-                name, _, value = line.decode().rstrip("\r\n").partition(": ")
-                if name:
-                    event[name] = value
-                    continue
-                if event.get("event") == "completed":
-                    return
-                if "data" in event and "event" not in event:
-                    last = int(event["id"])
-                    yield last, json.loads(event["data"])["status"]
-                event = {}
-        finally:
-            http.close()
-    raise Failed("the stream breaks again and again")
 
 
 main(check)

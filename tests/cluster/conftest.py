@@ -1,0 +1,82 @@
+"""Fixtures of the tests that need a cluster: `make test-cluster`, with KUBECONFIG as kubectl takes it.
+
+How images get there is the caller's business. IMAGE is the shop's (the chart's default otherwise), POSTGRES_IMAGE and
+OLD_POSTGRES_IMAGE those of the tests' own databases, PREVIOUS_IMAGE that of the release before this one (IMAGE
+otherwise). What a cluster lacks is skipped, with the reason printed.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from tests.chart import tools
+from tests.support.kube import CommandFailed, Namespace, kubectl, namespace
+from tests.support.release import Release
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> None:
+    try:
+        kubectl("get", "nodes", timeout=30)
+    except (CommandFailed, OSError) as error:
+        pytest.exit(f"no cluster answers, as KUBECONFIG has it: {error}", returncode=1)
+
+
+def _default(repository: str) -> str:
+    values = yaml.safe_load((tools.CHART / "values.yaml").read_text())
+    chart = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
+    image = values["image"] if repository == "image" else values["postgresql"]["image"]
+    return f"{image['repository']}:{image['tag'] or chart['appVersion']}"
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    return os.environ.get("IMAGE") or _default("image")
+
+
+@pytest.fixture(scope="session")
+def previous_image(image: str) -> str:
+    return os.environ.get("PREVIOUS_IMAGE") or image
+
+
+@pytest.fixture(scope="session")
+def postgres_image() -> str:
+    return os.environ.get("POSTGRES_IMAGE") or _default("postgresql")
+
+
+@pytest.fixture(scope="session")
+def old_postgres_image() -> str:
+    """A PostgreSQL that is too old for the shop."""
+    return os.environ.get("OLD_POSTGRES_IMAGE") or "postgres:16"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Namespace]:
+    """The namespace of the shared release."""
+    with namespace(f"shop-test-{uuid4().hex[:6]}") as made:
+        yield made
+
+
+@pytest.fixture
+def own() -> Iterator[Namespace]:
+    """A namespace of the test's own."""
+    with namespace(f"shop-test-{uuid4().hex[:6]}") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def shop(shared: Namespace, image: str) -> Release:
+    """One release with the chart's defaults, in a `restricted` namespace, for all tests that leave it as it was."""
+    release = Release(shared, image)
+    release.install("--wait", "--timeout", "90s")
+    return release

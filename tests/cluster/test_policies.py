@@ -1,0 +1,100 @@
+"""The network policies, as a network plugin enforces them."""
+
+import json
+from uuid import uuid4
+
+import pytest
+
+from tests.support.kube import Namespace
+from tests.support.release import Release
+from tests.support.traffic import PODS
+
+REACH = (PODS / "reach.py").read_text()
+
+
+def reached(namespace: Namespace, image: str, addresses: list[str], labels: dict[str, str] | None = None) -> set[str]:
+    """The addresses that a new pod with these labels can connect to."""
+    name = f"probe-{uuid4().hex[:6]}"
+    namespace.pod(name, image, ["python", "/files/reach.py", *addresses], files={"reach.py": REACH}, labels=labels)
+    answers = json.loads(namespace.ended(name, 90))
+    return {address for address, answer in answers.items() if answer}
+
+
+@pytest.fixture(scope="module")
+def listener(shared: Namespace, image: str) -> str:
+    """A stranger's server in the shop's namespace; skips where a policy that closes it closes nothing."""
+    for name in ("listener", "walled"):
+        shared.pod(name, image, ["python", "-m", "http.server", "8000"])
+    shared.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "walled"},
+            "spec": {"podSelector": {"matchLabels": {"app": "walled"}}, "policyTypes": ["Ingress"]},
+        }
+    )
+    shared.kubectl("wait", "--for=condition=Ready", "pod/listener", "pod/walled", "--timeout=60s")
+    free, walled = (f"{shared.one('pod', name)['status']['podIP']}:8000" for name in ("listener", "walled"))
+    found = reached(shared, image, [free, walled])
+    assert free in found
+    if walled in found:
+        pytest.skip("the cluster's network plugin enforces no network policies")
+    return free
+
+
+def inside(shop: Release) -> dict[str, str]:
+    """Every address of the shop that is not for strangers, by name."""
+    gateway = shop.namespace.one("pod", shop.pod("gateway"))["status"]["podIP"]
+    return {
+        "product-db": f"{shop.component('product-db')}:5432",
+        "order-db": f"{shop.component('order-db')}:5432",
+        "product": f"{shop.component('product')}:50052",
+        "order": f"{shop.component('order')}:50053",
+        "admin": f"{gateway}:9901",
+        "sse": f"{gateway}:8081",
+        "sse-grpc": f"{gateway}:50054",
+    }
+
+
+def test_a_stranger_reaches_the_edge_and_nothing_else(shop: Release, listener: str) -> None:
+    """No database, no StockService (on product's port), no Envoy admin."""
+    edge = f"{shop.component('gateway')}:8080"
+    addresses = [edge, listener, *inside(shop).values()]
+    assert reached(shop.namespace, shop.image, addresses) == {edge, listener}
+
+
+@pytest.mark.parametrize(
+    ("component", "open_to_it"),
+    [
+        ("product-migrate", {"product-db"}),
+        ("order-migrate", {"order-db"}),
+        ("demo", {"product", "order"}),
+        ("demo-load", {"product"}),
+    ],
+)
+def test_a_component_reaches_what_it_needs_and_nothing_else(
+    shop: Release, listener: str, component: str, open_to_it: set[str]
+) -> None:
+    """Also that a stranger's probe would have found a way, had there been one."""
+    names = {address: name for name, address in inside(shop).items()}
+    labels = dict(part.split("=") for part in shop.selector(component).split(","))
+    labels["app.kubernetes.io/name"] = "shopping-cart"
+    found = reached(shop.namespace, shop.image, [listener, *names], labels)
+    assert {names.get(address, address) for address in found} == open_to_it
+
+
+@pytest.mark.parametrize(("service", "open_to_it"), [("product", {"product-db"}), ("order", {"order-db", "product"})])
+def test_a_service_reaches_its_own_database_only(
+    shop: Release, listener: str, service: str, open_to_it: set[str]
+) -> None:
+    names = {address: name for name, address in inside(shop).items() if name != service}
+    said = shop.namespace.execute(shop.pod(service), "python", "-", listener, *names, stdin=REACH)
+    found = {address for address, answer in json.loads(said).items() if answer}
+    assert {names.get(address, address) for address in found} == open_to_it
+
+
+def test_a_database_reaches_nothing(shop: Release, listener: str) -> None:
+    """It has neither Python nor curl, but bash."""
+    host, _, port = listener.rpartition(":")
+    connect = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo reached || echo closed"
+    assert shop.namespace.execute(shop.pod("product-db"), "bash", "-c", connect) == "closed\n"

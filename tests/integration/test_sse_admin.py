@@ -1,0 +1,60 @@
+"""What the sidecar's pod asks of the Envoy next door, asked of a real one."""
+
+import asyncio
+import time
+
+import httpx
+
+from sse.drain import drain
+from sse.warm import age, warm
+from tests.support.edge import Edge, edge
+
+
+def admin_port(running: Edge) -> int:
+    return int(running.admin.rpartition(":")[2])
+
+
+async def test_the_edge_is_warm_when_both_services_are_found_healthy() -> None:
+    async with edge() as running:
+        assert await asyncio.to_thread(warm, admin_port(running))
+
+
+async def test_the_edge_is_not_warm_while_a_service_is_missing() -> None:
+    for missing in ({"product": "nowhere.invalid:50052"}, {"order": "127.0.0.1:1"}):
+        async with edge(**missing) as running:
+            assert not await asyncio.to_thread(warm, admin_port(running))
+
+
+def test_an_edge_that_does_not_answer_is_not_warm() -> None:
+    assert not warm(1)
+
+
+def test_the_age_is_that_of_the_first_process() -> None:
+    first = age()
+    time.sleep(0.1)
+    assert 0 < first < age() < first + 5
+
+
+async def test_a_drain_lets_the_call_under_way_finish_and_accepts_no_other() -> None:
+    async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=10) as http:
+        slow = asyncio.create_task(http.get("/api/v1/products/slow"))  # takes two seconds
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        draining = asyncio.create_task(asyncio.to_thread(drain, admin_port(running), 0.5, 10))
+        await asyncio.sleep(0.2)
+        assert (await http.get("/healthz")).status_code == 503
+        still = await http.get("/api/v1/products/p1")
+        assert (still.status_code, still.headers.get("connection")) == (200, "close")
+        await draining
+        assert 1 < time.monotonic() - began < 5
+        assert (await slow).status_code == 200
+
+
+async def test_a_drain_gives_up_what_takes_longer_than_its_grace() -> None:
+    async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=10) as http:
+        slow = asyncio.create_task(http.get("/api/v1/products/slow"))
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        await asyncio.to_thread(drain, admin_port(running), 0, 0.5)
+        assert 0.4 < time.monotonic() - began < 1.5
+        assert (await slow).status_code == 200

@@ -1,0 +1,103 @@
+"""A release of the chart on a cluster, and what tests look at in it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chart import tools
+from tests.support.kube import Namespace, Object, eventually, helm
+
+COMPONENTS = ("product", "order", "gateway")
+"""What has to be ready for the shop to be."""
+
+
+@dataclass
+class Release:
+    """`helm install NAME CHART`, with the image under test."""
+
+    namespace: Namespace
+    image: str
+    name: str = "shop"
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What is said to every install and upgrade, as `--set` takes it."""
+
+    def install(self, *arguments: str, chart: Path = tools.CHART, image: str = "", **timing: float) -> None:
+        self._helm("install", chart, image, *arguments, **timing)
+
+    def upgrade(self, *arguments: str, chart: Path = tools.CHART, image: str = "", **timing: float) -> None:
+        self._helm("upgrade", chart, image, *arguments, **timing)
+
+    def rollback(self, revision: int, *arguments: str) -> None:
+        helm("rollback", self.name, str(revision), *self._place(), *arguments)
+
+    def uninstall(self) -> None:
+        helm("uninstall", self.name, *self._place(), "--wait", "--timeout", "120s")
+
+    def test(self) -> str:
+        """What `helm test --logs` prints; fails where it does."""
+        return helm("test", self.name, *self._place(), "--logs", "--timeout", "180s")
+
+    def notes(self) -> str:
+        return helm("get", "notes", self.name, *self._place())
+
+    def _helm(self, verb: str, chart: Path, image: str, *arguments: str, **timing: float) -> None:
+        repository, _, tag = (image or self.image).rpartition(":")
+        values = {"image.repository": repository, "image.tag": tag, **self.values}
+        sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        helm(verb, self.name, str(chart), *self._place(), *sets, *arguments, **timing)
+
+    def _place(self) -> tuple[str, str]:
+        return "--namespace", self.namespace.name
+
+    def component(self, component: str) -> str:
+        """The name of a component's objects."""
+        full = self.name if "shopping-cart" in self.name else f"{self.name}-shopping-cart"
+        return f"{full}-{component}"
+
+    @property
+    def edge(self) -> str:
+        """The edge's address inside the cluster."""
+        return f"http://{self.component('gateway')}.{self.namespace.name}:8080"
+
+    def selector(self, component: str = "") -> str:
+        which = f",app.kubernetes.io/component={component}" if component else ""
+        return f"app.kubernetes.io/instance={self.name}{which}"
+
+    def pods(self, component: str) -> list[Object]:
+        """A component's pods that are not on their way out."""
+        found = self.namespace.get("pods", self.selector(component))
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod(self, component: str) -> str:
+        """The name of the one pod of a component."""
+        [pod] = self.pods(component)
+        return str(pod["metadata"]["name"])
+
+    def until_ready(self, seconds: float = 90) -> float:
+        """Waits until every pod that is to run is ready; the seconds that it took. (`helm install --wait` and `kubectl
+        rollout status` wait for rollout.minReadySeconds besides.)"""
+        began = time.monotonic()
+        eventually(self._ready, seconds, f"every pod of {self.name} is ready")
+        return time.monotonic() - began
+
+    def _ready(self) -> bool:
+        pods = self.namespace.get("pods", self.selector())
+        running = [pod for pod in pods if pod["status"]["phase"] != "Succeeded"]
+        components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in running}
+        return components >= {*COMPONENTS} and all(is_ready(pod) for pod in running)
+
+    def rolled_out(self, component: str, seconds: int = 180) -> None:
+        """Waits until all pods of a component are the new ones, and the old ones are gone."""
+        deployment = f"deployment/{self.component(component)}"
+        self.namespace.kubectl("rollout", "status", deployment, f"--timeout={seconds}s", timeout=seconds + 10)
+        wanted = self.namespace.one("deployment", self.component(component))["spec"]["replicas"]
+        eventually(
+            lambda: len(self.namespace.get("pods", self.selector(component))) == wanted,
+            seconds,
+            f"the old pods of {component} are gone",
+        )
+
+
+def is_ready(pod: Object) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
