@@ -163,7 +163,7 @@ async def _watch(shop: BenchShop, process: WatchProcess, order_ids: Sequence[str
     (started,) = await process.ask("watch", shop.edge_ports, order_ids, CONNECTS)
     if started < len(order_ids):
         print(f"    only {started} of {len(order_ids)} watchers have begun", file=sys.stderr)
-    return lambda: {kind: (shop.resident(kind) - before[kind]) / 1024 / len(order_ids) for kind in KINDS}
+    return lambda: {kind: max(0, shop.resident(kind) - before[kind]) / 1024 / len(order_ids) for kind in KINDS}
 
 
 async def _cpu_percent(shop: BenchShop, seconds: float) -> dict[str, float]:

@@ -75,7 +75,7 @@ async def test_a_long_transaction_elsewhere_has_no_row_read_twice(shop: OrderSho
             return (await read_by_looks(shop))[0] >= before + events
 
         await eventually(told, 10)
-        await asyncio.sleep(2.5)  # looks that find nothing new
+        await asyncio.sleep(1.5)  # looks that find nothing new
         after, still = await read_by_looks(shop)
     # A look may meet one that is about to be committed, and the next one has it. Looks that read again read all of it.
     assert after - before < 1.5 * events
