@@ -115,7 +115,7 @@ class StatusStreams:
         response = web.StreamResponse(headers=wire.HEADERS)
         writer = await response.prepare(request)
         if writer is None or request.transport is None:
-            raise ConnectionResetError
+            return response  # the browser has gone
         request.transport.set_write_buffer_limits(high=self._buffer)
         outlet = Outlet(request, response, writer, self._timing.slow)
         self._streams.live(stream)
