@@ -86,7 +86,7 @@ class StatusStreams:
 
         try:
             async with asyncio.timeout(self._timing.start):
-                await self._until(stream, lambda: topic.answered)
+                await self._until(stream, lambda: topic.loaded or topic.missing)
                 if not behind():
                     return
                 # The browser may come from a process that was ahead. Only a version that is not there when the log is
