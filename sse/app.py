@@ -86,7 +86,7 @@ class StatusStreams:
 
         try:
             async with asyncio.timeout(self._timing.start):
-                await self._until(stream, lambda: topic.answered)
+                await self._until(stream, lambda: topic.loaded or topic.missing)
                 if not behind():
                     return
                 # The browser may come from a process that was ahead. Only a version that is not there when the log is
@@ -115,7 +115,7 @@ class StatusStreams:
         response = web.StreamResponse(headers=wire.HEADERS)
         writer = await response.prepare(request)
         if writer is None or request.transport is None:
-            raise ConnectionResetError
+            return response  # the browser has gone
         request.transport.set_write_buffer_limits(high=self._buffer)
         outlet = Outlet(request, response, writer, self._timing.slow)
         self._streams.live(stream)

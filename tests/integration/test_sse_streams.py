@@ -221,6 +221,8 @@ async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell()
             await here.next()
             await running.pods[0].kill()
             async with running.stream(order_id, 2) as there:
+                async with running.stream(order_id) as third:
+                    assert ids([await third.next(0.5)]) == [1], "who claims nothing is not held up by who does"
                 (only,) = await there.rest()
                 retry(only)
 
