@@ -53,6 +53,10 @@ reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
 test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser (ARGS for pytest)
 	@$(RUN) -m pytest $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster, the one of KUBECONFIG (IMAGE, ARGS)
+	@$(RUN) -m pytest tests/cluster $(ARGS)
+
 .PHONY: check
 check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .

@@ -14,7 +14,7 @@ import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
@@ -67,8 +67,11 @@ class ConstraintViolation(Exception):
 def connection_info(config: DatabaseConfig, application: str) -> str:
     """The connection string with what every connection of ours needs. Times are in seconds, tcp_user_timeout in ms."""
     try:
+        host = conninfo_to_dict(config.conninfo).get("host") or os.environ.get("PGHOST")
         return make_conninfo(
             config.conninfo,
+            # The driver's errors name no host that it was not told.
+            host=host or None,
             application_name=application,
             # Of several hosts, the primary: a standby takes no writes, and shows late what was committed.
             target_session_attrs="primary",

@@ -187,6 +187,15 @@ async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
     await database.close()
 
 
+async def test_a_host_of_the_environment_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a pod has it, whose variables come from a Secret."""
+    monkeypatch.setenv("PGHOST", "nowhere.invalid")
+    database = Database(DatabaseConfig(conninfo="", pool_size=1, pool_waiting=1, timeout=2), "test")
+    await database.open()
+    assert "'nowhere.invalid'" in await database.problem(1)
+    await database.close()
+
+
 def write(directory: Path, *files: str) -> Path:
     for number, text in enumerate(files, 1):
         (directory / f"{number:04}_step.sql").write_text(text)

@@ -1,0 +1,83 @@
+"""What stands beside the chart: k8s/ and skaffold.yaml, as the real API server and the real skaffold take them."""
+
+import shutil
+
+import pytest
+import yaml
+
+from tests.chart import tools
+from tests.support.kube import CommandFailed, Object, helm, kubectl, run
+from tests.support.release import COMPONENTS
+
+OTHERS = {"kind-config.yaml"}
+"""Not for kubectl: kind reads it. Nor are files of values."""
+
+MANIFESTS = sorted(
+    str(path.relative_to(tools.ROOT))
+    for path in (tools.ROOT / "k8s").rglob("*.yaml")
+    if path.name not in OTHERS and not path.name.startswith("values-")
+)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_api_server_takes_a_manifest(manifest: str) -> None:
+    """A dry run at the server, with the admission of the operators whose kinds they are."""
+    found: Object = yaml.safe_load((tools.ROOT / manifest).read_text())
+    group = found["apiVersion"].partition("/")[0]
+    if "." in group and found["kind"] not in kubectl("api-resources", f"--api-group={group}", "--no-headers"):
+        pytest.skip(f"the cluster knows no {found['kind']} of {group}")
+    # The namespace of the manifests need not be there.
+    found["metadata"].pop("namespace", None)
+    kubectl("apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump(found))
+
+
+def test_kind_has_a_worker_for_each_of_two_pods() -> None:
+    config = yaml.safe_load((tools.ROOT / "k8s" / "kind-config.yaml").read_text())
+    assert [node["role"] for node in config["nodes"]] == ["control-plane", "worker", "worker"]
+
+
+@pytest.fixture
+def skaffold() -> str:
+    found = shutil.which("skaffold")
+    if not found:
+        pytest.skip("skaffold is not on PATH")
+    return found
+
+
+@pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
+def test_skaffolds_values_are_the_charts(skaffold: str, profile: str) -> None:
+    """As skaffold reads its file, and the chart's schema takes the values: also where the two cannot work together."""
+    said = run([skaffold, "diagnose", "--yaml-only", *_which(profile)])
+    [release] = yaml.safe_load(said)["deploy"]["helm"]["releases"]
+    files = [part for each in release.get("valuesFiles", ()) for part in ("--values", each)]
+    sets = [part for key, value in release.get("setValues", {}).items() for part in ("--set", f"{key}={value}")]
+    _check(tools.objects(*files, *sets), profile)
+
+
+@pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
+def test_skaffold_renders_the_shop(skaffold: str, profile: str) -> None:
+    if not helm("version", "--short").startswith("v3"):
+        pytest.skip(
+            "skaffold 2.16 works with Helm 3 only: it asks for `helm version --client` and a post-renderer's path"
+        )
+    _check(list(yaml.safe_load_all(run([skaffold, "render", "--digest-source=tag", *_which(profile)]))), profile)
+
+
+def _which(profile: str) -> list[str]:
+    return ["--filename", str(tools.ROOT / "skaffold.yaml"), *(["--profile", profile] if profile else [])]
+
+
+def _check(rendered: list[Object], profile: str) -> None:
+    deployments = {each["metadata"]["name"]: each for each in rendered if each and each["kind"] == "Deployment"}
+    assert deployments.keys() >= {f"shop-shopping-cart-{component}" for component in COMPONENTS}
+    product = deployments["shop-shopping-cart-product"]["spec"]["template"]["spec"]["containers"][0]
+    assert product["image"].startswith("shopping-cart:")
+    environment = {each["name"]: each for each in product["env"]}
+    assert environment["LOG_FORMAT"]["value"] == ("text" if profile == "dev" else "json")
+    bundled = [each for each in rendered if each and each["kind"] == "StatefulSet"]
+    assert len(bundled) == (0 if profile == "cnpg" else 2)
+
+
+def test_skaffold_refuses_a_profile_that_is_not_there(skaffold: str) -> None:
+    with pytest.raises(CommandFailed):
+        run([skaffold, "diagnose", "--yaml-only", *_which("other")])
