@@ -53,6 +53,10 @@ reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
 test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser (ARGS for pytest)
 	@$(RUN) -m pytest $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
+	@$(RUN) -m pytest tests/faults $(ARGS)
+
 .PHONY: check
 check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code and locks
 	$(BIN)/ruff format --check --quiet .
