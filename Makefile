@@ -57,6 +57,10 @@ test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser
 test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster, the one of KUBECONFIG (IMAGE, ARGS)
 	@$(RUN) -m pytest tests/cluster $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
+	@$(RUN) -m pytest tests/faults $(ARGS)
+
 .PHONY: check
 check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .

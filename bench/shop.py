@@ -7,17 +7,14 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from envoy.render import EdgeSettings, write
-from local.children import Child, ChildError, run, start
+from local.children import ChildError, run
+from local.fleet import Command, Fleet, until_serving
 from local.postgres import Postgres
-from local.settings import LOOPBACK, REPOSITORY, free_ports, prepare
+from local.settings import LOOPBACK, free_ports, prepare
 from local.shop import envoy_binary
 
 READY_WITHIN = 60.0
@@ -26,18 +23,16 @@ READY_WITHIN = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class BenchShop:
+class BenchShop(Fleet):
     """One PostgreSQL, one product service, and the order replicas and edges (an Envoy with its sidecar each)."""
 
     def __init__(self, state: Path, orders: int, edges: int) -> None:
-        self._state = state
-        self._stack = ExitStack()
+        super().__init__(state)
         self.postgres = Postgres(state)
         product, *ports = free_ports(1 + orders + 4 * edges)
         self._product = product
         self._orders = ports[:orders]
         self._edges = [tuple(ports[orders + 4 * n : orders + 4 * n + 4]) for n in range(edges)]
-        self.children: dict[str, Child] = {}
         self._spent: defaultdict[str, float] = defaultdict(float)
 
     @property
@@ -49,64 +44,48 @@ class BenchShop:
     def edge_ports(self) -> list[int]:
         return [listen for listen, *_ in self._edges]
 
-    def names(self, kind: str) -> list[str]:
-        return [name for name in self.children if name.startswith(kind)]
-
     def start(self) -> None:
         """Raises ChildError if a part does not come up."""
         prepare(self._state)
         self._stack.callback(self.postgres.stop)
         self.postgres.start()
         for service in ("product", "order"):
-            environment = self._environment(DATABASE_URL=self.postgres.service(service))
-            run(f"migrate-{service}", [sys.executable, "-m", service, "migrate"], self._logs, environment, READY_WITHIN)
+            environment = self.environment(DATABASE_URL=self.postgres.service(service))
+            run(f"migrate-{service}", [sys.executable, "-m", service, "migrate"], self.logs, environment, READY_WITHIN)
         names = ["product"]
         names += [f"order-{n}" for n in range(len(self._orders))]
         names += [f"{part}-{n}" for n in range(len(self._edges)) for part in ("sse", "envoy")]
         for name in names:
             self.launch(name)
-            self._stack.callback(self._end, name)
 
-    def stop(self) -> None:
-        self._stack.close()
-
-    def launch(self, name: str) -> None:
-        """Starts a part, or starts it again."""
+    def command(self, name: str) -> Command:
         part, _, number = name.partition("-")
         n = int(number or 0)
-        command: list[str | Path]
         if part == "envoy":
             options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
-            command = [envoy_binary(), "-c", self._write_edge(n), *options]
-            environment = self._environment()
-        else:
-            command = [sys.executable, "-m", part, "run"]
-            if part == "sse":
-                environment = self._environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
-            else:
-                port = self._product if part == "product" else self._orders[n]
-                environment = self._environment(GRPC_PORT=str(port), DATABASE_URL=self.postgres.service(part))
-        self.children[name] = start(name, command, self._logs, environment)
+            return [envoy_binary(), "-c", self._write_edge(n), *options], self.environment()
+        command = [sys.executable, "-m", part, "run"]
+        if part == "sse":
+            return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
+        port = self._product if part == "product" else self._orders[n]
+        return command, self.environment(GRPC_PORT=str(port), DATABASE_URL=self.postgres.service(part))
 
     def kill(self, name: str) -> None:
-        """Ends a part as a crash would."""
         self._spent[name] += _cpu(self.children[name].process.pid)
-        self.children[name].process.kill()
-        self.children[name].process.wait()
+        super().kill(name)
 
     async def ready(self) -> None:
         """Waits until the order replicas serve and the edges answer. Raises ChildError if that takes too long."""
         async with asyncio.timeout(READY_WITHIN):
             for port in self._orders:
-                await _serving(f"{LOOPBACK}:{port}", "shop.order.v1.OrderService")
+                await until_serving(f"{LOOPBACK}:{port}", "shop.order.v1.OrderService")
             for port in self.edge_ports:
-                await _serving(f"{LOOPBACK}:{port}", "sse")
+                await until_serving(f"{LOOPBACK}:{port}", "sse")
 
     def check(self) -> None:
         """Raises ChildError if a part has ended."""
         self.postgres.check()
-        for child in self.children.values():
-            child.check()
+        super().check()
 
     def cpu(self, kind: str) -> float:
         """CPU seconds that the parts of a kind have used, those that were killed included."""
@@ -116,29 +95,14 @@ class BenchShop:
         """Bytes of memory that the parts of a kind hold."""
         return sum(_resident(self.children[name].process.pid) for name in self.names(kind))
 
-    @property
-    def _logs(self) -> Path:
-        return self._state / "logs"
-
-    def _end(self, name: str) -> None:
-        self.children[name].stop(patience=10)
-
-    def _environment(self, **more: str) -> Mapping[str, str]:
-        return {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto")),
-            "PYTHONUNBUFFERED": "1",
-            "LISTEN_HOST": LOOPBACK,
-            "LOG_FORMAT": "text",
-            "LOG_LEVEL": "WARNING",
-            "SHUTDOWN_DELAY": "0",
-            "SHUTDOWN_GRACE": "1",
+    def environment(self, **more: str) -> Mapping[str, str]:
+        own = {
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{self._product}",
             "ORDER_TARGET": self.order_target,
             # All watchers come from one address here.
             "SSE_MAX_STREAMS_PER_CLIENT": "0",
-            **more,
         }
+        return super().environment(**own, **more)
 
     def _write_edge(self, n: int) -> Path:
         listen, admin, http, grpc_port = self._edges[n]
@@ -153,19 +117,6 @@ class BenchShop:
                 sse_grpc_port=grpc_port,
             )
         )
-
-
-async def _serving(address: str, service: str) -> None:
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        while True:
-            try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-            except grpc.aio.AioRpcError:
-                pass
-            await asyncio.sleep(0.1)
 
 
 def _cpu(pid: int) -> float:
@@ -186,7 +137,7 @@ def bench_shop(orders: int = 1, edges: int = 1) -> Iterator[BenchShop]:
         shop.start()
         yield shop
     except (ChildError, TimeoutError):
-        print(f"the logs are in {shop._logs}", file=sys.stderr)
+        print(f"the logs are in {shop.logs}", file=sys.stderr)
         state = Path()
         raise
     finally:

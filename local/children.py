@@ -83,6 +83,20 @@ def run(name: str, command: Sequence[str | Path], logs: Path, environment: Mappi
     return child.log.read_bytes()[before:].decode(errors="replace").strip()
 
 
+def below(pid: int) -> list[int]:
+    """Every process below one."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {pid}
+    while more := {each for each, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found - {pid})
+
+
 def gone(pid: int, patience: float) -> bool:
     """Waits until no process has this id."""
     give_up = time.monotonic() + patience

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -20,7 +21,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from local.children import Child, ChildError, gone, start
+from local.children import Child, ChildError, below, gone, start
 from local.settings import LOOPBACK, free_ports
 
 SUPERUSER = "postgres"
@@ -150,10 +151,17 @@ class Postgres:
             self._child.check()
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """Ends the server and all its processes as a crash would."""
+        processes = below(self.pid)
         assert self._child
         self._child.process.kill()
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._child.process.wait()
+        self._child = None
+        if not all(gone(pid, 10) for pid in processes):
+            raise ChildError("PostgreSQL's processes do not end")
 
     def remove(self) -> None:
         """Deletes all data, and the copy of the server."""

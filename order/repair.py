@@ -45,6 +45,8 @@ class Repair:
         while orders := await self._orders.live(after, PAGE):
             await self._compare_orders(orders)
             after = orders[-1].id
+        if not self._dry_run:
+            await self._orders.retell()
         self._summarise()
 
     async def _compare_reservations(self, reservations: list[Stored]) -> None:

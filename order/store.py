@@ -205,6 +205,15 @@ class OrderStore:
             """  # noqa: S608 - literals only
         return await self._database.fetch("order.live", query, {"after": after, "limit": limit}, Order)
 
+    async def retell(self) -> None:
+        """Has the relay send at once what waits for people: the messages on orders that had no stock."""
+        await self._database.fetch(
+            "order.retell",
+            "UPDATE outbox SET due_time = now() WHERE due_time > now() + interval '30 seconds'",
+            {},
+            _Found,
+        )
+
     async def logs(self, order_ids: list[UUID]) -> list[LogEntry]:
         """The event logs of many orders, each by version; nothing of an order that does not exist."""
         return await self._database.fetch(

@@ -15,6 +15,8 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     # A lost peer says nothing: ask it, no oftener than servers permit.
     ("grpc.keepalive_time_ms", 8_000),
     ("grpc.keepalive_timeout_ms", 4_000),
+    # What ends a connection whose pings are not answered; a minute by default, in which nothing else asks again.
+    ("grpc.http2.ping_timeout_ms", 4_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # A pod that was replaced is found again in a second, not after half a minute.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),

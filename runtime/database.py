@@ -16,10 +16,11 @@ from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from runtime.config import ConfigError, DatabaseConfig
 from runtime.errors import ApiError, resource_exhausted, unavailable
+from runtime.finish import ended
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -116,13 +117,18 @@ class Database:
             open=False,
             min_size=config.pool_size,
             max_size=config.pool_size,
-            max_waiting=config.pool_waiting,
             timeout=config.timeout,
             reconnect_timeout=RECONNECT,
             kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             name=application,
         )
+        # The queue stands before the pool: in the pool's own, those who have left keep their places until a connection
+        # comes, and while it is full nobody has it try for one. A database that was away would never be found again.
+        self._slots = asyncio.Semaphore(config.pool_size)
+        self._most_waiting = config.pool_waiting
+        self._waiting = 0
+        self._sound = False
         self._renewed = 0.0
         self._renewals: set[asyncio.Task[None]] = set()
 
@@ -214,7 +220,7 @@ class Database:
         except asyncio.CancelledError:
             with suppress(RuntimeError):  # the statement has ended
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
-            await asyncio.wait([task])
+            await ended(task)
             raise
 
     async def _run(
@@ -237,18 +243,39 @@ class Database:
                     raise psycopg.OperationalError("the server is a standby") from None
                 return await cursor.fetchall() if cursor.description else []
         finally:
-            await self._pool.putconn(connection)
+            await self._give_back(connection)
 
     async def _take(self, patience: float) -> AsyncConnection[Any]:
-        """A connection of the pool, which it has to be given back to. `patience` is in seconds."""
+        """A connection of the pool, which has to be given back. `patience` is in seconds."""
+        give_up = asyncio.get_running_loop().time() + max(patience, 0.01)
+        if self._slots.locked():
+            if self._waiting >= self._most_waiting:
+                raise resource_exhausted("too many calls are waiting")
+            self._waiting += 1
+            try:
+                async with asyncio.timeout_at(give_up):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise unavailable("the database does not answer") from None
+            finally:
+                self._waiting -= 1
+        else:
+            await self._slots.acquire()
         try:
-            return await self._pool.getconn(max(patience, 0.01))
-        except PoolTimeout:
-            raise unavailable("the database does not answer") from None
-        except TooManyRequests:
-            raise resource_exhausted("too many calls are waiting") from None
-        except PoolClosed:
-            raise unavailable("the server is shutting down") from None
+            return await self._pool.getconn(max(give_up - asyncio.get_running_loop().time(), 0.01))
+        except BaseException as error:
+            self._slots.release()
+            if isinstance(error, PoolTimeout):
+                raise unavailable("the database does not answer") from None
+            if isinstance(error, PoolClosed):
+                raise unavailable("the server is shutting down") from None
+            raise
+
+    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
+        try:
+            await self._pool.putconn(connection)
+        finally:
+            self._slots.release()
 
     def _renew(self, began: float) -> None:
         """Has the pool replace all connections after one was lost, rather than let each fail a call; once, for those
@@ -273,16 +300,17 @@ class Database:
                 with answering(connection, self._timeout):
                     row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
                 found = (row[0] if row else None) or 0
-                return "" if found >= schema else f"the schema is at version {found}; {schema} is needed"
+                self._sound = found >= schema
+                return "" if self._sound else f"the schema is at version {found}; {schema} is needed"
             finally:
-                await self._pool.putconn(connection)
+                await self._give_back(connection)
         except errors.UndefinedTable:
             return f"the schema is missing; version {schema} is needed"
         except (psycopg.Error, ApiError):
             return await self._refusal()
 
     async def _refusal(self) -> str:
-        """Why no connection can be had: the pool keeps the reason to itself."""
+        """Why no connection can be had, which the pool keeps to itself; empty when it is only busy."""
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await AsyncConnection.connect(self.conninfo)
@@ -291,4 +319,5 @@ class Database:
             return "the database does not answer: " + " ".join(str(error).split())
         except TimeoutError:
             return f"the database does not answer within {self._timeout:g} s"
-        return "all connections to the database are busy"
+        # It answers, so this is overload: to leave the others alone with it would only make more.
+        return "" if self._sound else "all connections to the database are busy"

@@ -14,5 +14,12 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await ended(task)
         raise
+
+
+async def ended(task: "asyncio.Task[T]") -> None:
+    """Waits for the end of a task that nobody asks for its outcome any more."""
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # or asyncio logs that nobody has asked

@@ -135,6 +135,30 @@ async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: 
     assert await both.products.stock_of(product.id) == 7
 
 
+async def test_a_retry_that_is_being_written_during_the_repair_is_an_order_with_stock_or_none(both: Both) -> None:
+    """Its reservation is confirmed, and its row is on its way. Row or tombstone, whichever is first, decides."""
+    product = await both.products.create(stock=10)
+    key = str(uuid4())
+    gone = await both.shop.create({product.id: 3}, request_id=key)
+    await both.settle()
+    await both.in_orders("DELETE FROM orders WHERE id = %s", gone.id)
+    async with both.shop.connection() as other, other.transaction():
+        await other.execute("LOCK TABLE orders IN SHARE MODE")
+        retry = asyncio.create_task(both.shop.create({product.id: 3}, request_id=key))
+        await asyncio.sleep(0.5)
+        repair = asyncio.create_task(both.reconcile())
+        await asyncio.sleep(0.5)
+        assert not retry.done()
+    (answer,) = await asyncio.gather(retry, return_exceptions=True)
+    await repair
+    await both.settle()
+    if isinstance(answer, grpc.aio.AioRpcError):
+        assert refusal_of(answer).reason == "ORDER_EXPIRED"
+        assert await both.products.stock_of(product.id) == 10
+    else:
+        assert await both.products.stock_of(product.id) == 7
+
+
 async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(both: Both) -> None:
     product = await both.products.create(stock=10)
     order = await both.shop.create({product.id: 3})

@@ -11,12 +11,15 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.config import DatabaseConfig
-from runtime.database import ConstraintViolation, Database
+from runtime.database import RECONNECT, ConstraintViolation, Database
 from runtime.errors import ApiError
 from runtime.migrate import MigrationError, migrate, migrations, newest
+from tests.support.database import TestServer
+from tests.support.order import eventually
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,37 @@ async def test_lost_connections_are_replaced_without_a_failed_call(database: Dat
         assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
 
 
+async def test_a_database_that_was_away_is_found_again_however_many_have_called_meanwhile(
+    postgres: TestServer, empty_database: str
+) -> None:
+    """Those who have given up take no place in the queue from those who come later."""
+    name = sql.Identifier(str(conninfo_to_dict(empty_database)["dbname"]))
+    admin = postgres.postgres.conninfo("postgres")
+    config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=5, timeout=0.5)
+    async with (
+        opened(Database(config, "test")) as database,
+        await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection,
+    ):
+
+        async def call() -> list[Number] | None:
+            try:
+                return await database.fetch("one", "SELECT 1 AS n", {}, Number)
+            except ApiError:
+                return None
+
+        async def found() -> bool:
+            return await call() == [Number(1)]
+
+        await eventually(found)
+        await connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        await execute(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'")
+        until = asyncio.get_running_loop().time() + RECONNECT + 1
+        while asyncio.get_running_loop().time() < until:
+            assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
+        await connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+        await eventually(found, 5)
+
+
 async def test_a_write_that_must_not_run_twice_is_not_repeated(database: Database, empty_database: str) -> None:
     await database.fetch("one", "SELECT 1 AS n", {}, Number)
     await execute(
@@ -174,6 +208,21 @@ async def test_serialization_failures_are_retried_for_as_long_as_the_call_has_ti
 
 async def test_a_database_without_a_schema_is_a_problem_in_one_line(database: Database) -> None:
     assert await database.problem(1) == "the schema is missing; version 1 is needed"
+
+
+async def test_overload_is_no_problem_of_the_database(database: Database, empty_database: str) -> None:
+    """A replica that is only busy stays ready: its share would fall upon the others."""
+    await execute(
+        empty_database, "CREATE TABLE schema_migration (version int); INSERT INTO schema_migration VALUES (1)"
+    )
+    assert await database.problem(1) == ""
+    sleeps = [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.8)", {}, Number) for _ in range(4)]
+    busy = [asyncio.create_task(each) for each in sleeps]
+    await asyncio.sleep(0.1)
+    with pytest.raises(ApiError):
+        await database.fetch("one", "SELECT 1 AS n", {}, Number)
+    assert await database.problem(1) == ""
+    await asyncio.gather(*busy)
 
 
 async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:

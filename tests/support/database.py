@@ -1,7 +1,7 @@
 """Databases for tests: a template of each service's schema, cloned for each test."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +30,10 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, options: Mapping[str, str] = FAST) -> None:
+        """`options` are settings of the server; without any, what it has acknowledged survives a crash."""
         state.mkdir(parents=True, exist_ok=True)
-        self.postgres = Postgres(state, options=FAST)
+        self.postgres = Postgres(state, options=options)
         self._templates: set[str] = set()
 
     @contextmanager

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from local.children import below
 from local.settings import REPOSITORY, free_ports
 
 NOBODY = 65534
@@ -62,16 +63,7 @@ class Up:
 
     def pids(self) -> list[int]:
         """Every process below it."""
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-        below = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in below} - below:
-            below |= more
-        return sorted(below - {self.process.pid})
+        return below(self.process.pid)
 
     def end(self, number: int) -> int:
         """Its exit status after a signal."""

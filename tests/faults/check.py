@@ -1,0 +1,143 @@
+"""What is asked of the databases after a fault, and the line of the table that comes of it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from tests.faults.clients import Attempt, Clients
+from tests.support.invariants import stock_leaks
+from tests.support.invariants_order import check_logs, confirmed_and_live
+
+Connections = Mapping[str, psycopg.AsyncConnection[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    fault: str
+    attempted: int
+    """Orders asked for, each with a key of its own; the probes that measure the recovery among them."""
+    acknowledged: int
+    """Those whose clients were told that they are placed."""
+    lost: int
+    """Those of them that are not there, or less far than was acknowledged. Where the order database was restored: that
+    are neither there nor known to be gone."""
+    oversold: int
+    """Pieces that live orders have and that there never were, and live orders without a confirmed reservation."""
+    doubled: int
+    """Orders beyond one for each key, keys with differing answers, orders of which it was said that there is none, and
+    numbers that two orders have."""
+    leaked: int
+    """Once all has settled: holds, confirmed reservations without a live order, pieces that are nowhere."""
+    recovery_s: float
+
+    def check(self) -> None:
+        assert (self.lost, self.oversold, self.doubled, self.leaked) == (0, 0, 0, 0), self
+
+
+@dataclass(frozen=True)
+class _Order:
+    id: str
+    number: str | None
+    status: str
+    key: str
+
+
+async def check(fault: str, clients: Clients, connections: Connections, recovery: float, backup_time: float = 0) -> Row:
+    """Counts what is wrong. `backup_time`: the order database is one from then, by the loop's clock."""
+    orders = await _orders(connections["order"])
+    attempts = clients.attempts
+    confirmed, live = await confirmed_and_live(connections["order"], connections["product"])
+    leaks = await stock_leaks(connections["product"])
+    sold, had = await _sold(connections["order"]), await _ledger(connections["product"])
+    held = await _one(connections["product"], "SELECT count(*) FROM reservation WHERE state = 'HELD'")
+    await check_logs(connections["order"])
+    return Row(
+        fault=fault,
+        attempted=len(attempts),
+        acknowledged=sum(bool(each.status) for each in attempts),
+        lost=sum(_lost(each, orders, backup_time) for each in attempts if each.status),
+        oversold=sum(max(0, pieces - had[product]) for product, pieces in sold.items()) + len(live - confirmed),
+        doubled=_doubled(attempts, orders),
+        leaked=held + len(confirmed - live) + sum(abs(pieces) for pieces in leaks.values()),
+        recovery_s=round(recovery, 2),
+    )
+
+
+async def check_stock_counts(clients: Clients, connections: Connections) -> None:
+    """Fails unless each adjustment that was acknowledged was made once."""
+    assert await _ledger(connections["product"]) == clients.stock
+
+
+def check_watchers(clients: Clients, versions: Mapping[str, int]) -> int:
+    """Fails unless each watcher saw each version of its order once and in sequence; answers how many there were."""
+    watched = [each for each in clients.attempts if each.watched]
+    for each in watched:
+        assert each.seen == list(range(1, versions[each.id] + 1)), each
+    return len(watched)
+
+
+async def tombstones(connections: Connections) -> int:
+    """The orders that were given up for good."""
+    return await _one(connections["order"], "SELECT count(*) FROM orders WHERE status = 'EXPIRED'")
+
+
+async def versions(connections: Connections) -> dict[str, int]:
+    rows = await connections["order"].execute("SELECT id::text, version FROM orders WHERE status <> 'EXPIRED'")
+    return dict(await rows.fetchall())
+
+
+def _lost(attempt: Attempt, orders: list[_Order], backup_time: float) -> bool:
+    order = next((each for each in orders if each.id == attempt.id), None)
+    if backup_time:
+        if order is None or order.status == "EXPIRED":
+            # Its stock went back: by `reconcile`, which leaves a tombstone, or when its client cancelled it.
+            accounted = order is not None or attempt.status == "CANCELLED"
+            return attempt.time < backup_time or not accounted
+        return (attempt.status == "CANCELLED") != (order.status == "CANCELLED") or order.number != attempt.number
+    return order is None or (order.number, order.status) != (attempt.number, attempt.status)
+
+
+def _doubled(attempts: list[Attempt], orders: list[_Order]) -> int:
+    keys = Counter(each.key for each in orders if each.key)
+    numbers = Counter(
+        {number for each in attempts for number in each.answers}
+        | {(each.id, each.number) for each in orders if each.number}
+    )
+    used = Counter(number for _, number in numbers)
+    denied = {each.key for each in attempts if each.refusal}
+    return (
+        sum(count - 1 for count in keys.values())
+        + sum(len(each.answers) - 1 for each in attempts if each.answers)
+        + sum(count - 1 for count in used.values())
+        + sum(each.key in denied for each in orders)
+    )
+
+
+async def _orders(connection: psycopg.AsyncConnection[Any]) -> list[_Order]:
+    rows = await connection.execute("SELECT id::text, number, status, notes FROM orders")
+    return [_Order(*row) for row in await rows.fetchall()]
+
+
+async def _sold(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
+    rows = await connection.execute(
+        "SELECT product_id, sum(quantity)::bigint FROM orders CROSS JOIN jsonb_to_recordset(items)"
+        " AS item (product_id text, quantity bigint) WHERE status NOT IN ('CANCELLED', 'EXPIRED') GROUP BY 1"
+    )
+    return dict(await rows.fetchall())
+
+
+async def _ledger(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
+    """The pieces of each product that there ever were."""
+    rows = await connection.execute("SELECT product_id::text, sum(delta)::bigint FROM stock_adjustment GROUP BY 1")
+    return dict(await rows.fetchall())
+
+
+async def _one(connection: psycopg.AsyncConnection[Any], query: str) -> int:
+    row = await (await connection.execute(query.encode())).fetchone()
+    assert row
+    return int(row[0])

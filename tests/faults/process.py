@@ -1,0 +1,114 @@
+"""A real service with a fault in it: `python -m tests.faults.process SERVICE [SETTING=VALUE…] [FAULT]`.
+
+The code is that of production, which has no hooks: this wraps methods of it, so that a fault strikes exactly where it
+is named, and sets constants, so that a hold's time is over in seconds. A FAULT is one of
+
+    crash:POINT:AFTER:TOGETHER       SIGKILL of the process at a point, once so many calls have passed it; as many as
+                                     TOGETHER are kept there until then
+    late:POINT:AFTER:CALLS:SECONDS   so many calls are late there, once others have passed it
+"""
+
+import asyncio
+import functools
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from order.outbox import Outbox
+from order.store import OrderStore
+from product.stock_store import StockStore
+from runtime.process import main
+
+log = logging.getLogger(__name__)
+
+OVER = "the fault is over"
+"""What the log says when no call will be late any more."""
+
+POINTS: dict[str, tuple[type, str, str]] = {
+    "order-reserved": (OrderStore, "insert", "before"),
+    "order-inserted": (OrderStore, "insert", "after"),
+    "relay-claimed": (Outbox, "claim", "after"),
+    "relay-sent": (Outbox, "delete", "before"),
+    "product-reserved": (StockStore, "reserve", "after"),
+}
+"""The points by name: before a method runs, or after it has answered something."""
+
+TOGETHER_WITHIN = 2.0
+"""Seconds after which a crash comes even if fewer calls have come to its point."""
+
+
+def crash(after: int, together: int) -> Callable[[], Awaitable[None]]:
+    passed = there = 0
+
+    async def point() -> None:
+        nonlocal passed, there
+        passed += 1
+        if passed <= after:
+            return
+        there += 1
+        if there < together:
+            await asyncio.sleep(TOGETHER_WITHIN)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return point
+
+
+def late(after: int, calls: int, seconds: float) -> Callable[[], Awaitable[None]]:
+    passed = waiting = 0
+
+    async def point() -> None:
+        nonlocal passed, waiting
+        passed += 1
+        if not after < passed <= after + calls:
+            return
+        waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            waiting -= 1
+            if not waiting and passed >= after + calls:
+                log.warning(OVER)
+
+    return point
+
+
+def inject(fault: str) -> None:
+    kind, name, *numbers = fault.split(":")
+    kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {"crash": crash, "late": late}
+    point = kinds[kind](*map(int, numbers))
+    owner, method, when = POINTS[name]
+    original = getattr(owner, method)
+
+    @functools.wraps(original)
+    async def wrapped(*args: Any, **more: Any) -> Any:
+        if when == "before":
+            await point()
+        answer = await original(*args, **more)
+        if when == "after" and answer:
+            await point()
+        return answer
+
+    setattr(owner, method, wrapped)
+
+
+def configure(setting: str) -> None:
+    """Sets a constant, as in `order.catalog.HOLD_SECONDS=5`."""
+    path, _, value = setting.partition("=")
+    module, _, name = path.rpartition(".")
+    owner = importlib.import_module(module)
+    setattr(owner, name, type(getattr(owner, name))(value))
+
+
+if __name__ == "__main__":
+    service, *options = sys.argv[1:]
+    for option in options:
+        if "=" in option:
+            configure(option)
+        else:
+            inject(option)
+    run = importlib.import_module(f"{service}.__main__").run
+    sys.exit(main(service, {"run": run}, [], default="run"))
