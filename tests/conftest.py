@@ -1,6 +1,9 @@
 """Fixtures that all suites share: a real PostgreSQL with a clone of its schema for each test, and the whole shop."""
 
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +17,18 @@ from tests.support.shop import RunningShop, run_shop
 @pytest.fixture
 def free_port() -> int:
     return free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for localhost."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
+    subprocess.run([*made, *more], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

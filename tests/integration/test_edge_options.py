@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -44,18 +43,6 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             for scope in resource.scope_spans:
                 self.traces += [span.trace_id.hex() for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for localhost."""
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("certificate")
-    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
-    subprocess.run([*made, *more], cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
