@@ -25,7 +25,7 @@ from order.retention import Pruner
 from order.service import OrderService
 from order.store import OrderStore
 from order.tail import Tailer
-from runtime.client import channel, target
+from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.database import Database, connection_info
 from runtime.errors import ApiError
@@ -108,11 +108,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             OrderService(store, stock, followers, config.server.caller_header, changed), server.grpc
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
-        jobs = {
+        reconciler = Reconciler(store, stock)
+        jobs: dict[str, Job] = {
             "the status tailer": tailer.run,
             "reading event logs": logs.run,
-            "the relay": relay.run,
-            "the reconciler": Reconciler(store, stock).run,
+            "the relay": partial(_beside_product, config.product_target, relay.run),
+            "the reconciler": partial(_beside_product, config.product_target, reconciler.run),
             "the pruner": Pruner(database, config.event_retention_days).run,
         }
         stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
@@ -137,6 +138,13 @@ async def _work(jobs: Mapping[str, Job], problem: Callable[[], Awaitable[str]]) 
     async with asyncio.TaskGroup() as group:
         for name, job in jobs.items():
             group.create_task(forever(name, partial(begin, job)))
+
+
+async def _beside_product(address: str, job: Job) -> None:
+    """Runs a job that calls product, once product's name is there: on a first install order is up before it."""
+    while not await found(address):  # noqa: ASYNC110 - a name sets no event
+        await asyncio.sleep(READINESS_INTERVAL)
+    await job()
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

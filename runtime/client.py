@@ -1,5 +1,6 @@
 """Channels to other services of the shop."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -37,3 +38,16 @@ def target(name: str, value: str) -> str:
 def channel(address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
     """A channel that spreads calls over all addresses of a name. It connects with the first call."""
     return grpc.aio.insecure_channel(address, options=OPTIONS, interceptors=list(interceptors))
+
+
+async def found(address: str) -> bool:
+    """Whether the name in a gRPC target is there. A channel that asks for a name too early asks again later and later;
+    jobs of a process that may be up before its peer look here before they use theirs."""
+    name, _, port = address.rpartition(":")
+    if not name.startswith("dns:///"):
+        return True
+    try:
+        await asyncio.get_running_loop().getaddrinfo(name.removeprefix("dns:///").strip("[]"), int(port))
+    except OSError:
+        return False
+    return True

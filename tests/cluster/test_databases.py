@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from tests.chart import tools
-from tests.cluster.test_releases import buy, sees
+from tests.support.buyer import buy, sees
 from tests.support.kube import CommandFailed, Namespace, Object, eventually, kubectl, namespace
 from tests.support.postgres_pod import PASSWORD, ROLE, secret, start
 from tests.support.release import Release, is_ready

@@ -2,11 +2,9 @@
 
 import json
 
-import httpx
-
+from tests.support.buyer import buy, sees
 from tests.support.kube import Namespace, eventually, kubectl
 from tests.support.release import Release
-from tests.support.rest import Rest
 
 KEPT = {"persistentvolumeclaims"}
 """What an uninstalled release leaves: its data."""
@@ -43,22 +41,6 @@ async def test_two_releases_share_a_namespace_and_one_goes_without_a_trace(shop:
 def leftovers(release: Release, before: set[tuple[str, str]]) -> set[str]:
     """The kinds of what was not there before."""
     return {kind for kind, _ in everything(release.namespace) - before}
-
-
-async def buy(release: Release) -> str:
-    """A new order's id."""
-    with release.namespace.forward(f"service/{release.component('gateway')}", 8080) as port:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            rest = Rest(http)
-            return str((await rest.order((await rest.product())["id"]))["id"])
-
-
-async def sees(release: Release, order_id: str) -> bool:
-    with release.namespace.forward(f"service/{release.component('gateway')}", 8080) as port:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            answer = await http.get(f"/api/v1/orders/{order_id}")
-            assert answer.status_code in (200, 404), answer.text
-            return answer.status_code == 200
 
 
 def everything(namespace: Namespace) -> set[tuple[str, str]]:

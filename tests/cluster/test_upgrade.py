@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.previous import Nothing, archive, previous
-from tests.cluster.test_releases import buy, sees
+from tests.support.buyer import buy, sees
 from tests.support.kube import Namespace
 from tests.support.release import COMPONENTS, Release
 from tests.support.traffic import Outcome, traffic

@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 PATIENCE = 3.0
 """Seconds for a connection. A policy drops packets without a word."""
@@ -17,4 +18,6 @@ def reached(address: str) -> bool:
     return True
 
 
-print(json.dumps({address: reached(address) for address in sys.argv[1:]}))
+addresses = sys.argv[1:]
+with ThreadPoolExecutor(len(addresses)) as pool:
+    print(json.dumps(dict(zip(addresses, pool.map(reached, addresses), strict=True))))

@@ -1,0 +1,31 @@
+"""Somebody who orders from a release, through a port-forward of the moment: for tests in which no gateway goes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from tests.support.release import Release
+from tests.support.rest import Rest
+
+
+@asynccontextmanager
+async def client(release: Release) -> AsyncIterator[httpx.AsyncClient]:
+    with release.namespace.forward(f"service/{release.component('gateway')}", 8080) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            yield http
+
+
+async def buy(release: Release) -> str:
+    """A new order's id."""
+    async with client(release) as http:
+        rest = Rest(http)
+        return str((await rest.order((await rest.product())["id"]))["id"])
+
+
+async def sees(release: Release, order_id: str) -> bool:
+    """Whether the release has an order."""
+    async with client(release) as http:
+        answer = await http.get(f"/api/v1/orders/{order_id}")
+        assert answer.status_code in (200, 404), answer.text
+        return answer.status_code == 200
