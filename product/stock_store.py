@@ -66,7 +66,9 @@ class StockStore:
                     ),
                     now() + %(ttl)s
                 FROM wanted LEFT JOIN locked ON locked.id = wanted.product_id
-                HAVING bool_and(coalesce(delete_time IS NULL AND least(stock, 100000000) >= quantity, false))
+                HAVING bool_and(
+                        coalesce(delete_time IS NULL AND stock >= quantity AND quantity <= 100000000, false)
+                    )
                     AND count(DISTINCT currency) = 1
                 ON CONFLICT (id) DO NOTHING
                 RETURNING expire_time

@@ -66,7 +66,7 @@ class Feed:
                 code = await self._converse()
                 if self._heard:
                     delay = BACKOFF[0]
-                if self.topics:
+                if code and self.topics:
                     self._lose()
                     log.log(logging.WARNING if self._heard else logging.INFO, "status feed ended: %s", code)
                     await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
@@ -78,16 +78,17 @@ class Feed:
             self._lost_timer = self._overdue_timer = None
 
     async def _converse(self) -> str:
-        """One call, from beginning to end; answers its status code."""
+        """One call, from beginning to end; answers its status code, or nothing if it ended for want of watchers."""
         # Waits for a connection rather than fail: the channel knows first when there is one.
         call: Call = self._stub.FollowOrders(wait_for_ready=True)
         self._call, self._heard = call, False
         for of_last_call in (self._to_follow, self._to_unfollow, self._following, self._unanswered, self._left):
             of_last_call.clear()
         self.topics.request_all()
-        tasks = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
+        reading, writing = tasks = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            unwatched = not reading.done() and not writing.exception()
         finally:
             self._call = None
             call.cancel()
@@ -98,7 +99,7 @@ class Feed:
                     outcome, grpc.aio.AioRpcError | asyncio.InvalidStateError
                 ):
                     log.error("status feed failed", exc_info=outcome)
-        return (await call.code()).name
+        return "" if unwatched else (await call.code()).name
 
     # What we say.
 

@@ -63,18 +63,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for localhost."""
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("certificate")
-    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
-    subprocess.run([*made, *more], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
 @pytest.fixture
 def shop_url(shop: RunningShop) -> str:
     return shop.url
