@@ -7,11 +7,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from local.settings import free_ports
 from tests.support.database import TestServer
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop, run_shop
+
+# A busy machine may take its time over an example.
+settings.register_profile("shop", deadline=None)
+settings.load_profile("shop")
 
 
 @pytest.fixture
