@@ -56,7 +56,7 @@ class TestServer:
         template = self._template(service) if service else "template1"
         name = f"test_{uuid4().hex}"
         self._run(
-            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY FILE_COPY").format(
                 sql.Identifier(name), sql.Identifier(role), sql.Identifier(template)
             )
         )
