@@ -25,7 +25,7 @@ HOLD_SECONDS = 60
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
 
-PAGE = 200
+PAGE = 100
 """Reservations in one answer, at most."""
 
 MOST_WAITING = 500

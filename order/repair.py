@@ -128,16 +128,13 @@ class Repair:
 
     async def _cancel(self, order: Order) -> None:
         """A reservation is released after its order was cancelled; an order that is live then has lost that."""
-        now = (await self._orders.statuses([order.id])).get(order.id)
-        if now == Status.CANCELLED:
-            return
-        if now not in sources(Status.CANCELLED):
+        while (now := (await self._orders.statuses([order.id])).get(order.id)) in sources(Status.CANCELLED):
+            if self._dry_run or await self._orders.move(order.id, Status.CANCELLED, None):
+                self._finding(order.id, f"({order.number}) was cancelled after the backup", "cancelled again")
+                return
+        if now != Status.CANCELLED:
             self._left += 1
             self._say(f"order {order.id} ({order.number}) is {now}, but its stock was given back; LOOK AFTER IT")
-            return
-        if not self._dry_run:
-            await self._orders.move(order.id, Status.CANCELLED, None)
-        self._finding(order.id, f"({order.number}) was cancelled after the backup", "cancelled again")
 
     def _finding(self, order_id: UUID, what: str, done: str) -> None:
         self._found[done] += 1

@@ -21,7 +21,8 @@ LONGEST_TTL = 3600
 """Seconds that a hold may ask for."""
 DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
-LARGEST_RESERVATIONS = 200
+LARGEST_RESERVATIONS = 100
+"""Reservations in one answer. With 50 items of the longest names they stay below the 4 MiB that clients accept."""
 """Reservations in one answer, so that it stays below the 4 MiB that gRPC clients take."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -41,9 +41,17 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         key = request_key(context, message.request_id)
         product_id = self._scoped(_CREATES, context, key) if key else uuid4()
         fingerprint = content.fingerprint(stock)
-        product = await _until_free(
-            product_id, content, lambda content: self._store.create(product_id, content, stock, fingerprint)
-        )
+
+        async def create(content: Content) -> Product | None:
+            try:
+                return await self._store.create(product_id, content, stock, fingerprint)
+            except Taken:
+                # Maybe by the same request, which came twice at the same time.
+                if key and await self._store.get(product_id):
+                    return None
+                raise
+
+        product = await _until_free(product_id, content, create)
         if product:
             log.info("product created", extra={"product_id": product.id, "sku": product.sku, "stock": stock})
         else:

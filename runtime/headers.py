@@ -45,9 +45,11 @@ def request_key(context: Context, request_id: str) -> UUID | None:
 def expected_etag(context: Context, etag: str) -> str:
     """The etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1); empty: any.
 
-    INVALID_ARGUMENT where the header is not one etag, or the two differ: a condition must not be dropped in silence.
+    INVALID_ARGUMENT where either is not one etag, or the two differ: a condition must not be dropped in silence.
     """
     asked = _unquoted(etag)
+    if etag and not asked:
+        raise invalid_argument([("etag", "must be an etag")])
     values = _headers(context, IF_MATCH)
     if not values or [value.strip() for value in values] == ["*"]:
         return asked

@@ -139,8 +139,25 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
             stream = aiter(first.stream(order.id))
             assert (await anext(stream)).version == 1
             waiting = asyncio.create_task(read(stream))
-        with refused() as error:
-            await waiting
+            first.followers.close()
+            with refused() as error:
+                await waiting
         assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
         await second.move("CANCELLED", order.id)
         assert await read(second.stream(order.id, 1)) == [(2, "CANCELLED")]
+
+
+async def test_a_stream_of_an_order_that_a_restore_took_away_ends(shop: OrderShop) -> None:
+    """It would wait for ever for an order that is not there."""
+    order = await shop.create()
+    stream = aiter(shop.stream(order.id))
+    assert (await anext(stream)).version == 1
+    async with shop.connection() as connection:
+        await connection.execute("DELETE FROM orders WHERE id = %s", (order.id,))
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'order tailer' AND datname = current_database()"
+        )
+    with refused() as error:
+        await asyncio.wait_for(anext(stream), 20)
+    assert error.what.code == "NOT_FOUND"

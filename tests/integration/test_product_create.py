@@ -1,5 +1,6 @@
 """A product is created once, however often the request comes."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -27,6 +28,16 @@ async def test_a_retry_is_answered_with_the_product_as_it_is_now(product_databas
         assert not page.products
         async with shop.connection() as connection:
             await check_stock(connection)
+
+
+async def test_the_same_request_twice_at_a_time_is_one_product(product_database: str) -> None:
+    """Also with a slug and a sku of the client's: the second call meets those before it meets its id."""
+    async with product_shop(product_database) as shop:
+        for n in range(60):
+            product = product_pb2.Product(name="Steel watch", slug=f"watch-{n}", sku=f"W-{n}", price=euros(12.5))
+            request = product_pb2.CreateProductRequest(product=product, request_id=str(uuid4()))
+            answers = await asyncio.gather(*(shop.products.CreateProduct(request) for _ in range(4)))
+            assert len({each.id for each in answers}) == 1
 
 
 async def test_the_header_does_the_same(product_database: str) -> None:

@@ -43,6 +43,12 @@ def test_a_header_that_is_not_one_etag_is_refused_and_not_dropped(values: tuple[
         expected_etag(call(*(("if-match", value) for value in values)), "")
 
 
+@pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " "])
+def test_an_etag_of_nothing_is_no_condition_and_refused(etag: str) -> None:
+    with pytest.raises(ApiError, match="etag: must be an etag"):
+        expected_etag(call(), etag)
+
+
 def test_two_etags_that_differ_are_refused() -> None:
     with pytest.raises(ApiError, match="etag: differs from the If-Match header"):
         expected_etag(call(("if-match", '"99"')), "1")

@@ -282,7 +282,7 @@ class BatchGetReservationsRequest(_message.Message):
     RESERVATION_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reservation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The reservations' ids: 1 to 200, each once."""
+        """The reservations' ids: 1 to 100, each once."""
 
     def __init__(
         self,
@@ -331,7 +331,7 @@ class ListReservationsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many to list at most: 200 when 0, and never more."""
+    """How many to list at most: 100 when 0, and never more."""
     page_token: _builtins.str
     """The next_page_token of the page before; empty for the first page. The states must stay the same."""
     @_builtins.property
