@@ -18,7 +18,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from order.outbox import Outbox
+from order.outbox import Message, Outbox
 from order.store import OrderStore
 from product.stock_store import StockStore
 from runtime.process import main
@@ -28,14 +28,20 @@ log = logging.getLogger(__name__)
 OVER = "the fault is over"
 """What the log says when no call will be late any more."""
 
-POINTS: dict[str, tuple[type, str, str]] = {
-    "order-reserved": (OrderStore, "insert", "before"),
-    "order-inserted": (OrderStore, "insert", "after"),
-    "relay-claimed": (Outbox, "claim", "after"),
-    "relay-sent": (Outbox, "delete", "before"),
-    "product-reserved": (StockStore, "reserve", "after"),
+
+def _has_release(messages: list[Message]) -> bool:
+    """What is lost of these would stay lost: the reconciler sees to holds, not to what is confirmed."""
+    return any(message.action == "RELEASE" for message in messages)
+
+
+POINTS: dict[str, tuple[type, str, Callable[[Any], bool] | None]] = {
+    "order-reserved": (OrderStore, "insert", None),
+    "order-inserted": (OrderStore, "insert", bool),
+    "relay-claimed": (Outbox, "claim", _has_release),
+    "relay-sent": (Outbox, "delete", None),
+    "product-reserved": (StockStore, "reserve", bool),
 }
-"""The points by name: before a method runs, or after it has answered something."""
+"""The points by name: before a method runs, or after it has given an answer of this kind."""
 
 TOGETHER_WITHIN = 2.0
 """Seconds after which a crash comes even if fewer calls have come to its point."""
@@ -80,15 +86,15 @@ def inject(fault: str) -> None:
     kind, name, *numbers = fault.split(":")
     kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {"crash": crash, "late": late}
     point = kinds[kind](*map(int, numbers))
-    owner, method, when = POINTS[name]
+    owner, method, answered = POINTS[name]
     original = getattr(owner, method)
 
     @functools.wraps(original)
     async def wrapped(*args: Any, **more: Any) -> Any:
-        if when == "before":
+        if not answered:
             await point()
         answer = await original(*args, **more)
-        if when == "after" and answer:
+        if answered and answered(answer):
             await point()
         return answer
 

@@ -20,6 +20,7 @@ from runtime.errors import ApiError
 from runtime.migrate import MigrationError, migrate, migrations, newest
 from tests.support.database import TestServer
 from tests.support.order import eventually
+from tests.support.proxy import Proxy
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,20 @@ async def test_a_database_that_was_away_is_found_again_however_many_have_called_
             assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
         await connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
         await eventually(found, 5)
+
+
+async def test_a_connection_that_is_half_open_is_cut(empty_database: str) -> None:
+    """Nothing comes back on it, and no caller gives up: without the cut, its statement would wait for ever."""
+    async with Proxy(int(str(conninfo_to_dict(empty_database)["port"]))).running() as proxy:
+        conninfo = make_conninfo(empty_database, port=proxy.port)
+        config = DatabaseConfig(conninfo=conninfo, pool_size=2, pool_waiting=2, timeout=1)
+        async with opened(Database(config, "test")) as database:
+            await asyncio.gather(*(database.fetch("one", "SELECT 1 AS n", {}, Number) for _ in range(2)))
+            assert proxy.hang() == 2
+            async with asyncio.timeout(4):
+                with pytest.raises(ApiError):
+                    await database.fetch("one", "SELECT 1 AS n", {}, Number)
+                assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
 
 
 async def test_a_write_that_must_not_run_twice_is_not_repeated(database: Database, empty_database: str) -> None:
