@@ -96,8 +96,9 @@ class _Feed:
         key = watcher.topic.key
         if key in self._unanswered and not watcher.topic.answered:
             return None
-        missing = watcher.topic.missing
         seen = watcher.version
+        # Who has seen more than the log has, saw what a restored database has lost: that order is not there any more.
+        missing = watcher.topic.missing or (key in self._unanswered and seen > watcher.topic.version)
         events = [] if missing else watcher.take()
         done = not missing and watcher.done
         if not events and not done and key not in self._unanswered and not missing:

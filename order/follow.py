@@ -61,14 +61,24 @@ class Logs:
     async def _read(self, keys: Sequence[str]) -> None:
         if not keys:
             return
+        # Whatever is known before the read was committed before it: a log without it is that of a restored database.
+        known = {key: self.topics.newest(key) for key in keys}
         entries = await self._orders.logs([UUID(key) for key in keys])
         found = {str(order_id): list(rows) for order_id, rows in groupby(entries, key=lambda entry: entry.id)}
         for key in keys:
             latest = key not in self._wanted  # otherwise somebody else asks by now, and a later read answers
-            if key in found:
-                self.topics.fill(key, _events(found[key]), latest=latest)
-            elif latest:
+            events = _events(found[key]) if key in found else []
+            if events and not _contradicts(events, known[key]):
+                self.topics.fill(key, events, latest=latest)
+            elif events or latest:
                 self.topics.miss(key)
+
+
+def _contradicts(events: Sequence[StatusEvent], known: StatusEvent | None) -> bool:
+    """Whether a log that is read cannot follow from what was known of it."""
+    if known is None or known.version < events[0].version:
+        return False
+    return known.status not in (event.status for event in events if event.version == known.version)
 
 
 def _events(entries: Iterable[LogEntry]) -> list[StatusEvent]:

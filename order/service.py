@@ -155,8 +155,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                 if watcher.done:
                     return
                 await follower.news(1)
-                if watcher.topic.missing:  # a restored database does not have it any more
-                    raise _not_found(key)
+                if watcher.topic.missing:
+                    raise unavailable("the order is not what it was any more; follow it from the beginning")
         finally:
             follower.close()
 

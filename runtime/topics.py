@@ -122,6 +122,11 @@ class Topics(Generic[E]):
         topic = self._topics.get(key)
         return topic.version if topic else 0
 
+    def newest(self, key: str) -> E | None:
+        """The newest event known of a watched key."""
+        topic = self._topics.get(key)
+        return topic.events[-1] if topic and topic.events else None
+
     def watch(self, key: str, after_version: int, notify: Callable[[Watcher[E]], None]) -> Watcher[E]:
         """A new reader of what comes after a version. `notify` tells of what comes from now on; what is known already
         (`topic.answered`) is there to take."""
@@ -165,7 +170,7 @@ class Topics(Generic[E]):
             self._request(key)
 
     def miss(self, key: str) -> None:
-        """There is no such key. The next watcher asks again."""
+        """There is no such key, or its log is another one than was known. The next watcher asks again."""
         topic = self._topics.pop(key, None)
         if topic is not None:
             topic.missing = True

@@ -146,7 +146,8 @@ class StatusStreams:
             if blocks:
                 await outlet.write(b"".join(blocks))
             if watcher.topic.missing:
-                await outlet.fail(not_found("ORDER_NOT_FOUND", "the order does not exist any more"))
+                # Its database was restored. The browser comes back, and is told what there is by then.
+                await outlet.fail(unavailable("the order is not what it was any more"))
                 return
             if stream.end is End.LOST:
                 await outlet.fail(self._away())

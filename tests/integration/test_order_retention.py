@@ -12,7 +12,7 @@ from order.domain import Status, is_final
 from order.retention import Pruner
 from runtime.config import DatabaseConfig
 from runtime.database import Database
-from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
+from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 
 
 @pytest.fixture
@@ -128,6 +128,11 @@ async def test_a_stream_that_is_open_while_its_log_goes_ends_as_ever(shop: Order
     stream = aiter(shop.stream(order_id))
     first = [(await anext(stream)).version for _ in range(3)]
     await shop.move("RECEIVED", order_id)
+
+    async def known() -> bool:
+        return shop.followers.topics.version(order_id) == 4
+
+    await eventually(known)
     async with shop.connection() as connection:
         await connection.execute("UPDATE order_event SET create_time = create_time - interval '1 year'")
     await Pruner(database, 90).step()

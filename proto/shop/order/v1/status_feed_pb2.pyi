@@ -112,7 +112,7 @@ class OrderNews(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     missing: _builtins.bool
-    """There is no such order; it is not followed."""
+    """There is no such order, or it is not the one that was seen (its database was restored); it is not followed."""
     done: _builtins.bool
     """The status is final: nothing more will come, and the order is no longer followed."""
     @_builtins.property
