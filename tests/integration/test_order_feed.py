@@ -81,6 +81,18 @@ async def test_a_resume_with_nothing_new_is_answered_too(shop: OrderShop) -> Non
     assert feed.seen[order.id] == [(2, "CANCELLED")]
 
 
+@pytest.mark.parametrize("step", [None, "CANCELLED"])
+async def test_who_has_seen_more_than_there_is_follows_another_order(shop: OrderShop, step: str | None) -> None:
+    """Its database was restored: what would come next could be what was seen already, by its number."""
+    order = await shop.create()
+    if step:
+        await shop.move(step, order.id)
+    feed = Feed(shop)
+    await feed.follow((order.id, 3))
+    (news,) = await feed.read()
+    assert (list(news.events), news.done, news.missing) == ([], False, True)
+
+
 async def test_a_finished_order_is_done_at_once(shop: OrderShop) -> None:
     order = await shop.create()
     await shop.move("CANCELLED", order.id)

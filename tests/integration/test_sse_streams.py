@@ -288,3 +288,21 @@ async def test_a_sidecar_that_stops_sends_every_browser_elsewhere() -> None:
         await running.sidecar.streams.drain()
         ends = await asyncio.gather(*watchers)
         assert len({retry(blocks[-1]) for blocks in ends}) > 1, "not all at once"
+
+
+async def test_a_restored_order_ends_its_streams_and_the_next_one_begins_anew() -> None:
+    """The browser comes back with a version that the log does not have, and gets what there is."""
+    async with sidecar() as running:
+        order_id = running.logs.place("PLACED", "PROCESSED")
+        async with running.stream(order_id) as stream:
+            assert [(await stream.next())[:5] for _ in range(2)] == ["id: 1", "id: 2"]
+            log = running.logs.events.pop(order_id)
+            await running.pods[0].kill()
+            running.pods[0] = await pod(running.logs, running.pods[0].port)
+            assert (await stream.next(20)).startswith("retry: ")
+            assert (await stream.next()).startswith('event: error\ndata: {"code":14,')
+        running.logs.events[order_id] = log[:1]
+        async with running.stream(order_id, seen=2) as stream:
+            assert (await stream.next()).startswith("id: 1")
+            running.logs.add(order_id, "CANCELLED")
+            assert (await stream.next()).startswith("id: 2")
