@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
-from order import feed_service, service
+from order import catalog, feed_service, service
 from order.catalog import ProductStock, Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
@@ -90,7 +90,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         stack.push_async_callback(database.close)
         await database.open()
         if stock is None:
-            to_product = channel(config.product_target, telemetry.client_interceptors())
+            to_product = channel(config.product_target, telemetry.client_interceptors(), idempotent=[catalog.SERVICE])
             stack.push_async_callback(to_product.close)
             stock = ProductStock(to_product)
         relay = Relay(database, store, stock)
@@ -169,7 +169,7 @@ async def reconcile(*, dry_run: bool = False) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await database.open()
-        to_product = channel(config.product_target)
+        to_product = channel(config.product_target, idempotent=[catalog.SERVICE])
         stack.push_async_callback(to_product.close)
         try:
             await Repair(OrderStore(database), ProductStock(to_product), print, dry_run=dry_run).run()

@@ -16,6 +16,9 @@ from order.domain import Item, Line
 from runtime.errors import ApiError, already_exists, of_call, resource_exhausted, unavailable
 from runtime.money import MICROS, NANOS_PER_MICRO
 
+SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
+"""Every call of it may be made twice."""
+
 RESERVE_TIMEOUT = 5.0
 """Seconds that a client's order waits for its stock; less where the client waits less."""
 

@@ -9,12 +9,21 @@ import grpc
 
 from runtime.config import ConfigError
 
-_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+RETRY = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+"""For calls that may be made twice: a connection that is closed under one, as in a rollout, is no failure of it."""
+
+THROTTLE = {"maxTokens": 20, "tokenRatio": 0.1}
+"""Where most calls fail, none is retried: it would only add to the trouble."""
 
 OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.service_config", _SERVICE_CONFIG),
-    # A lost peer says nothing: ask it, no oftener than servers permit.
-    ("grpc.keepalive_time_ms", 8_000),
+    # A lost peer says nothing: ask it, no oftener than servers permit, those of the version before included.
+    ("grpc.keepalive_time_ms", 11_000),
     ("grpc.keepalive_timeout_ms", 4_000),
     # What ends a connection whose pings are not answered; a minute by default, in which nothing else asks again.
     ("grpc.http2.ping_timeout_ms", 4_000),
@@ -35,9 +44,17 @@ def target(name: str, value: str) -> str:
     return value
 
 
-def channel(address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
-    """A channel that spreads calls over all addresses of a name. It connects with the first call."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS, interceptors=list(interceptors))
+def channel(
+    address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = (), *, idempotent: Sequence[str] = ()
+) -> grpc.aio.Channel:
+    """A channel that spreads calls over all addresses of a name. It connects with the first call. `idempotent` has the
+    full names of services whose calls may be made twice."""
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if idempotent:
+        names = [{"service": name} for name in idempotent]
+        config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": THROTTLE}
+    options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
+    return grpc.aio.insecure_channel(address, options=options, interceptors=list(interceptors))
 
 
 async def found(address: str) -> bool:

@@ -98,7 +98,7 @@ def test_the_readmes_order_works_through_a_port_forward(shop: Release) -> None:
     commands = re.sub(r"(?m)^.*localhost:5005\d.*\n", "", "\n".join(blocks))
     with shop.namespace.forward(f"service/{shop.component('gateway')}", 8080) as port:
         said = paste(commands.replace("localhost:8080", f"localhost:{port}"))
-    assert '"name":"Walnut desk lamp"' in said
+    assert '"name":"Oak step stool"' in said
     statuses = re.findall(r'^data: .*"status":"([A-Z]+)"', said, re.MULTILINE)
     assert statuses == ["PLACED", "PROCESSED", "DELIVERED", "RECEIVED"]
     assert "event: completed" in said
