@@ -71,7 +71,9 @@ async def test_a_database_that_does_not_work_replaces_no_good_pod(
             "missing-secret": f'secret "{wrong}" not found',
         }[wrong]
         said = eventually(
-            lambda: reason in (complaint := _complaint(shop, new)) and complaint, 60, f"the new pod says {reason}"
+            lambda: complaint if reason in (complaint := _complaint(shop, new)) else "",
+            60,
+            f"the new pod says {reason}",
         )
         print(said)
         # Before it, a slow cluster may have had another.
