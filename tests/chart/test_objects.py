@@ -132,6 +132,31 @@ def test_an_own_database_leaves_the_bundled_one_out() -> None:
     assert ("Secret", "shop-shopping-cart-product-db") not in names
 
 
+def test_with_given_passwords_nothing_is_random() -> None:
+    """Argo CD renders again and again, and would find a difference each time."""
+    given = ("--set", "product.database.password=one,order.database.password=two")
+    assert tools.template(*given) == tools.template(*given)
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [("null", "left out"), ("0", 0), ("60", 60)])
+def test_finished_jobs_stay_for_the_time_that_is_said(seconds: str, kept: int | str) -> None:
+    jobs = [
+        each["spec"]
+        for each in tools.objects("--set", f"migration.ttlSecondsAfterFinished={seconds}")
+        if each["kind"] == "Job"
+    ]
+    assert len(jobs) == 3
+    assert {job.get("ttlSecondsAfterFinished", "left out") for job in jobs} == {kept}
+
+
+@pytest.mark.parametrize(("hops", "warned"), [("0", True), ("1", False)])
+def test_the_notes_warn_of_a_proxy_that_is_not_counted(hops: str, warned: bool) -> None:
+    sets = ("--set", f"ingress.enabled=true,gateway.trustedHops={hops}")
+    done = tools.run("install", "shop", str(tools.CHART), "--dry-run=client", *sets)
+    assert done.returncode == 0, done.stderr
+    assert ("all customers count as one client" in done.stdout) == warned
+
+
 def test_a_key_that_is_empty_is_left_to_libpq() -> None:
     found = {
         pod: spec for pod, _, spec in pods("--set", "product.database.existingSecret=mine,product.database.keys.port=")
@@ -172,9 +197,10 @@ EDGE = EdgeSettings(
         ("gateway.cors.origins[0]=https://shop.example", replace(EDGE, cors_origins=("https://shop.example",))),
         ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
         (
-            "telemetry.endpoint=http://collector.observability",
+            "telemetry.endpoint=http://collector.observability:4317",
             replace(EDGE, otlp_endpoint="http://collector.observability:4317"),
         ),
+        ("telemetry.endpoint=https://collector.observability:4317", EDGE),
         ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
     ],
 )

@@ -43,6 +43,7 @@ WRONG = {
     "httpRoute.enabled=true": "/httpRoute/parentRefs",
     "log.level=VERBOSE": "/log/level",
     "telemetry.endpoint=collector:4317": "/telemetry/endpoint",
+    "telemetry.endpoint=http://collector": "/telemetry/endpoint",
     "product.podDisruptionBudget.maxUnavailable=some": "/product/podDisruptionBudget/maxUnavailable",
     "gateway.cors.origins[0]=shop.example.com": "/gateway/cors/origins/0",
     "shutdown.grace=soon": "/shutdown/grace",

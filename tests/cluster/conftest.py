@@ -21,7 +21,8 @@ from tests.support.release import Release
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(300))
+            # More than all the waits of a test; those of its fixtures have bounds of their own.
+            item.add_marker(pytest.mark.timeout(600, func_only=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,5 +79,5 @@ def own() -> Iterator[Namespace]:
 def shop(shared: Namespace, image: str) -> Release:
     """One release with the chart's defaults, in a `restricted` namespace, for all tests that leave it as it was."""
     release = Release(shared, image)
-    release.install("--wait", "--timeout", "90s")
+    release.install("--wait", "--timeout", "300s", timeout=310)
     return release

@@ -6,7 +6,7 @@ import sys
 
 from tests.chart import tools
 
-MARK = '"lasting" true'
+MARK = "name: PGDATA"
 """Until there is a release, it is the first commit whose databases outlast an upgrade: this came with it."""
 
 

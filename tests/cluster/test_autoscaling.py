@@ -7,7 +7,7 @@ from tests.support.release import Release
 from tests.support.traffic import traffic
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(720, func_only=True)
 def test_product_scales_under_load(own: Namespace, image: str) -> None:
     try:
         kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes")

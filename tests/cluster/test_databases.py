@@ -64,15 +64,20 @@ async def test_a_database_that_does_not_work_replaces_no_good_pod(
     shop.upgrade("--set", f"product.database.existingSecret={wrong}")
     try:
         new = eventually(lambda: _other_pod(shop, good), 30, "a new pod is there")
-        said = eventually(lambda: _complaint(shop, new), 60, "the new pod says what is wrong")
-        print(said)
-        assert {
+        reason = {
             "unreachable": "not ready: the database does not answer: failed to resolve host 'nowhere.invalid'",
             "too-old": "; 17 or newer is needed",
             "missing-key": f"couldn't find key {KEYS['username']} in Secret {place.name}/{wrong}",
             "missing-secret": f'secret "{wrong}" not found',
-        }[wrong] in said
-        assert len(said.splitlines()) == 1, said
+        }[wrong]
+        said = eventually(
+            lambda: complaint if reason in (complaint := _complaint(shop, new)) else "",
+            60,
+            f"the new pod says {reason}",
+        )
+        print(said)
+        # Before it, a slow cluster may have had another.
+        assert len([line for line in said.splitlines() if reason in line]) == 1, said
         assert PASSWORD not in said
         pod = place.one("pod", new)
         assert not is_ready(pod)
@@ -129,7 +134,7 @@ def test_a_wrong_value_fails_at_install_with_its_path(own: Namespace, image: str
     assert own.get("deployments") == []
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(700, func_only=True)
 async def test_cloudnativepgs_secrets_are_taken_as_they_are(own: Namespace, image: str) -> None:
     """With certificates verified in full, three instances of each, and every commit on two."""
     try:

@@ -17,7 +17,7 @@ from tests.support.release import Release
 
 
 def test_a_default_install_is_ready_within_90_seconds(shop: Release) -> None:
-    """The fixture has installed with `--wait --timeout 90s`, which waits for rollout.minReadySeconds besides."""
+    """By the pods' own timestamps: the fixture's `--wait` waits for rollout.minReadySeconds besides."""
     pods = [pod for pod in shop.namespace.get("pods", shop.selector()) if pod["status"]["phase"] == "Running"]
     began = min(_time(pod["metadata"]["creationTimestamp"]) for pod in pods)
     ready = max(_time(_ready_since(pod)) for pod in pods)
@@ -42,7 +42,8 @@ def _ready_since(pod: Object) -> str:
 
 def test_helm_test_passes(shop: Release) -> None:
     said = shop.test()
-    assert said.count("\nok\n") == 3, said
+    phases = dict(re.findall(r"(?m)^TEST SUITE: +(\S+)\n(?:.+\n)*?Phase: +(\S+)$", said))
+    assert phases == {f"{shop.component('test')}-{check}": "Succeeded" for check in ("rest", "grpc", "order")}, said
 
 
 def test_every_container_fits_its_memory_request(shop: Release) -> None:
@@ -51,9 +52,18 @@ def test_every_container_fits_its_memory_request(shop: Release) -> None:
         kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes")
     except CommandFailed:
         pytest.skip("the cluster has no metrics server")
-    usage = eventually(lambda: _usage(shop), 90, "every container has a measurement")
-    print(*(f"{name}: {used} MiB of {wanted}" for name, (used, wanted) in sorted(usage.items())), sep="\n")
-    assert {name: both for name, both in usage.items() if both[0] > both[1]} == {}
+    usage: dict[str, tuple[int, int]] = {}
+
+    def fits() -> bool:
+        nonlocal usage
+        usage = _usage(shop)
+        return bool(usage) and all(used <= wanted for used, wanted in usage.values())
+
+    try:
+        # A measurement is old by up to a minute, and may be of the start.
+        eventually(fits, 180, "every container is measured, and fits")
+    finally:
+        print(*(f"{name}: {used} MiB of {wanted}" for name, (used, wanted) in sorted(usage.items())), sep="\n")
 
 
 def _usage(shop: Release) -> dict[str, tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.support.buyer import buy, sees
 from tests.support.kube import Namespace, eventually, kubectl
 from tests.support.release import Release
@@ -13,6 +15,7 @@ PASSING = {"events", "events.events.k8s.io", "pods.metrics.k8s.io", "endpoints"}
 """What is not objects of anybody's, or follows another."""
 
 
+@pytest.mark.timeout(900, func_only=True)
 async def test_two_releases_share_a_namespace_and_one_goes_without_a_trace(shop: Release, image: str) -> None:
     two = Release(shop.namespace, image, "two", {"demo.enabled": "false"})
     before = everything(shop.namespace)

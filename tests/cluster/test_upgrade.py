@@ -24,7 +24,7 @@ def previous_chart(tmp_path: Path) -> Path:
     return tmp_path / "helm" / "shopping-cart"
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(2200, func_only=True)
 async def test_an_upgrade_and_a_rollback_fail_no_call_and_keep_the_data(
     own: Namespace, image: str, previous_image: str, previous_chart: Path
 ) -> None:
@@ -57,7 +57,7 @@ def _annotated(note: str) -> list[str]:
 
 def _rolled_out(shop: Release) -> None:
     for component in COMPONENTS:
-        shop.rolled_out(component)
+        shop.rolled_out(component, 90)
 
 
 def _well(what: str, outcome: Outcome) -> None:

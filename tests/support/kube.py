@@ -97,8 +97,10 @@ class Namespace:
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         uid: int = 10001,
+        port: int = 0,
     ) -> None:
-        """Starts a pod that runs to its end, with `files` at /files and an empty /tmp."""
+        """Starts a pod that runs to its end, with `files` at /files and an empty /tmp. With a port it is ready once it
+        listens there, and else once it runs."""
         self.apply(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": dict(files or {})},
             {
@@ -124,6 +126,7 @@ class Namespace:
                             "command": list(command),
                             "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
                             "securityContext": SECURITY,
+                            **({"readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1}} if port else {}),
                             "volumeMounts": [
                                 {"name": "files", "mountPath": "/files"},
                                 {"name": "tmp", "mountPath": "/tmp"},

@@ -35,8 +35,8 @@ class Release:
         helm("uninstall", self.name, *self._place(), "--wait", "--timeout", "120s")
 
     def test(self) -> str:
-        """What `helm test --logs` prints; fails where it does."""
-        return helm("test", self.name, *self._place(), "--logs", "--timeout", "180s")
+        """What `helm test` prints; fails where it does. (Helm 3 fails with --logs: pods of success are gone.)"""
+        return helm("test", self.name, *self._place(), "--timeout", "180s")
 
     def notes(self) -> str:
         return helm("get", "notes", self.name, *self._place())
@@ -74,18 +74,21 @@ class Release:
         [pod] = self.pods(component)
         return str(pod["metadata"]["name"])
 
-    def until_ready(self, seconds: float = 90) -> float:
-        """Waits until every pod that is to run is ready; the seconds that it took. (`helm install --wait` and `kubectl
-        rollout status` wait for rollout.minReadySeconds besides.)"""
+    def until_ready(self, seconds: float = 180, *, instead_of: Object | None = None) -> float:
+        """Waits until every pod that is to run is ready; the seconds that it took. `instead_of` is a pod that was
+        killed: it has to be gone, and another of its component there. (`helm install --wait` and `kubectl rollout
+        status` wait for rollout.minReadySeconds besides.)"""
         began = time.monotonic()
-        eventually(self._ready, seconds, f"every pod of {self.name} is ready")
+        eventually(lambda: self._ready(instead_of), seconds, f"every pod of {self.name} is ready")
         return time.monotonic() - began
 
-    def _ready(self) -> bool:
+    def _ready(self, killed: Object | None) -> bool:
         pods = self.namespace.get("pods", self.selector())
         running = [pod for pod in pods if pod["status"]["phase"] != "Succeeded"]
-        components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in running}
-        return components >= {*COMPONENTS} and all(is_ready(pod) for pod in running)
+        wanted = {*COMPONENTS} | ({_component(killed)} if killed else set())
+        if killed and killed["metadata"]["uid"] in [pod["metadata"]["uid"] for pod in running]:
+            return False
+        return {_component(pod) for pod in running} >= wanted and all(is_ready(pod) for pod in running)
 
     def rolled_out(self, component: str, seconds: int = 180) -> None:
         """Waits until all pods of a component are the new ones, and the old ones are gone."""
@@ -97,6 +100,10 @@ class Release:
             seconds,
             f"the old pods of {component} are gone",
         )
+
+
+def _component(pod: Object) -> str:
+    return str(pod["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
 def is_ready(pod: Object) -> bool:

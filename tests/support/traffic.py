@@ -42,7 +42,7 @@ def traffic(
     files = {each.name: each.read_text() for each in (PODS / "traffic.py", CHECKS / "edge.py", CHECKS / "watch.py")}
     command = ["python", "/files/traffic.py", *(str(each) for each in (readers, writers, watchers, pause))]
     outcome = Outcome()
-    namespace.pod(name, release.image, command, files=files, env={"EDGE": release.edge})
+    namespace.pod(name, release.image, command, files=files, env={"EDGE": release.edge, "TIMEOUT": "30"})
     try:
         eventually(lambda: "ready" in namespace.logs(name), 90, "the traffic flows")
         yield outcome

@@ -81,7 +81,9 @@ metadata:
   {{- include "shopping-cart.metadata" (list .root $component (printf "%s-r%d-%s" (include "shopping-cart.component" (list .root $component)) (int .root.Release.Revision) ($pod | sha256sum | trunc 5))) | nindent 2 }}
 spec:
   backoffLimit: {{ .root.Values.migration.backoffLimit }}
+  {{- if not (kindIs "invalid" .root.Values.migration.ttlSecondsAfterFinished) }}
   ttlSecondsAfterFinished: {{ .root.Values.migration.ttlSecondsAfterFinished }}
+  {{- end }}
   template:
     {{- $pod | nindent 4 }}
 {{- end }}

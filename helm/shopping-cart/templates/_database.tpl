@@ -24,6 +24,13 @@ spec:
 {{- $name := include "shopping-cart.component" $db }}
 {{- $found := default dict (lookup "v1" "Secret" $root.Release.Namespace $name).data }}
 {{- $given := (index $root.Values (index . 1)).database.password }}
+{{- $password := default (randAlphaNum 32 | b64enc) $found.password }}
+{{- $superuser := default (randAlphaNum 32 | b64enc) (index $found "superuser-password") }}
+{{- if $given }}
+{{- /* Nothing is random then: tools that only render get the same each time. */}}
+{{- $password = $given | b64enc }}
+{{- $superuser = printf "superuser/%s" $given | sha256sum | trunc 40 | b64enc }}
+{{- end }}
 apiVersion: v1
 kind: Secret
 metadata:
@@ -34,8 +41,8 @@ data:
   port: {{ "5432" | b64enc }}
   username: {{ index . 1 | b64enc }}
   dbname: {{ index . 1 | b64enc }}
-  password: {{ if $given }}{{ $given | b64enc }}{{ else }}{{ default (randAlphaNum 32 | b64enc) $found.password }}{{ end }}
-  superuser-password: {{ default (randAlphaNum 32 | b64enc) (index $found "superuser-password") }}
+  password: {{ $password }}
+  superuser-password: {{ $superuser }}
 {{- end }}
 
 {{- define "shopping-cart.database.config" -}}
@@ -97,6 +104,9 @@ spec:
             - {{ printf "%s=%v" $key $value | quote }}
             {{- end }}
           env:
+            # On the volume, whatever the tag: a server of another major version refuses the data that is there. It would
+            # start with none otherwise.
+            - {name: PGDATA, value: /var/lib/postgresql/18/docker}
             - {name: POSTGRES_USER, value: postgres}
             - {name: POSTGRES_DB, value: {{ index . 1 }}}
             - name: POSTGRES_PASSWORD
@@ -126,7 +136,7 @@ spec:
             {{- toYaml $values.resources | nindent 12 }}
           {{- include "shopping-cart.container.security" $root | nindent 10 }}
           volumeMounts:
-            # The folder above PGDATA: postgres:18 has its data in 18/docker.
+            # A folder above PGDATA, where postgres:18 has its volume.
             - {name: data, mountPath: /var/lib/postgresql}
             - {name: run, mountPath: /var/run/postgresql}
             - {name: tmp, mountPath: /tmp}

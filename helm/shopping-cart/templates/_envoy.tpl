@@ -6,7 +6,8 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- $root := index . 0 }}
 {{- $gateway := $root.Values.gateway }}
 {{- $otlp := dict "host" "" "port" "" }}
-{{- $tracing := and $root.Values.telemetry.endpoint (eq $root.Values.telemetry.protocol "grpc") }}
+{{- /* Its cluster speaks no TLS. */}}
+{{- $tracing := and (hasPrefix "http://" $root.Values.telemetry.endpoint) (eq $root.Values.telemetry.protocol "grpc") }}
 {{- if $tracing }}
 {{- $otlp = include "shopping-cart.telemetry.address" $root | fromYaml }}
 {{- end }}
@@ -54,7 +55,6 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{/* Host and port of the telemetry endpoint, as YAML. */}}
 {{- define "shopping-cart.telemetry.address" -}}
 {{- $url := urlParse .Values.telemetry.endpoint }}
-{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) }}
 host: {{ $url.hostname | quote }}
-port: {{ default (ternary "4317" "4318" (eq .Values.telemetry.protocol "grpc")) $port | quote }}
+port: {{ regexFind "[0-9]+$" $url.host | quote }}
 {{- end }}

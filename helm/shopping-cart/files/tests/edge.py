@@ -17,12 +17,15 @@ TLS = EDGE.scheme == "https"
 PATIENCE = 60.0
 """Seconds in which everything has to work: a test may begin while the shop still starts."""
 
+TIMEOUT = float(os.environ.get("TIMEOUT", "10"))
+"""Seconds that an answer may take."""
+
 
 class Failed(Exception):
     """The shop does not do what it should."""
 
 
-def connection(timeout: float = 10) -> HTTPConnection:
+def connection(timeout: float = TIMEOUT) -> HTTPConnection:
     if TLS:
         # The certificate is for the shop's public name, not for the Service that is asked here.
         context = ssl.create_default_context()
