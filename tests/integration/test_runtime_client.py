@@ -20,7 +20,7 @@ async def failing(free_port: int) -> AsyncIterator[tuple[str, list[int]]]:
         return request
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(once_in_a_while)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(once_in_a_while)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Some", {"Call": handler}),))
     server.add_insecure_port(f"127.0.0.1:{free_port}")
     await server.start()
