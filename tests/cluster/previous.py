@@ -6,8 +6,9 @@ import sys
 
 from tests.chart import tools
 
-MARK = "name: PGDATA"
-"""Until there is a release, it is the first commit whose databases outlast an upgrade: this came with it."""
+MARK = '"name": "Oak step stool"'
+"""Until there is a release, it is the first commit whose databases outlast an upgrade and whose order pods try again
+what the end of a product pod broke off: all of that was there when this came."""
 
 
 class Nothing(Exception):
