@@ -140,7 +140,7 @@ def status_name(message: Any) -> str:
     return order_pb2.Order.Status.Name(message.status)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 40) -> None:
     """Waits until a condition holds; fails when that takes longer."""
     give_up = time.monotonic() + seconds
     while not await condition():
