@@ -141,14 +141,15 @@ async def test_serialization_failures_never_reach_a_client(product_database: str
         for name, each in (("product", product_database), ("order", order_database))
     }
     async with product_shop(strict["product"]) as products, order_shop(strict["order"], products.address) as shop:
-        ids = [(await products.create(stock=100)).id for _ in range(2)]
+        ids = [(await products.create(stock=160)).id for _ in range(2)]
 
         async def buy(seed: int) -> order_pb2.Order:
             order = await shop.create({ids[seed % 2]: 1, ids[1 - seed % 2]: 1})
             return await shop.move("CANCELLED" if seed % 2 else "PROCESSED", order.id)
 
-        answers = await asyncio.gather(*(buy(seed) for seed in range(60)))
-        assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}
+        for _ in range(3):  # in one round hardly more are turned down than have to be
+            answers = await asyncio.gather(*(buy(seed) for seed in range(60)))
+            assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}
         await check_all(shop, products)
         assert [await products.stock_of(each) for each in ids] == [70, 70]
 
