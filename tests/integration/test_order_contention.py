@@ -4,7 +4,9 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -140,16 +142,21 @@ async def test_serialization_failures_never_reach_a_client(product_database: str
         name: make_conninfo(each, options=SERIALIZABLE)
         for name, each in (("product", product_database), ("order", order_database))
     }
-    async with product_shop(strict["product"]) as products, order_shop(strict["order"], products.address) as shop:
-        ids = [(await products.create(stock=160)).id for _ in range(2)]
+    async with (
+        product_shop(product_database, DATABASE_URL=strict["product"]) as products,
+        order_shop(order_database, products.address, DATABASE_URL=strict["order"]) as shop,
+    ):
+        ids = [(await products.create(stock=100)).id for _ in range(2)]
 
         async def buy(seed: int) -> order_pb2.Order:
             order = await shop.create({ids[seed % 2]: 1, ids[1 - seed % 2]: 1})
             return await shop.move("CANCELLED" if seed % 2 else "PROCESSED", order.id)
 
-        for _ in range(3):  # in one round hardly more are turned down than have to be
-            answers = await asyncio.gather(*(buy(seed) for seed in range(60)))
-            assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}
+        # In one process they do not meet each other often.
+        async with changing(product_database, min(ids), waiting=4, times=3):
+            calls = [asyncio.create_task(buy(seed)) for seed in range(60)]
+        answers = await asyncio.gather(*calls)
+        assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}
         await check_all(shop, products)
         assert [await products.stock_of(each) for each in ids] == [70, 70]
 
@@ -159,8 +166,47 @@ async def test_serialization_failures_never_reach_a_client(product_database: str
         await eventually(turned_down)
 
 
+async def test_a_statement_that_loses_race_after_race_is_tried_as_long_as_its_time_lasts(product_database: str) -> None:
+    """More often than a lost connection is made up for."""
+    strict = make_conninfo(product_database, options=SERIALIZABLE)
+    async with product_shop(product_database, DATABASE_URL=strict, DATABASE_TIMEOUT="60") as products:
+        product = await products.create(stock=5)
+        async with changing(product_database, product.id, waiting=4, times=8):
+            calls = [asyncio.create_task(products.reserve({product.id: 1})) for _ in range(4)]
+        assert [len((await call).items) for call in calls] == [1, 1, 1, 1]
+        assert await products.stock_of(product.id) == 1
+
+
+@asynccontextmanager
+async def changing(conninfo: str, product_id: str, waiting: int, times: int) -> AsyncIterator[None]:
+    """Somebody else changes a product so many times, and commits each change once that many of the block's statements
+    wait to change it too. The next change waits behind them, so that none of them gets through between two."""
+
+    async def change(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute("UPDATE product SET star = 1 WHERE id = %s", (product_id,))
+
+    async with (
+        await psycopg.AsyncConnection.connect(conninfo) as now,
+        await psycopg.AsyncConnection.connect(conninfo) as then,
+        await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as watch,
+    ):
+
+        async def blocked(number: int) -> bool:
+            return len(await (await watch.execute("SELECT FROM pg_locks WHERE NOT granted")).fetchall()) >= number
+
+        await change(now)
+        yield
+        for _ in range(times):
+            await eventually(partial(blocked, waiting))
+            turn = asyncio.create_task(change(then))
+            await eventually(partial(blocked, waiting + 1))
+            await now.commit()
+            await turn
+            now, then = then, now
+
+
 async def rollbacks(conninfo: str) -> int:
-    """Statements that the database turned down; its processes tell a second late."""
+    """Statements that the database turned down; its processes tell ten seconds late."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
         row = await (
             await connection.execute("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()")
