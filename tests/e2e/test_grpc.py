@@ -13,7 +13,7 @@ import pytest
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from tests.support.order import eventually
+from tests.support.locks import until_none_waits
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 
@@ -120,7 +120,6 @@ async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop, rest: Rest) -
     conninfo = shop.shop.postgres.service("product")
     async with (
         await psycopg.AsyncConnection.connect(conninfo) as lock,
-        await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as look,
         grpc.aio.insecure_channel(shop.target) as channel,
     ):
         await lock.execute("SELECT FROM product WHERE id = %s FOR UPDATE", (product,))
@@ -128,13 +127,8 @@ async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop, rest: Rest) -
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.AdjustStock(product_pb2.AdjustStockRequest(id=product, delta=1), timeout=0.3)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-
-        async def ended() -> bool:
-            """The statement that waited for us; before that, our leaving would let it through."""
-            query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            return await (await look.execute(query)).fetchone() is None
-
-        await eventually(ended, 2)
+        # Before that, our leaving would let it through.
+        await until_none_waits(conninfo, 2)
     assert await rest.stock(product) == 10
 
 

@@ -5,7 +5,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from shop.order.v1 import order_pb2
 
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
+from tests.support.locks import until_waiting
 from tests.support.order import OrderShop, eventually, order_shop, status_name
 from tests.support.product import ProductShop, product_shop, refusal_of
 
@@ -188,18 +188,13 @@ async def changing(conninfo: str, product_id: str, waiting: int, times: int) -> 
     async with (
         await psycopg.AsyncConnection.connect(conninfo) as now,
         await psycopg.AsyncConnection.connect(conninfo) as then,
-        await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as watch,
     ):
-
-        async def blocked(number: int) -> bool:
-            return len(await (await watch.execute("SELECT FROM pg_locks WHERE NOT granted")).fetchall()) >= number
-
         await change(now)
         yield
         for _ in range(times):
-            await eventually(partial(blocked, waiting))
+            await until_waiting(conninfo, waiting)
             turn = asyncio.create_task(change(then))
-            await eventually(partial(blocked, waiting + 1))
+            await until_waiting(conninfo, waiting + 1)
             await now.commit()
             await turn
             now, then = then, now

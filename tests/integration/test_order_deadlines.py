@@ -14,6 +14,7 @@ from shop.order.v1 import order_pb2
 from order import catalog
 from order.catalog import Reservation, State
 from runtime.errors import failed_precondition
+from tests.support.locks import until_none_waits
 from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop
 from tests.support.product import Refusal, product_shop, refusal_of, refused
 from tests.support.proxy import Proxy
@@ -23,15 +24,6 @@ from tests.support.proxy import Proxy
 async def shop(order_database: str) -> AsyncIterator[OrderShop]:
     async with order_shop(order_database, FakeStock(), DATABASE_POOL_SIZE="2", DATABASE_POOL_WAITING="6") as shop:
         yield shop
-
-
-async def running(conninfo: str) -> list[str]:
-    """The statements that wait for a lock in the database."""
-    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
-        rows = await connection.execute(
-            "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return [row[0] for row in await rows.fetchall()]
 
 
 async def test_a_deadline_ends_reads_and_writes_in_the_database(shop: OrderShop) -> None:
@@ -50,11 +42,7 @@ async def test_a_deadline_ends_reads_and_writes_in_the_database(shop: OrderShop)
             answers = await asyncio.gather(*(call() for _ in range(4)), return_exceptions=True)
             codes = {each.code() for each in answers if isinstance(each, grpc.aio.AioRpcError)}
             assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
-
-            async def gone() -> bool:
-                return not await running(shop.conninfo)
-
-            await eventually(gone, 1)
+            await until_none_waits(shop.conninfo, 1)
             await other.rollback()
     assert await shop.get(order.id) == order
 

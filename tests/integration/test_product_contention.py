@@ -12,6 +12,7 @@ import pytest
 from shop.product.v1 import stock_pb2
 
 from tests.support.invariants import check_stock, stock_leaks
+from tests.support.locks import until_none_waits
 from tests.support.product import ProductShop, product_shop, refusal_of, reserve_request
 
 
@@ -154,6 +155,7 @@ async def test_a_call_whose_deadline_passes_leaves_nothing_half_done(shop: Produ
         codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
         assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert await shop.stock_of(created.id) == 5, "the connections are free again"
+        await until_none_waits(shop.conninfo, 1)
         await other.rollback()
     await shop.reserve({created.id: 5})
     async with shop.connection() as connection:
