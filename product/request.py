@@ -23,7 +23,6 @@ DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
 LARGEST_RESERVATIONS = 100
 """Reservations in one answer. With 50 items of the longest names they stay below the 4 MiB that clients accept."""
-"""Reservations in one answer, so that it stays below the 4 MiB that gRPC clients take."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
@@ -164,7 +163,7 @@ def expired_limit(message: stock_pb2.ListExpiredReservationsRequest) -> int:
 
 
 def reservation_ids(message: stock_pb2.BatchGetReservationsRequest) -> list[UUID]:
-    """The ids of a batch: 1 to 200, each once."""
+    """The ids of a batch: 1 to 100, each once."""
     with Violations() as check:
         return _batch(check, "reservation_ids", message.reservation_ids, LARGEST_RESERVATIONS)
 

@@ -82,13 +82,8 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         query = (search, category, order.text)
         after = pages.decode(query, message.page_token, order.key_types) if message.page_token else None
         products = await self._store.list(search, category, order, after, size + 1)
-        page = [product_message(product) for product in products[:size]]
-        fitting = pages.fitting(page)
-        more = len(products) > fitting
-        return product_pb2.ListProductsResponse(
-            products=page[:fitting],
-            next_page_token=pages.encode(query, order.keys_of(products[fitting - 1])) if more else "",
-        )
+        page, token = pages.page(products, size, product_message, lambda last: pages.encode(query, order.keys_of(last)))
+        return product_pb2.ListProductsResponse(products=page, next_page_token=token)
 
     async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
         product_id, content, fields = request.changes(message)

@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from runtime.config import ConfigError, DatabaseConfig
 from runtime.errors import ApiError, resource_exhausted, unavailable
-from runtime.finish import ended
+from runtime.finish import finish
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -212,16 +212,14 @@ class Database:
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
     ) -> list[Row]:
         connection = await self._take(patience)
-        # In a task of its own, since a cancellation that met the return of the connection would lose it to the pool.
         life = asyncio.timeout(None)
-        task = asyncio.create_task(self._run(connection, life, query, params, row))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
+
+        def left() -> None:
             with suppress(RuntimeError):  # the statement has ended
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
-            await ended(task)
-            raise
+
+        # A cancellation that met the return of the connection would lose it to the pool.
+        return await finish(self._run(connection, life, query, params, row), left)
 
     async def _run(
         self,

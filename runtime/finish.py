@@ -1,25 +1,22 @@
 """Work that its caller may leave but not cut off halfway."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits work that has several steps of which none shall be missing: where the caller is cancelled, the work is
-    finished first. The work itself has to be bounded in time."""
+async def finish(work: Coroutine[Any, Any, T], left: Callable[[], None] | None = None) -> T:
+    """Awaits work that has several steps of which none shall be missing: where the caller is cancelled, `left` is
+    called, and the work is finished first. The work itself has to be bounded in time."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await ended(task)
+        if left:
+            left()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # or asyncio logs that nobody has asked for the outcome
         raise
-
-
-async def ended(task: "asyncio.Task[T]") -> None:
-    """Waits for the end of a task that nobody asks for its outcome any more."""
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # or asyncio logs that nobody has asked

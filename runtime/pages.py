@@ -4,13 +4,17 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from runtime.errors import invalid_argument
 
 Key = str | int | float
+
+Row = TypeVar("Row")
+Sent = TypeVar("Sent", bound=Message)
 
 DEFAULT_SIZE = 20
 LARGEST_SIZE = 100
@@ -37,6 +41,16 @@ def fitting(messages: Iterable[Message]) -> int:
             break
         number += 1
     return number
+
+
+def page(
+    rows: Sequence[Row], size: int, message_of: Callable[[Row], Sent], token_of: Callable[[Row], str]
+) -> tuple[list[Sent], str]:
+    """The messages of one page, and the token of the next one, which its last row gives; empty where there is none.
+    `rows` has one beyond `size` if there are more."""
+    messages = [message_of(row) for row in rows[:size]]
+    number = fitting(messages)
+    return messages[:number], token_of(rows[number - 1]) if len(rows) > number else ""
 
 
 def _fingerprint(query: tuple[str, ...]) -> str:

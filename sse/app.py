@@ -28,7 +28,6 @@ _HTTP_STATUS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
     grpc.StatusCode.UNAVAILABLE: 503,
 }
-_PASSING = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
 
 FLUSH = 5.0
 """Seconds that the last bytes of a failed stream get to leave."""
@@ -226,8 +225,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def refusal(request: web.Request, error: ApiError) -> web.Response:
-    passing = error.code in _PASSING
-    if passing and "text/event-stream" in request.headers.get("Accept", "").lower():
+    if error.passes and "text/event-stream" in request.headers.get("Accept", "").lower():
         # EventSource gives up for good on any other answer.
         answer = web.Response(body=wire.retry(), headers=wire.HEADERS)
     else:

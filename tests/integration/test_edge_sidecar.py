@@ -18,7 +18,7 @@ from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from bench.http2 import Connection
 from local.children import Child, start
-from local.settings import REPOSITORY, free_ports
+from local.settings import PYTHONPATH, free_ports
 from sse.config import Limits, Timing
 from tests.support.edge import edge
 from tests.support.order import eventually
@@ -39,7 +39,7 @@ class SidecarProcess:
     def start(self) -> None:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto")),
+            "PYTHONPATH": PYTHONPATH,
             "LISTEN_HOST": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),
             "GRPC_PORT": str(self._grpc_port),

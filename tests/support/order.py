@@ -1,7 +1,6 @@
 """An order service in the test's process, on a real database and a free port, with its clients."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import grpc
 import psycopg
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 
+from local.settings import free_ports
 from order.__main__ import Config, serving
 from order.catalog import ProductUnavailable, Reservation, State, Stock
 from order.domain import Item, Line
@@ -154,9 +154,7 @@ async def order_shop(
 ) -> AsyncIterator[OrderShop]:
     """The service on a migrated database. `product` is the product service's address, or stands in for it. `variables`
     are environment variables that differ from the tests' own; `wait` is for readiness."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     own = {
         "LISTEN_HOST": "127.0.0.1",
         "GRPC_PORT": str(port),

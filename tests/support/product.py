@@ -1,6 +1,5 @@
 """A product service in the test's process, on a real database and a free port, with its clients."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from google.type import money_pb2
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
+from local.settings import free_ports
 from product.__main__ import Config, serving
 from runtime.config import Env
 from runtime.errors import of_call
@@ -143,9 +143,7 @@ def reserve_request(
 @asynccontextmanager
 async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[ProductShop]:
     """The service on a migrated database. `variables` are environment variables that differ from the tests' own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     own = {
         "LISTEN_HOST": "127.0.0.1",
         "GRPC_PORT": str(port),
