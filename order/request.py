@@ -1,19 +1,18 @@
 """Requests, checked and turned into what the domain knows."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from shop.order.v1 import order_pb2
 
 from order.domain import MOST_ITEMS, Draft, Line, Order
 from order.store import Filter
-from runtime import pages
+from runtime import pages, times
 from runtime.errors import invalid_argument
 from runtime.validate import NIL, Violations
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Place = tuple[datetime, UUID]
 """Where a page of orders, newest first, goes on: after the order created then, with that id."""
@@ -69,8 +68,7 @@ def _query(want: Filter) -> tuple[str, ...]:
 
 def page_token(want: Filter, last: Order) -> str:
     """The token of the page after `last`."""
-    microseconds = (last.create_time - _EPOCH) // timedelta(microseconds=1)
-    return pages.encode(_query(want), [microseconds, str(last.id)])
+    return pages.encode(_query(want), [times.microseconds(last.create_time), str(last.id)])
 
 
 def _place(want: Filter, token: str) -> Place | None:
@@ -78,7 +76,7 @@ def _place(want: Filter, token: str) -> Place | None:
         return None
     microseconds, order_id = pages.decode(_query(want), token, (int, str))
     try:
-        return _EPOCH + timedelta(microseconds=int(microseconds)), UUID(str(order_id))
+        return times.of_microseconds(int(microseconds)), UUID(str(order_id))
     except (ValueError, OverflowError):
         raise invalid_argument([("page_token", "is not a page token")]) from None
 

@@ -17,7 +17,7 @@ from order.store import OrderStore
 from runtime import pages
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.finish import finish
-from runtime.headers import Context, caller, expected_etag, request_key, send_etag
+from runtime.headers import Context, caller, expected_etag, request_key, send_etag, version_of
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -111,9 +111,9 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
     async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", text)
-        etag = expected_etag(context, etag)
+        version = version_of(expected_etag(context, etag))
         for _ in range(LOOKS):
-            order = await self._store.move(key, target, _version(etag))
+            order = await self._store.move(key, target, version)
             if order:
                 log.info("order %s", target.value, extra={"order_id": str(key), "version": order.version})
                 self._changed(target)
@@ -123,7 +123,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                 raise _not_found(key)
             if order.status == target:
                 return await _answer(order, context)
-            _check_move(order, target, etag)
+            _check_move(order, target, version)
         raise unavailable("the order is being changed", 0.1)
 
     async def StreamOrderStatus(
@@ -171,14 +171,7 @@ def _replayed(order: Order, draft: Draft) -> Order:
     return order
 
 
-def _version(etag: str) -> int | None:
-    """The version that an etag stands for; -1, which no order has, for what is none of ours."""
-    if not etag:
-        return None
-    return int(etag) if etag.isascii() and etag.isdecimal() and len(etag) < 19 else -1
-
-
-def _check_move(order: Order, target: Status, etag: str) -> None:
+def _check_move(order: Order, target: Status, version: int | None) -> None:
     """Raises why an order cannot get a status; nothing if by now it could."""
     if order.status not in sources(target):
         raise failed_precondition(
@@ -186,7 +179,7 @@ def _check_move(order: Order, target: Status, etag: str) -> None:
             f"an order that is {order.status} cannot become {target.value}",
             **{"from": order.status, "to": target.value},
         )
-    if etag and etag != order.etag:
+    if version is not None and version != order.version:
         raise aborted("ETAG_MISMATCH", f"the order has changed: its etag is {order.etag}")
 
 

@@ -6,10 +6,11 @@ import re
 import unicodedata
 from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from runtime import times
 from runtime.errors import ApiError, aborted, already_exists, failed_precondition, invalid_argument, not_found
 from runtime.pages import Key
 
@@ -22,9 +23,6 @@ WRITABLE = (
 
 UniqueField = Literal["slug", "sku"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_REVISION = re.compile(r"[1-9][0-9]{0,17}")
 _LETTERS = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}  # NFKD leaves these as they are
 )
@@ -120,13 +118,6 @@ def slug_of(name: str, length: int = SLUG_LENGTH) -> str:
 def sku_of(name: str) -> str:
     """A short code for a name: `Steel watch classic` becomes `STE-WAT-CLA`."""
     return "-".join(word[:3] for word in slug_of(name).split("-")[:4]).upper()
-
-
-def revision_of(etag: str) -> int | None:
-    """The revision that an etag stands for; None where there is no condition, and 0, which none has, for nonsense."""
-    if not etag:
-        return None
-    return int(etag) if _REVISION.fullmatch(etag) else 0
 
 
 def key_reused(payload: str, key: UUID | None) -> ApiError:
@@ -233,7 +224,7 @@ class Order:
         """The keys of a product in a page token. Times are whole microseconds, as exact as they are stored."""
         match self.field:
             case "create_time":
-                key: Key = (product.create_time - _EPOCH) // _MICROSECOND
+                key: Key = times.microseconds(product.create_time)
             case "name":
                 key = product.name
             case "price":
@@ -251,7 +242,7 @@ class Order:
             if isinstance(key, str) and b"\0" in key.encode():
                 raise ValueError
             if self.field == "create_time":
-                return _EPOCH + int(key) * _MICROSECOND, identity
+                return times.of_microseconds(int(key)), identity
         except (ValueError, OverflowError):
             raise invalid_argument([("page_token", "is not a page token")]) from None
         return key, identity

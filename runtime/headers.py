@@ -1,5 +1,6 @@
 """What arrives and leaves as HTTP headers: the edge passes them on as gRPC metadata, both ways."""
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 IDEMPOTENCY_KEY = "idempotency-key"
 IF_MATCH = "if-match"
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def _headers(context: Context, name: str) -> list[str]:
@@ -59,6 +62,14 @@ def expected_etag(context: Context, etag: str) -> str:
     if asked and asked != value:
         raise invalid_argument([("etag", "differs from the If-Match header")])
     return value
+
+
+def version_of(etag: str) -> int | None:
+    """The version of a resource that an etag of ours stands for; None where there is no condition, and 0, which nothing
+    has, for an etag that is none of ours."""
+    if not etag:
+        return None
+    return int(etag) if _VERSION.fullmatch(etag) else 0
 
 
 def _unquoted(etag: str) -> str:

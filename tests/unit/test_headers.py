@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.errors import ApiError
-from runtime.headers import Context, expected_etag, request_key
+from runtime.headers import Context, expected_etag, request_key, version_of
 
 KEY = "123e4567-e89b-42d3-a456-426614174000"
 OTHER = "123e4567-e89b-42d3-a456-426614174001"
@@ -62,3 +62,11 @@ def test_an_idempotency_key_comes_from_the_message_or_the_header() -> None:
         request_key(call(("idempotency-key", OTHER)), KEY)
     with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
         request_key(call(("idempotency-key", "once")), "")
+
+
+@pytest.mark.parametrize(
+    ("etag", "version"), [("", None), ("7", 7), ("07", 0), ("-7", 0), ("7.0", 0), ("٧", 0), ("x", 0), ("9" * 19, 0)]
+)
+def test_only_an_etag_as_it_was_sent_is_a_version(etag: str, version: int | None) -> None:
+    """0 is a version that nothing has: a condition that never holds."""
+    assert version_of(etag) == version

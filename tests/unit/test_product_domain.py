@@ -81,14 +81,6 @@ def test_a_code_that_the_client_chose_is_never_another() -> None:
     assert content.instead("sku", ID).slug == "mine"
 
 
-@pytest.mark.parametrize(
-    ("etag", "revision"), [("", None), ("7", 7), ("07", 0), ("-7", 0), ("7.0", 0), ("٧", 0), ("x", 0), ("9" * 19, 0)]
-)
-def test_only_an_etag_as_it_was_sent_is_a_revision(etag: str, revision: int | None) -> None:
-    """0 is a revision that no product has: a condition that never holds."""
-    assert domain.revision_of(etag) == revision
-
-
 @pytest.mark.parametrize("order_by", ["create_time", "name", "price", "star"])
 def test_the_place_in_a_list_survives_its_token_exactly(order_by: str) -> None:
     """To the microsecond: a key that is rounded skips rows or shows them twice."""
