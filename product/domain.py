@@ -190,12 +190,13 @@ def check_undelete(product: Product | None, product_id: UUID, revision: int | No
     return product
 
 
-def check_adjustment(product: Product | None, product_id: UUID, delta: int) -> Product:
+def check_adjustment(product: Product | None, product_id: UUID, delta: int, revision: int | None) -> Product:
     """Raises what keeps the stock from being adjusted."""
     if product is None:
         raise product_not_found(product_id)
     if product.delete_time:
         raise product_deleted(product.id, product.name)
+    check_etag(product, revision)
     if product.stock + delta < 0:
         raise insufficient_stock(product.id, product.name, -delta, product.stock)
     if product.stock + delta > LARGEST_STOCK:

@@ -137,9 +137,10 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
         product_id = request.adjustment(message)
+        revision = version_of(expected_etag(context, message.etag))
         key = request_key(context, message.request_id) or uuid4()
         scoped = self._scoped(_ADJUSTMENTS, context, key)
-        product, done = await self._store.adjust(product_id, message.delta, scoped)
+        product, done = await self._store.adjust(product_id, message.delta, scoped, revision)
         if done and product:
             log.info(
                 "stock adjusted",
@@ -148,7 +149,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
             return await _answer(product, context)
         before = await self._store.adjustment(scoped)
         if before is None:
-            domain.check_adjustment(product, product_id, message.delta)
+            domain.check_adjustment(product, product_id, message.delta, revision)
             raise unavailable("the stock is being changed", 0.1)
         if (before.product_id, before.delta) != (product_id, message.delta):
             raise domain.key_reused("another product or delta", key)

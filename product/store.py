@@ -204,9 +204,11 @@ class ProductStore:
         except ConstraintViolation as violation:
             _translate(violation)
 
-    async def adjust(self, product_id: UUID, delta: int, request_id: UUID) -> tuple[Product | None, bool]:
+    async def adjust(
+        self, product_id: UUID, delta: int, request_id: UUID, revision: int | None
+    ) -> tuple[Product | None, bool]:
         """Adds to or takes from a stock and writes it into the ledger, unless `request_id` is there already or the
-        product is deleted or has no room. Answers the product, and whether it was done."""
+        product is deleted, has another revision or no room. Answers the product, and whether it was done."""
         query: LiteralString = f"""
             WITH locked AS MATERIALIZED (
                 SELECT {_COLUMNS} FROM product WHERE id = %(id)s FOR NO KEY UPDATE
@@ -215,6 +217,7 @@ class ProductStore:
                 SELECT %(request_id)s, id, %(delta)s::bigint FROM locked
                 -- numeric: the sum may be larger than any bigint.
                 WHERE delete_time IS NULL AND stock + %(delta)s::numeric BETWEEN 0 AND 100000000
+                    AND revision = coalesce(%(revision)s::bigint, revision)
                 ON CONFLICT (request_id) DO NOTHING
                 RETURNING delta
             ), changed AS (
@@ -228,7 +231,7 @@ class ProductStore:
                 delete_time, changed.stock IS NOT NULL AS booked
             FROM locked LEFT JOIN changed ON true
             """  # noqa: S608 - literals only
-        params = {"id": product_id, "delta": delta, "request_id": request_id}
+        params = {"id": product_id, "delta": delta, "request_id": request_id, "revision": revision}
         row = await self._database.fetch_one("product.adjust_stock", query, params, _Adjusted)
         return (row, row.booked) if row else (None, False)
 

@@ -91,6 +91,18 @@ class TestAdjust:
         await shop.adjust(created.id, 1)
         assert (await shop.adjust(created.id, -2, key)).stock == 0
 
+    async def test_a_stale_etag_changes_nothing_and_a_replay_needs_none(self, shop: ProductShop) -> None:
+        """The etag is not the stock's: adjusting leaves it as it is."""
+        created = await shop.create(stock=10)
+        key, etag = str(uuid4()), f'"{created.etag}"'
+        for _ in range(2):
+            assert (await shop.adjust(created.id, 1, key, if_match=etag)).stock == 11
+        with refused() as error:
+            request = product_pb2.AdjustStockRequest(id=created.id, delta=1, etag="2")
+            await shop.products.AdjustStock(request)
+        assert (error.what.code, error.what.reason) == ("ABORTED", "ETAG_MISMATCH")
+        assert (await shop.adjust(created.id, 1, key, if_match='"2"')).stock == 11
+
     async def test_an_unknown_or_deleted_product_is_refused(self, shop: ProductShop) -> None:
         with refused() as error:
             await shop.adjust(UNKNOWN, 1)

@@ -435,6 +435,7 @@ class AdjustStockRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The product's id."""
     delta: _builtins.int
@@ -443,16 +444,21 @@ class AdjustStockRequest(_message.Message):
     """A UUID that makes a retry safe: the same request_id changes the stock once. The `Idempotency-Key` header does the
     same.
     """
+    etag: _builtins.str
+    """If set, the product must still have it, or the answer is ABORTED (ETAG_MISMATCH). The `If-Match` header does the same.
+    It does not change with the stock.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         delta: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -160,8 +160,8 @@ class ProductServiceServicer:
     def AdjustStock(self, request, context):
         """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
         FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, and ALREADY_EXISTS
-        (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
+        is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

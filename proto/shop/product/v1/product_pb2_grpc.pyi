@@ -69,8 +69,8 @@ class ProductServiceStub:
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_product_pb2.AdjustStockRequest, _product_pb2.Product]
     """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
     FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, and ALREADY_EXISTS
-    (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
+    is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
     """
 
 @_typing.type_check_only
@@ -114,8 +114,8 @@ class ProductServiceAsyncStub(ProductServiceStub):
     AdjustStock: _aio.UnaryUnaryMultiCallable[_product_pb2.AdjustStockRequest, _product_pb2.Product]  # type: ignore[assignment]
     """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
     FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, and ALREADY_EXISTS
-    (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
+    is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
     """
 
 class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -210,8 +210,8 @@ class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_product_pb2.Product, _abc.Awaitable[_product_pb2.Product]]:
         """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
         FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, and ALREADY_EXISTS
-        (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
+        is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
         """
 
 def add_ProductServiceServicer_to_server(servicer: ProductServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
