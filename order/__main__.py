@@ -121,7 +121,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(problem))
+        watching = asyncio.create_task(server.watch(problem, followers.serve))
         stack.callback(watching.cancel)
         yield Running(server, followers)
         watching.cancel()

@@ -97,14 +97,14 @@ class Followers:
     def __init__(self, topics: Topics[StatusEvent]) -> None:
         self.topics = topics
         self._all: set[Follower] = set()
-        self._closed = False
+        self._refusal = ""
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self) -> "Follower":
-        if self._closed:
-            raise going_away()
+        if self._refusal:
+            raise unavailable(self._refusal)
         follower = Follower(self)
         self._all.add(follower)
         return follower
@@ -112,11 +112,19 @@ class Followers:
     def discard(self, follower: "Follower") -> None:
         self._all.discard(follower)
 
-    def close(self) -> None:
+    def close(self, why: str = "the server is going away") -> None:
         """Ends every call with UNAVAILABLE: their clients go on elsewhere, after the last version they saw."""
-        self._closed = True
+        self._refusal = why
         for follower in self._all:
-            follower.end()
+            follower.end(why)
+
+    def serve(self, able: bool) -> None:
+        """Whether this process hears of what happens. One that is deaf keeps no call: its silence would look as if
+        nothing happened to the orders."""
+        if able:
+            self._refusal = ""
+        else:
+            self.close("orders cannot be followed here at present")
 
 
 class Follower:
@@ -127,7 +135,7 @@ class Follower:
         self._watchers: dict[str, Watcher[StatusEvent]] = {}
         self._news: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._ended = False
+        self._ended = ""
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -158,18 +166,18 @@ class Follower:
     def wake(self) -> None:
         self._wake.set()
 
-    def end(self) -> None:
-        self._ended = True
+    def end(self, why: str) -> None:
+        self._ended = why
         self._wake.set()
 
     async def news(self, most: int) -> list[Watcher[StatusEvent]]:
         """Waits until orders have news, or until woken; answers at most so many of them.
 
-        Raises UNAVAILABLE when the server goes away.
+        Raises UNAVAILABLE when the server goes away, or is deaf.
         """
         await self._wake.wait()
         if self._ended:
-            raise going_away()
+            raise unavailable(self._ended)
         keys = list(islice(self._news, most))
         for key in keys:
             del self._news[key]
@@ -181,7 +189,3 @@ class Follower:
         for key in list(self._watchers):
             self.unfollow(key)
         self._owner.discard(self)
-
-
-def going_away() -> ApiError:
-    return unavailable("the server is going away")

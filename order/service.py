@@ -133,14 +133,19 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         after = request.after_version(message)
         follower = self._followers.add()
         try:
-            watcher = follower.follow(str(key), after)
+            topics = self._followers.topics
+            known = str(key) in topics
+            watcher = follower.follow(str(key), after, renew=after > topics.version(str(key)))
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await follower.news(1)
+                    while not watcher.topic.answered:
+                        await follower.news(1)
             except TimeoutError:
                 raise unavailable("the database does not answer") from None
             if watcher.topic.missing:
-                raise _not_found(key)
+                raise _not_what_it_was() if known else _not_found(key)
+            if watcher.version > watcher.topic.version and not watcher.topic.final:
+                watcher.version = 0  # a restored database has lost what the client saw: it begins anew
             # By itself, since otherwise it leaves with the first event, and after a resume that may take long.
             await context.send_initial_metadata(())
             while True:
@@ -151,7 +156,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                     return
                 await follower.news(1)
                 if watcher.topic.missing:
-                    raise unavailable("the order is not what it was any more; follow it from the beginning")
+                    raise _not_what_it_was()
         finally:
             follower.close()
 
@@ -185,6 +190,10 @@ def _check_move(order: Order, target: Status, version: int | None) -> None:
 
 def _expired() -> ApiError:
     return aborted("ORDER_EXPIRED", "an earlier attempt was given up and nothing was ordered; use a new key")
+
+
+def _not_what_it_was() -> ApiError:
+    return unavailable("the order is not what it was any more; follow it from the beginning")
 
 
 def _not_found(key: UUID) -> ApiError:

@@ -106,13 +106,19 @@ class TelemetryConfig:
     otlp_endpoint: str
     """Where spans go; empty: nowhere."""
     otlp_protocol: str
+    service_name: str
+    """What spans come from; empty: the process's own name."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
         endpoint = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "") or env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        protocols = ("grpc", "http/protobuf")
+        protocol = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", protocols)
+        exporter = env.choice("OTEL_TRACES_EXPORTER", "otlp", ("otlp", "none"))
         return cls(
             log_level=env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             log_format=env.choice("LOG_FORMAT", "json", ("json", "text")),
-            otlp_endpoint=endpoint,
-            otlp_protocol=env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", ("grpc", "http/protobuf")),
+            otlp_endpoint=endpoint if exporter == "otlp" else "",
+            otlp_protocol=env.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol, protocols),
+            service_name=env.text("OTEL_SERVICE_NAME", ""),
         )

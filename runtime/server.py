@@ -84,8 +84,11 @@ class Server:
         for name in self._names:
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
-    async def watch(self, problem: Callable[[], Awaitable[str]]) -> None:
-        """Keeps the readiness true, for ever. `problem` answers what keeps the service from working, or nothing.
+    async def watch(
+        self, problem: Callable[[], Awaitable[str]], changed: Callable[[bool], None] = lambda ready: None
+    ) -> None:
+        """Keeps the readiness true, for ever. `problem` answers what keeps the service from working, or nothing;
+        `changed` is told when the service gets ready or is so no longer.
 
         A new problem is logged once. One that comes after the service was ready counts after PATIENCE.
         """
@@ -107,9 +110,11 @@ class Server:
                 if not self.ready:
                     log.info("ready")
                     await self.set_ready(True)
+                    changed(True)
             elif self.ready and clock() - well >= PATIENCE:
                 log.error("no longer ready: %s", found)
                 await self.set_ready(False)
+                changed(False)
             await asyncio.sleep(READINESS_INTERVAL)
 
     async def drain(self) -> None:

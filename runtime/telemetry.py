@@ -25,7 +25,7 @@ class Telemetry:
     """The traces of one process."""
 
     def __init__(self, config: TelemetryConfig, service: str) -> None:
-        resource = Resource.create({SERVICE_NAME: service})
+        resource = Resource.create({SERVICE_NAME: config.service_name or service})
         if config.otlp_endpoint:
             self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._provider.add_span_processor(BatchSpanProcessor(_exporter(config)))

@@ -10,8 +10,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from order import tail
+from runtime import server
 from tests.support.database import TestServer
 from tests.support.order import FakeStock, eventually, order_shop
+from tests.support.product import refused
 from tests.support.watching import Watching, silenced, tailer_pids
 
 
@@ -55,6 +57,41 @@ async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so
                 return shop.server.ready
 
             await eventually(ready)
+
+
+async def test_a_service_that_is_deaf_keeps_no_stream(
+    order_database: str, postgres: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pool works and its tailer gets no connection: whoever watches there has to go elsewhere."""
+    monkeypatch.setattr(server, "PATIENCE", 1.0)
+    database = str(conninfo_to_dict(order_database)["dbname"])
+    async with (
+        await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin,
+        order_shop(order_database, FakeStock(), DATABASE_POOL_SIZE="1") as shop,
+    ):
+        order = await shop.create()
+        stream = aiter(shop.stream(order.id))
+        await anext(stream)
+        limit = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}")
+        await admin.execute(limit.format(sql.Identifier(database), 1))
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'order tailer' AND datname = %s",
+            (database,),
+        )
+        for _ in range(2):  # one that stands, and a new one
+            with refused() as error:
+                await asyncio.wait_for(anext(stream), 20)
+            stream = aiter(shop.stream(order.id))
+            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "orders cannot be followed here at present")
+        assert (await shop.get(order.id)).id == order.id
+        await admin.execute(limit.format(sql.Identifier(database), -1))
+
+        async def hears() -> bool:
+            return shop.server.ready
+
+        await eventually(hears)
+        assert (await anext(aiter(shop.stream(order.id)))).version == 1
 
 
 async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:

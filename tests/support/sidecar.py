@@ -195,7 +195,8 @@ async def sidecar(
         limits=limits or Limits(),
     )
     telemetry = Telemetry(
-        TelemetryConfig(log_level="INFO", log_format="text", otlp_endpoint="", otlp_protocol="grpc"), "sse"
+        TelemetryConfig(log_level="INFO", log_format="text", otlp_endpoint="", otlp_protocol="grpc", service_name=""),
+        "sse",
     )
     try:
         async with Sidecar(config, telemetry) as started:

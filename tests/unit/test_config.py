@@ -51,6 +51,15 @@ def test_a_bad_telemetry_variable_is_named(name: str, value: str) -> None:
         TelemetryConfig.from_env(Env({name: value}))
 
 
+def test_opentelemetrys_variables_mean_what_they_mean_elsewhere() -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+    more = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": "shop-product"}
+    config = TelemetryConfig.from_env(Env(endpoint | more))
+    assert (config.otlp_endpoint, config.otlp_protocol) == ("http://collector:4318", "http/protobuf")
+    assert config.service_name == "shop-product"
+    assert TelemetryConfig.from_env(Env(endpoint | {"OTEL_TRACES_EXPORTER": "none"})).otlp_endpoint == ""
+
+
 @pytest.mark.parametrize("value", ["product", "dns:///product", "dns:///product:grpc", ":50052"])
 def test_a_target_needs_host_and_port(value: str) -> None:
     with pytest.raises(ConfigError, match="PRODUCT_TARGET"):

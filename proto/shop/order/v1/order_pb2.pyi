@@ -475,7 +475,7 @@ class StreamOrderStatusRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     after_version: _builtins.int
-    """The last version already seen; 0 for all."""
+    """The last version already seen; 0 for all, and so is one that the order, if more can come, never had."""
     def __init__(
         self,
         *,
