@@ -59,6 +59,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
     async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
         """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
+        await self._store.admit()
         try:
             reservation = await self._stock.reserve(key, draft.lines, patience)
         except ApiError as refusal:

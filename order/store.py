@@ -57,6 +57,10 @@ class OrderStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def admit(self) -> None:
+        """Raises where an insert is known to be refused: before stock is set aside for it."""
+        await self._database.admit()
+
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
         """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
         query: LiteralString = f"""

@@ -44,6 +44,13 @@ server a connection. After them it is cancelled in the database."""
 MARGIN = 1.0
 """Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
 
+AWAY = 1.0
+"""Seconds that a call waits for a connection while the database is known to be away. Callers try again, and the edge for
+its clients too: what each waits adds up, and they must not pile up."""
+
+LOOK = 2.0
+"""Seconds that a look at the database waits for a connection, before it asks for one of its own."""
+
 RECONNECT = 2.0
 """Seconds for which a lost connection is replaced by itself. After them each call, and each look at the readiness,
 tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
@@ -129,6 +136,7 @@ class Database:
         self._most_waiting = config.pool_waiting
         self._waiting = 0
         self._sound = False
+        self._away = False
         self._renewed = 0.0
         self._renewals: set[asyncio.Task[None]] = set()
 
@@ -245,10 +253,9 @@ class Database:
 
     async def _take(self, patience: float) -> AsyncConnection[Any]:
         """A connection of the pool, which has to be given back. `patience` is in seconds."""
-        give_up = asyncio.get_running_loop().time() + max(patience, 0.01)
+        give_up = asyncio.get_running_loop().time() + max(min(patience, AWAY) if self._away else patience, 0.01)
         if self._slots.locked():
-            if self._waiting >= self._most_waiting:
-                raise resource_exhausted("too many calls are waiting")
+            self._check_queue()
             self._waiting += 1
             try:
                 async with asyncio.timeout_at(give_up):
@@ -268,6 +275,17 @@ class Database:
             if isinstance(error, PoolClosed):
                 raise unavailable("the server is shutting down") from None
             raise
+
+    def _check_queue(self) -> None:
+        if self._slots.locked() and self._waiting >= self._most_waiting:
+            raise resource_exhausted("too many calls are waiting")
+
+    async def admit(self) -> None:
+        """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
+        in vain then. It costs the database nothing."""
+        self._check_queue()
+        if self._away:
+            await self._give_back(await self._take(AWAY))
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         try:
@@ -290,7 +308,7 @@ class Database:
         `schema` is the newest migration that the service needs.
         """
         try:
-            connection = await self._take(self._timeout)
+            connection = await self._take(min(LOOK, self._timeout))
             try:
                 version = connection.info.server_version // 10_000
                 if version < OLDEST_VERSION:
@@ -299,10 +317,12 @@ class Database:
                     row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
                 found = (row[0] if row else None) or 0
                 self._sound = found >= schema
+                self._away = False
                 return "" if self._sound else f"the schema is at version {found}; {schema} is needed"
             finally:
                 await self._give_back(connection)
         except errors.UndefinedTable:
+            self._away = False
             return f"the schema is missing; version {schema} is needed"
         except (psycopg.Error, ApiError):
             return await self._refusal()
@@ -314,8 +334,11 @@ class Database:
                 connection = await AsyncConnection.connect(self.conninfo)
                 await connection.close()
         except psycopg.Error as error:
+            self._away = True
             return "the database does not answer: " + " ".join(str(error).split())
         except TimeoutError:
+            self._away = True
             return f"the database does not answer within {self._timeout:g} s"
+        self._away = False
         # It answers, so this is overload: to leave the others alone with it would only make more.
         return "" if self._sound else "all connections to the database are busy"

@@ -9,11 +9,14 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from shop.order.v1 import order_pb2
 
 from order import catalog
 from order.catalog import Reservation, State
 from runtime.errors import failed_precondition
+from tests.support.database import TestServer
 from tests.support.locks import until_none_waits
 from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop
 from tests.support.product import Refusal, product_shop, refusal_of, refused
@@ -139,6 +142,31 @@ async def test_orders_that_wait_for_a_silent_product_service_are_bounded(
         assert codes["RESOURCE_EXHAUSTED"] == 50
         assert sum(codes.values()) == 60
         assert median < 0.5
+
+
+async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
+    order_database: str, postgres: TestServer
+) -> None:
+    """Else those who are told to come back hold all there is, and the shop is sold out without a sale."""
+    stock = FakeStock()
+    change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false")
+    database = str(conninfo_to_dict(order_database)["dbname"])
+    async with (
+        await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin,
+        order_shop(order_database, stock, DATABASE_TIMEOUT="1") as shop,
+    ):
+        await shop.create()
+        await admin.execute(change.format(sql.Identifier(database)))
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
+
+        async def known() -> bool:
+            before = len(stock.calls)
+            with refused() as error:
+                await shop.create()
+            assert error.what.code == "UNAVAILABLE"
+            return len(stock.calls) == before
+
+        await eventually(known)
 
 
 async def test_an_order_that_exists_is_answered_whatever_the_product_service_says(order_database: str) -> None:

@@ -257,6 +257,28 @@ async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
     await database.close()
 
 
+async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
+    postgres: TestServer, empty_database: str
+) -> None:
+    """Whoever tries again, and the edge does, would have waited its whole time thrice."""
+    limit = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    name = sql.Identifier(str(conninfo_to_dict(empty_database)["dbname"]))
+    admin = postgres.postgres.conninfo("postgres")
+    config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=30)
+    async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:
+        await connection.execute(limit.format(name, sql.SQL("false")))
+        async with opened(Database(config, "test")) as database:
+            await database.admit()  # nothing is known yet
+            assert "not currently accepting connections" in await database.problem(1)
+            for call in (database.fetch("one", "SELECT 1 AS n", {}, Number), database.admit()):
+                async with asyncio.timeout(10):
+                    with pytest.raises(ApiError, match="the database does not answer"):
+                        await call
+            await connection.execute(limit.format(name, sql.SQL("true")))
+            assert await database.problem(1) == "the schema is missing; version 1 is needed"
+            await database.admit()
+
+
 async def test_a_host_of_the_environment_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a pod has it, whose variables come from a Secret."""
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
