@@ -22,7 +22,7 @@ LONGEST_TTL = 3600
 DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
 LARGEST_RESERVATIONS = 100
-"""Reservations in one answer. With 50 items of the longest names they stay below the 4 MiB that clients accept."""
+"""Reservations in one answer. With 50 items of the longest names they stay below the 8 MiB that our channels take."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")

@@ -28,6 +28,8 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     # What ends a connection whose pings are not answered; a minute by default, in which nothing else asks again.
     ("grpc.http2.ping_timeout_ms", 4_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A hundred reservations of fifty items with the longest names are more than the usual 4 MiB.
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     # A pod that was replaced is found again in a second, not after half a minute.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 200),

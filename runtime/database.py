@@ -45,8 +45,8 @@ MARGIN = 1.0
 """Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
 
 AWAY = 1.0
-"""Seconds that a call waits for a connection while the database is known to be away. Callers try again, and the edge for
-its clients too: what each waits adds up, and they must not pile up."""
+"""Seconds that a call waits for a connection while the database is known to be away. Callers try again, and the edge
+for its clients too: what each waits adds up, and they must not pile up."""
 
 LOOK = 2.0
 """Seconds that a look at the database waits for a connection, before it asks for one of its own."""

@@ -12,13 +12,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runtime.config import ServerConfig
+from runtime.health import LIVENESS, Health
 from runtime.interceptor import ErrorInterceptor
 from runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-LIVENESS = "liveness"
-"""The health name of the process itself; the services' own names are readiness."""
 
 READINESS_INTERVAL = 1.0
 """Seconds between two looks at what a service needs."""
@@ -51,7 +49,7 @@ class Server:
         names: Sequence[str],
         more: Iterable[str] = (),
         *,
-        health_servicer: health.aio.HealthServicer | None = None,
+        health_servicer: Health | None = None,
         descriptors: DescriptorPool | None = None,
     ) -> None:
         """`names` are the full names of the services served, each with a health status; `more` are shown by reflection
@@ -61,7 +59,7 @@ class Server:
         self.grpc = grpc.aio.server(
             interceptors=(telemetry.server_interceptor(), ErrorInterceptor()), options=OPTIONS, compression=None
         )
-        self._health = health_servicer or health.aio.HealthServicer()
+        self._health = health_servicer or Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         shown = (*names, *more, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(shown, self.grpc, descriptors)

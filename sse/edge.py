@@ -1,17 +1,19 @@
 """What the edge cannot route by service: reflection and health, answered here for all of the shop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
+
+from runtime.health import Health
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
@@ -70,55 +72,23 @@ class Upstream:
         return bool(answer.status == _Status.SERVING)
 
 
-class EdgeHealth(health.aio.HealthServicer):
+class EdgeHealth(Health):
     """grpc.health.v1 for the whole edge. `""` is SERVING when every service is; `sse` is this process alone."""
 
     def __init__(self, services: Mapping[str, Upstream]) -> None:
         """`services` by full name."""
-        super().__init__()
+        super().__init__(FRESH)
         self._services = services
-        self._own: dict[str, int] = {}
-        self._leaving = False
 
     async def set(self, service: str, status: int) -> None:
-        if not self._leaving:
-            self._own[OWN if service == "" else service] = status
+        await super().set(service or OWN, status)
 
-    async def enter_graceful_shutdown(self) -> None:
-        await self.set("", _Status.NOT_SERVING)
-        self._leaving = True
-
-    async def _status(self, name: str) -> int | None:
-        if name in self._own:
-            return self._own[name]
+    async def status(self, name: str) -> int | None:
         if name == "":
             found = await asyncio.gather(*(service.serving() for service in self._services.values()))
             serving = all(found) and not self._leaving
         elif name in self._services:
             serving = await self._services[name].serving()
         else:
-            return None
+            return await super().status(name)
         return _Status.SERVING if serving else _Status.NOT_SERVING
-
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
-        status = await self._status(request.service)
-        if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        return _Status(status=status)
-
-    async def Watch(  # type: ignore[override]  # a generator, which tracing can wrap and an end can reach
-        self, request: health_pb2.HealthCheckRequest, context: Any
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Ends when this process goes away, which would otherwise wait for it."""
-        sent = None
-        while True:
-            leaving = self._leaving
-            status = await self._status(request.service)
-            if status is None:
-                status = _Status.SERVICE_UNKNOWN
-            if status != sent:
-                yield _Status(status=status)
-                sent = status
-            if leaving:
-                return
-            await asyncio.sleep(FRESH)

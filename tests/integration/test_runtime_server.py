@@ -181,7 +181,19 @@ async def test_health_can_be_watched(running: Running) -> None:
     assert (await call.read()).status == NOT_SERVING
     await running.server.set_ready(True)
     assert (await call.read()).status == SERVING
+    await running.server.set_ready(False)
+    assert (await call.read()).status == NOT_SERVING
     call.cancel()
+
+
+async def test_who_watches_the_health_keeps_no_process_from_going_away(running: Running) -> None:
+    call = running.health.Watch(health_pb2.HealthCheckRequest(service="test.Echo"))
+    await running.server.set_ready(True)
+    assert (await call.read()).status == SERVING
+    await running.server.drain()
+    assert (await call.read()).status == NOT_SERVING
+    assert await call.read() is grpc.aio.EOF
+    assert await running.check("liveness") == SERVING
 
 
 async def test_a_taken_port_is_one_clear_error(running: Running, free_port: int) -> None:

@@ -1,0 +1,70 @@
+"""grpc.health.v1 that can be watched, and whose watchers keep no process from going away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+LIVENESS = "liveness"
+"""The health name of the process itself; the services' own names are readiness."""
+
+Status = health_pb2.HealthCheckResponse
+
+
+class Health(health.aio.HealthServicer):
+    """What a process says about its services. It is told with `set`."""
+
+    def __init__(self, interval: float | None = None) -> None:
+        """`interval` is in seconds: how often a watched status is looked at that changes by itself."""
+        super().__init__()
+        self._interval = interval
+        self._own: dict[str, int] = {}
+        self._leaving = False
+        self._changed = asyncio.Event()
+
+    async def set(self, service: str, status: int) -> None:
+        if not self._leaving:
+            self._own[service] = status
+            self._tell()
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Everything but the process itself is NOT_SERVING from here on, and watchers are sent away."""
+        self._own.update({name: Status.NOT_SERVING for name in self._own if name != LIVENESS})
+        self._leaving = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def status(self, name: str) -> int | None:
+        """How a service is; None if there is none of that name."""
+        return self._own.get(name)
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        status = await self.status(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return Status(status=status)
+
+    async def Watch(  # type: ignore[override]  # a generator, which tracing can wrap and an end can reach
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Ends when this process goes away, which would otherwise wait for it."""
+        sent = None
+        while True:
+            leaving, changed = self._leaving, self._changed
+            status = await self.status(request.service)
+            if status is None:
+                status = Status.SERVICE_UNKNOWN
+            if status != sent:
+                yield Status(status=status)
+                sent = status
+            if leaving:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await changed.wait()
