@@ -53,6 +53,8 @@ class Config:
     product_target: str
     event_retention_days: int
     """Days for which the event log of a finished order is kept."""
+    max_streams: int
+    """StreamOrderStatus calls at once."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
@@ -62,6 +64,7 @@ class Config:
             telemetry=TelemetryConfig.from_env(env),
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
+            max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
         )
 
 
@@ -105,7 +108,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
         order_pb2_grpc.add_OrderServiceServicer_to_server(
-            OrderService(store, stock, followers, config.server.caller_header, changed), server.grpc
+            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
         reconciler = Reconciler(store, stock)

@@ -15,7 +15,7 @@ from order.domain import Draft, Item, Order, Status, order_id, sources
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
-from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
+from runtime.errors import ApiError, aborted, failed_precondition, not_found, resource_exhausted, unavailable
 from runtime.finish import finish
 from runtime.headers import Context, caller, expected_etag, request_key, send_etag, version_of
 from runtime.validate import parse_uuid
@@ -40,6 +40,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         stock: Stock,
         followers: Followers,
         caller_header: str,
+        max_streams: int,
         changed: Callable[[Status], None],
     ) -> None:
         """`changed` is told of each status that an order got here, after the commit."""
@@ -47,6 +48,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._stock = stock
         self._followers = followers
         self._caller_header = caller_header
+        self._max_streams = max_streams
+        self._streams = 0
         self._changed = changed
 
     async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
@@ -132,7 +135,10 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         key = parse_uuid("order_id", message.order_id)
         after = request.after_version(message)
+        if self._streams >= self._max_streams:
+            raise resource_exhausted("too many streams are open")
         follower = self._followers.add()
+        self._streams += 1
         try:
             topics = self._followers.topics
             known = str(key) in topics
@@ -159,6 +165,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                 if watcher.topic.missing:
                     raise _not_what_it_was()
         finally:
+            self._streams -= 1
             follower.close()
 
 

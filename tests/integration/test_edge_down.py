@@ -46,6 +46,7 @@ async def test_rest_says_unavailable_and_when_to_come_again(http: httpx.AsyncCli
     error = Rest.refused(await http.get(path), 503, 14)
     assert error["message"] == "the service cannot be reached"
     assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}]
+    assert (await http.get(path)).headers["retry-after"] == "1"
 
 
 async def test_a_write_says_unavailable_too(http: httpx.AsyncClient) -> None:

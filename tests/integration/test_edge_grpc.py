@@ -135,3 +135,16 @@ async def test_a_browser_gets_the_status_of_an_error_over_grpc_web(shop: Edge) -
 async def test_an_internal_service_is_not_reached_over_grpc_web(shop: Edge) -> None:
     answer = await web_call(shop, "/shop.product.v1.StockService/ReleaseReservation", b"")
     assert answer.headers.get("grpc-status") == "12" or answer.status_code == 404
+
+
+async def test_streams_take_nothing_from_what_calls_may_use() -> None:
+    """They last, and anybody may open them: in one circuit breaker with the calls they would shut everybody out."""
+    async with edge(max_streams=2) as running, grpc.aio.insecure_channel(running.target) as channel:
+        stub = order_pb2_grpc.OrderServiceStub(channel)
+        request = order_pb2.StreamOrderStatusRequest(order_id="endless")
+        streams = [stub.StreamOrderStatus(request) for _ in range(2)]
+        assert [(await stream.read()).version for stream in streams] == [1, 1]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.StreamOrderStatus(request).read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert (await stub.GetOrder(order_pb2.GetOrderRequest(id="abc"))).id == "abc"

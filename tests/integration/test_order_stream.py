@@ -168,3 +168,17 @@ async def test_a_stream_that_a_restore_proved_wrong_ends(shop: OrderShop, restor
             assert status_name(await asyncio.wait_for(anext(stream), 20)) == "PLACED"
         await shop.move("CANCELLED", order.id)
         assert await read(again) == await read(resumed) == [(2, "CANCELLED")]
+
+
+async def test_streams_of_a_process_are_bounded(order_database: str) -> None:
+    """Those beyond are told so at once; those of the sidecar, which carry all browsers, are not counted."""
+    async with order_shop(order_database, FakeStock(), ORDER_MAX_STREAMS="2") as shop:
+        order = await shop.create()
+        streams = [aiter(shop.stream(order.id)) for _ in range(2)]
+        assert [(await anext(stream)).version for stream in streams] == [1, 1]
+        with refused() as error:
+            await anext(aiter(shop.stream(order.id)))
+        assert (error.what.code, error.what.retry_after) == ("RESOURCE_EXHAUSTED", 1.0)
+        await shop.move("CANCELLED", order.id)
+        assert [await read(stream) for stream in streams] == [[(2, "CANCELLED")]] * 2
+        assert len(await read(shop.stream(order.id))) == 2

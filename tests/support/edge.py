@@ -124,6 +124,8 @@ class Order(order_pb2_grpc.OrderServiceServicer):
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         for version in (1, 2):
             yield order_pb2.OrderStatusEvent(order_id=request.order_id, version=version)
+        if request.order_id == "endless":
+            await asyncio.Event().wait()
 
 
 async def _follow(request: web.Request) -> web.StreamResponse:
