@@ -1,12 +1,12 @@
-"""The admin port of the Envoy next door, for commands that run beside the sidecar and in its memory: only the standard
-library's smallest parts are used here."""
+"""The ports next door, above all Envoy's admin port, for commands that run beside the sidecar and in its memory: only
+the standard library's smallest parts are used here."""
 
 import socket
 
 
-def ask(port: int, method: str, path: str) -> str:
-    """The body of Envoy's answer; OSError if it does not answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+def ask(port: int, method: str, path: str, timeout: float = 2) -> str:
+    """The body of the answer of a server on loopback; OSError if none comes within `timeout` seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     return answer.decode().partition("\r\n\r\n")[2]

@@ -1,12 +1,17 @@
 """Drains the Envoy next door before its pod ends: `python -m sse.drain ADMIN_PORT DELAY GRACE`, as a preStop hook.
 
-Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more.
+Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more. The
+hook also runs where the sidecar alone is restarted, because it hangs: Envoy stays then, and must not be drained.
 """
 
+import os
 import sys
 import time
 
 from sse.admin import ask, services
+
+PATIENCE = 5.0
+"""Seconds in which a sidecar that works answers; that of the liveness probe."""
 
 INTERVAL = 0.25
 """Seconds between two looks at what is under way."""
@@ -24,8 +29,24 @@ def drain(port: int, delay: float, grace: float) -> None:
         time.sleep(INTERVAL)
 
 
-if __name__ == "__main__":
+def hangs(http_port: int) -> bool:
+    """Whether the sidecar answers nothing, whatever it is asked."""
     try:
-        drain(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
+        ask(http_port, "GET", "/", PATIENCE)
+    except OSError:
+        return True
+    return False
+
+
+def hook(http_port: int, port: int, delay: float, grace: float) -> None:
+    """Drains, unless it is the sidecar (on `http_port`) that is the trouble: SystemExit says why not, in one line."""
+    if hangs(http_port):
+        sys.exit("drain: the sidecar hangs and is restarted; Envoy goes on")
+    try:
+        drain(port, delay, grace)
     except OSError as error:
         sys.exit(f"drain: Envoy does not answer: {error}")
+
+
+if __name__ == "__main__":
+    hook(int(os.environ.get("HTTP_PORT", "8081")), int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))

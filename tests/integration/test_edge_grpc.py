@@ -142,9 +142,9 @@ async def test_streams_take_nothing_from_what_calls_may_use() -> None:
     async with edge(max_streams=2) as running, grpc.aio.insecure_channel(running.target) as channel:
         stub = order_pb2_grpc.OrderServiceStub(channel)
         request = order_pb2.StreamOrderStatusRequest(order_id="endless")
-        streams = [stub.StreamOrderStatus(request) for _ in range(2)]
-        assert [(await stream.read()).version for stream in streams] == [1, 1]
+        streams = [aiter(stub.StreamOrderStatus(request)) for _ in range(2)]
+        assert [(await anext(stream)).version for stream in streams] == [1, 1]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.StreamOrderStatus(request).read()
+            await anext(aiter(stub.StreamOrderStatus(request)))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert (await stub.GetOrder(order_pb2.GetOrderRequest(id="abc"))).id == "abc"

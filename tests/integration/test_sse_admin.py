@@ -1,11 +1,14 @@
 """What the sidecar's pod asks of the Envoy next door, asked of a real one."""
 
 import asyncio
+import socket
 import time
+from contextlib import suppress
 
 import httpx
+import pytest
 
-from sse.drain import drain
+from sse.drain import drain, hook
 from sse.warm import age, warm
 from tests.support.edge import Edge, edge
 
@@ -58,3 +61,17 @@ async def test_a_drain_gives_up_what_takes_longer_than_its_grace() -> None:
         await asyncio.to_thread(drain, admin_port(running), 0, 0.5)
         assert 0.4 < time.monotonic() - began < 1.5
         assert (await slow).status_code == 200
+
+
+async def test_a_sidecar_that_is_restarted_because_it_hangs_leaves_the_edge_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kubelet runs the hook then too. What hangs is still connected to, and says nothing."""
+    monkeypatch.setattr("sse.drain.PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        async with edge() as running, httpx.AsyncClient(base_url=running.url) as http:
+            ports = (hung.getsockname()[1], running.settings.sse_http_port)
+            for port, status in zip(ports, (200, 503), strict=True):
+                with suppress(SystemExit):
+                    await asyncio.to_thread(hook, port, admin_port(running), 0, 0)
+                assert (await http.get("/healthz")).status_code == status
