@@ -47,6 +47,9 @@ WRONG = {
     "product.podDisruptionBudget.maxUnavailable=some": "/product/podDisruptionBudget/maxUnavailable",
     "gateway.cors.origins[0]=shop.example.com": "/gateway/cors/origins/0",
     "shutdown.grace=soon": "/shutdown/grace",
+    "commonLabels.app\\.kubernetes\\.io/part-of=store": "/commonLabels",
+    "product.podLabels.app\\.kubernetes\\.io/component=web": "/product/podLabels",
+    "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
 }
 
 

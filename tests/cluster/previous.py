@@ -6,9 +6,9 @@ import sys
 
 from tests.chart import tools
 
-MARK = '"name": "Oak step stool"'
-"""Until there is a release, it is the first commit whose databases outlast an upgrade and whose order pods try again
-what the end of a product pod broke off: all of that was there when this came."""
+MARK = "Nobody needs the superuser's password"
+"""Until there is a release, it is the first commit whose databases outlast an upgrade to this one and whose order pods
+try again what the end of a product pod broke off: all of that was there when this came."""
 
 
 class Nothing(Exception):

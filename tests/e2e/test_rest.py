@@ -167,7 +167,14 @@ BAD: list[Case] = [
         "items[1].product_id",
     ),
     ("POST", "/api/v1/orders", {"json": {"items": [{"productId": UNKNOWN, "quantity": 1}]}}, 404, 5, ""),
-    ("POST", "/api/v1/orders", {"content": b"no json", "headers": {"content-type": "application/json"}}, 400, 3, "request"),
+    (
+        "POST",
+        "/api/v1/orders",
+        {"content": b"no json", "headers": {"content-type": "application/json"}},
+        400,
+        3,
+        "request",
+    ),
     (
         "POST",
         "/api/v1/orders",

@@ -25,11 +25,9 @@ spec:
 {{- $found := default dict (lookup "v1" "Secret" $root.Release.Namespace $name).data }}
 {{- $given := (index $root.Values (index . 1)).database.password }}
 {{- $password := default (randAlphaNum 32 | b64enc) $found.password }}
-{{- $superuser := default (randAlphaNum 32 | b64enc) (index $found "superuser-password") }}
 {{- if $given }}
 {{- /* Nothing is random then: tools that only render get the same each time. */}}
 {{- $password = $given | b64enc }}
-{{- $superuser = printf "superuser/%s" $given | sha256sum | trunc 40 | b64enc }}
 {{- end }}
 apiVersion: v1
 kind: Secret
@@ -42,7 +40,6 @@ data:
   username: {{ index . 1 | b64enc }}
   dbname: {{ index . 1 | b64enc }}
   password: {{ $password }}
-  superuser-password: {{ $superuser }}
 {{- end }}
 
 {{- define "shopping-cart.database.config" -}}
@@ -107,10 +104,9 @@ spec:
             # On the volume, whatever the tag: a server of another major version refuses the data that is there. It would
             # start with none otherwise.
             - {name: PGDATA, value: /var/lib/postgresql/18/docker}
+            # Nobody needs the superuser's password: start.sh makes one up.
             - {name: POSTGRES_USER, value: postgres}
             - {name: POSTGRES_DB, value: {{ index . 1 }}}
-            - name: POSTGRES_PASSWORD
-              valueFrom: {secretKeyRef: {name: {{ $name }}, key: superuser-password}}
             - name: APP_USER
               valueFrom: {secretKeyRef: {name: {{ $name }}, key: username}}
             - name: APP_PASSWORD

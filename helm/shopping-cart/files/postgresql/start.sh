@@ -6,6 +6,10 @@ set -euo pipefail
 exec 9>/var/lib/postgresql/.lock
 flock 9
 
+# Nobody needs the superuser's password: who may enter the container is trusted on the socket. It is another at each start.
+POSTGRES_PASSWORD=$(head -c 24 /dev/urandom | base64)
+export POSTGRES_PASSWORD
+
 # The Secret counts, also with a volume from before: an uninstalled release left it behind, or the password was changed.
 # (On an empty volume the entrypoint makes the role, with role.sql.)
 if [[ -s $PGDATA/PG_VERSION ]]; then

@@ -1,8 +1,12 @@
-"""A whole order of a product of its own, moved on by calls and watched as server-sent events to `completed`."""
+"""A whole order of a product of its own, moved on by calls and watched as server-sent events to `completed`.
+
+What it made is over when it ends: the product is deleted, and the order RECEIVED, or cancelled if something went wrong.
+"""
 
 import uuid
+from typing import Any
 
-from edge import Failed, call, create_product, eventually, main
+from edge import Failed, ask, call, create_product, eventually, main
 from watch import PATH, Watch, move_on
 
 
@@ -23,6 +27,14 @@ def follow(product_id: str) -> None:
     }
     key = str(uuid.uuid4())
     order = call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})
+    try:
+        check_whole(product_id, order, body, key)
+    except BaseException:
+        ask("POST", f"/api/v1/orders/{order['id']}:cancel", {})
+        raise
+
+
+def check_whole(product_id: str, order: dict[str, Any], body: object, key: str) -> None:
     if call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})["id"] != order["id"]:
         raise Failed("a retry with the same Idempotency-Key made another order")
     if order["total"] != {"currencyCode": "EUR", "units": "19", "nanos": 980000000}:
