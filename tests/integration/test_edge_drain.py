@@ -31,7 +31,8 @@ async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
             began = time.monotonic()
             admin = shop.admin.rpartition(":")[2]
             command = [sys.executable, "-S", "-m", "sse.drain", admin, "0.5", "10"]
-            draining = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY)
+            environment = {"HTTP_PORT": str(running.sidecar.http_port)}
+            draining = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY, env=environment)
             await asyncio.sleep(0.3)
             assert (await http.get("/healthz")).status_code == 503, "whoever balances looks elsewhere"
             answer = await http.get("/api/v1/products/abc")
