@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import yaml
+
+Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "shopping-cart"
@@ -40,6 +44,17 @@ class Missing(Exception):
 
 class NoGo(Missing):
     """What the tool is built with is not here: a machine may well be without."""
+
+
+def have(tool: Callable[[], Found]) -> Found:
+    """What a function of this module answers. A developer's machine may lack a tool, and the test is skipped; CI must
+    not, but for Go and what is built with it."""
+    try:
+        return tool()
+    except Missing as missing:
+        if os.environ.get("CI") and not isinstance(missing, NoGo):
+            raise
+        pytest.skip(str(missing))
 
 
 def _download(package: str) -> zipfile.ZipFile:

@@ -59,10 +59,7 @@ def test_skaffolds_values_are_the_charts(skaffold: str, profile: str) -> None:
 @pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
 def test_skaffold_renders_the_shop(skaffold: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With Helm 3, which skaffold 2.16 needs."""
-    try:
-        helm = Path(tools.helm3())
-    except tools.NoGo as missing:
-        pytest.skip(str(missing))
+    helm = Path(tools.have(tools.helm3))
     monkeypatch.setenv("PATH", os.pathsep.join((str(helm.parent), os.environ["PATH"])))
     _check(list(yaml.safe_load_all(run([skaffold, "render", "--digest-source=tag", *_which(profile)]))), profile)
 
