@@ -149,12 +149,41 @@ def test_finished_jobs_stay_for_the_time_that_is_said(seconds: str, kept: int | 
     assert {job.get("ttlSecondsAfterFinished", "left out") for job in jobs} == {kept}
 
 
+def notes(sets: str) -> str:
+    done = tools.run("install", "shop", str(tools.CHART), "--dry-run=client", "--set", sets)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
 @pytest.mark.parametrize(("hops", "warned"), [("0", True), ("1", False)])
 def test_the_notes_warn_of_a_proxy_that_is_not_counted(hops: str, warned: bool) -> None:
-    sets = ("--set", f"ingress.enabled=true,gateway.trustedHops={hops}")
-    done = tools.run("install", "shop", str(tools.CHART), "--dry-run=client", *sets)
-    assert done.returncode == 0, done.stderr
-    assert ("all customers count as one client" in done.stdout) == warned
+    found = notes(f"ingress.enabled=true,gateway.trustedHops={hops}")
+    assert ("all customers count as one client" in found) == warned
+
+
+@pytest.mark.parametrize(
+    ("sets", "warned"),
+    [
+        ("gateway.service.type=LoadBalancer", True),
+        ("gateway.service.type=NodePort,gateway.service.externalTrafficPolicy=Cluster", True),
+        ("gateway.service.type=LoadBalancer,gateway.service.externalTrafficPolicy=Local", False),
+        ("gateway.service.type=LoadBalancer,gateway.trustedHops=1", False),
+        ("gateway.service.type=NodePort,gateway.trustedHops=1,ingress.enabled=true", False),
+        ("gateway.service.type=ClusterIP", False),
+    ],
+)
+def test_the_notes_warn_of_a_node_that_hides_its_clients(sets: str, warned: bool) -> None:
+    assert ("Set gateway.service.externalTrafficPolicy: Local" in notes(sets)) == warned
+
+
+def test_the_notes_ask_the_pods_for_a_key_that_is_missing() -> None:
+    """They find them: the selector in the notes is that of the service's pods."""
+    sets = "product.database.existingSecret=mine"
+    [command] = (line for line in notes(sets).splitlines() if "describe pod" in line)
+    asked = dict(each.split("=") for each in command.rpartition(" ")[2].split(","))
+    labels = {pod: metadata["labels"] for pod, metadata, _ in pods("--set", sets)}
+    assert asked.items() <= labels["Deployment/shop-shopping-cart-product"].items()
+    assert not asked.items() <= labels["Deployment/shop-shopping-cart-order"].items()
 
 
 def test_a_key_that_is_empty_is_left_to_libpq() -> None:
