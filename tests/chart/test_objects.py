@@ -138,6 +138,18 @@ def test_with_given_passwords_nothing_is_random() -> None:
     assert tools.template(*given) == tools.template(*given)
 
 
+def test_nobody_is_told_a_superusers_password() -> None:
+    """Also not with given passwords, from which one could follow."""
+    rendered = tools.objects("--set", "product.database.password=one,order.database.password=two")
+    secrets = [each["data"].keys() for each in rendered if each["kind"] == "Secret"]
+    assert secrets == 2 * [{"host", "port", "username", "dbname", "password"}]
+    servers = [each for each in rendered if each["kind"] == "StatefulSet"]
+    assert len(servers) == 2
+    for server in servers:
+        names = {each["name"] for each in server["spec"]["template"]["spec"]["containers"][0]["env"]}
+        assert names == {"PGDATA", "POSTGRES_USER", "POSTGRES_DB", "APP_USER", "APP_PASSWORD"}
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [("null", "left out"), ("0", 0), ("60", 60)])
 def test_finished_jobs_stay_for_the_time_that_is_said(seconds: str, kept: int | str) -> None:
     jobs = [
