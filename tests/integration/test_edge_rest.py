@@ -179,6 +179,15 @@ async def test_headers_become_metadata_but_none_that_only_the_edge_may_set(shop:
     assert got["x-envoy-external-address"] == "127.0.0.1"
 
 
+async def test_any_other_header_can_name_the_caller_but_for_one_with_an_underscore(
+    shop: Edge, http: httpx.AsyncClient
+) -> None:
+    """A gateway in front may set it; one that does not also remove what clients send lets them name themselves."""
+    assert (await http.post("/api/v1/orders", json={}, headers={"x-caller": "ada"})).status_code == 200
+    assert shop.calls.metadata["x-caller"] == "ada"
+    refused(await http.post("/api/v1/orders", json={}, headers={"x_caller": "ada"}), 400, 3)
+
+
 async def test_a_client_cannot_set_the_timeout_or_the_retries_of_the_edge(shop: Edge, http: httpx.AsyncClient) -> None:
     shop.calls.count.clear()
     sent = {"x-envoy-retry-grpc-on": "unavailable", "x-envoy-max-retries": "9", "x-envoy-upstream-rq-timeout-ms": "1"}
