@@ -73,7 +73,9 @@ async def test_an_event_source_is_told_to_come_again(http: httpx.AsyncClient, pa
 
 @pytest.mark.parametrize("path", STREAMS)
 async def test_others_get_json_from_a_stream_that_is_down(http: httpx.AsyncClient, path: str) -> None:
-    Rest.refused(await http.get(path), 503, 14)
+    answer = await http.get(path)
+    Rest.refused(answer, 503, 14)
+    assert answer.headers["retry-after"] == "1"
 
 
 async def test_an_event_source_of_a_wrong_address_is_told_so(http: httpx.AsyncClient) -> None:
