@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from http.client import HTTPException
 
 from edge import Failed, ask, connection
@@ -40,7 +40,7 @@ class Watch:
             time.sleep(0.5)
         raise Failed(f"the stream of {self.order_id} breaks again and again")
 
-    def _connected(self) -> Iterator[tuple[int, str]]:
+    def _connected(self) -> Generator[tuple[int, str], None, bool]:
         """The events of one connection; answers whether the stream is at its end."""
         http = connection(timeout=STREAM_TIMEOUT)
         try:
