@@ -73,8 +73,9 @@ class Shop:
         settings = self._settings
         if not shutil.which("setpriv"):
             raise ChildError("setpriv is missing: it comes with util-linux (Linux only)")
-        for present in (installed, envoy_binary):  # each says what is missing, before anything is made
-            present()
+        # Each says what is missing, before anything is made.
+        installed()
+        envoy_binary()
         prepare(settings.state)
         self.hold()
         settings.check_ports()

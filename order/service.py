@@ -17,7 +17,7 @@ from order.store import OrderStore
 from runtime import pages
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, resource_exhausted, unavailable
 from runtime.finish import finish
-from runtime.headers import Context, caller, expected_etag, request_key, send_etag, version_of
+from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
     async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", text)
-        version = version_of(expected_etag(context, etag))
+        version = expected_version(context, etag)
         for _ in range(LOOKS):
             order = await self._store.move(key, target, version)
             if order:
@@ -140,9 +140,9 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         follower = self._followers.add()
         self._streams += 1
         try:
-            topics = self._followers.topics
-            known = str(key) in topics
-            watcher = follower.follow(str(key), after, renew=after > topics.version(str(key)))
+            topics, name = self._followers.topics, str(key)
+            known = name in topics
+            watcher = follower.follow(name, after, renew=after > topics.version(name))
             try:
                 async with asyncio.timeout(PATIENCE):
                     while not watcher.topic.answered:
@@ -157,7 +157,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
             await context.send_initial_metadata(())
             while True:
                 seen = watcher.version
-                for event in event_messages(str(key), seen, watcher.take()):
+                for event in event_messages(name, seen, watcher.take()):
                     yield event
                 if watcher.done:
                     return

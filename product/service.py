@@ -13,7 +13,7 @@ from product.domain import Content, Product, Taken
 from product.store import ProductStore
 from runtime import pages
 from runtime.errors import unavailable
-from runtime.headers import Context, caller, expected_etag, request_key, send_etag, version_of
+from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
         product_id, content, fields = request.changes(message)
-        revision = version_of(expected_etag(context, message.product.etag))
+        revision = expected_version(context, message.product.etag)
         if fields:
             product = await _until_free(
                 product_id, content, lambda content: self._store.update(product_id, content, fields, revision)
@@ -103,7 +103,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def DeleteProduct(self, message: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
         product_id = parse_uuid("id", message.id)
-        revision = version_of(expected_etag(context, message.etag))
+        revision = expected_version(context, message.etag)
         product = await self._store.delete(product_id, revision)
         if product:
             log.info("product deleted", extra={"product_id": product.id})
@@ -115,7 +115,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         self, message: product_pb2.UndeleteProductRequest, context: Context
     ) -> product_pb2.Product:
         product_id = parse_uuid("id", message.id)
-        revision = version_of(expected_etag(context, message.etag))
+        revision = expected_version(context, message.etag)
         try:
             product = await self._store.undelete(product_id, revision)
         except Taken as taken:
@@ -137,7 +137,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
         product_id = request.adjustment(message)
-        revision = version_of(expected_etag(context, message.etag))
+        revision = expected_version(context, message.etag)
         key = request_key(context, message.request_id) or uuid4()
         scoped = self._scoped(_ADJUSTMENTS, context, key)
         product, done = await self._store.adjust(product_id, message.delta, scoped, revision)

@@ -329,16 +329,17 @@ class Database:
 
     async def _refusal(self) -> str:
         """Why no connection can be had, which the pool keeps to itself; empty when it is only busy."""
+        found = ""
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await AsyncConnection.connect(self.conninfo)
                 await connection.close()
         except psycopg.Error as error:
-            self._away = True
-            return "the database does not answer: " + " ".join(str(error).split())
+            found = "the database does not answer: " + " ".join(str(error).split())
         except TimeoutError:
-            self._away = True
-            return f"the database does not answer within {self._timeout:g} s"
-        self._away = False
+            found = f"the database does not answer within {self._timeout:g} s"
+        self._away = bool(found)
+        if found:
+            return found
         # It answers, so this is overload: to leave the others alone with it would only make more.
         return "" if self._sound else "all connections to the database are busy"

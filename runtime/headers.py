@@ -64,6 +64,11 @@ def expected_etag(context: Context, etag: str) -> str:
     return value
 
 
+def expected_version(context: Context, etag: str) -> int | None:
+    """The version that the resource must have, as `expected_etag` finds it and `version_of` reads it; None: any."""
+    return version_of(expected_etag(context, etag))
+
+
 def version_of(etag: str) -> int | None:
     """The version of a resource that an etag of ours stands for; None where there is no condition, and 0, which nothing
     has, for an etag that is none of ours."""

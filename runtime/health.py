@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 LIVENESS = "liveness"
 """The health name of the process itself; the services' own names are readiness."""
@@ -14,7 +14,7 @@ LIVENESS = "liveness"
 Status = health_pb2.HealthCheckResponse
 
 
-class Health(health.aio.HealthServicer):
+class Health(health_pb2_grpc.HealthServicer):
     """What a process says about its services. It is told with `set`."""
 
     def __init__(self, interval: float | None = None) -> None:
@@ -50,7 +50,7 @@ class Health(health.aio.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return Status(status=status)
 
-    async def Watch(  # type: ignore[override]  # a generator, which tracing can wrap and an end can reach
+    async def Watch(  # a generator, which tracing can wrap and an end can reach
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """Ends when this process goes away, which would otherwise wait for it."""

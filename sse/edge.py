@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
-from runtime.health import Health
+from runtime.health import Health, Status
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
@@ -25,8 +25,6 @@ FRESH = 1.0
 
 DEADLINE = 2.0
 """Seconds that a service has to say how it is."""
-
-_Status = health_pb2.HealthCheckResponse
 
 
 def public_descriptors() -> DescriptorPool:
@@ -69,7 +67,7 @@ class Upstream:
             answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=self._service), timeout=DEADLINE)
         except grpc.aio.AioRpcError:
             return False
-        return bool(answer.status == _Status.SERVING)
+        return bool(answer.status == Status.SERVING)
 
 
 class EdgeHealth(Health):
@@ -91,4 +89,4 @@ class EdgeHealth(Health):
             serving = await self._services[name].serving()
         else:
             return await super().status(name)
-        return _Status.SERVING if serving else _Status.NOT_SERVING
+        return Status.SERVING if serving else Status.NOT_SERVING

@@ -43,10 +43,11 @@ async def http(shop: Edge) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/abc", "/api/v1/orders"])
 async def test_rest_says_unavailable_and_when_to_come_again(http: httpx.AsyncClient, path: str) -> None:
     """A refused connection and an unknown name alike; where the service would be is nobody's business."""
-    error = Rest.refused(await http.get(path), 503, 14)
+    answer = await http.get(path)
+    error = Rest.refused(answer, 503, 14)
     assert error["message"] == "the service cannot be reached"
     assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}]
-    assert (await http.get(path)).headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] == "1"
 
 
 async def test_a_write_says_unavailable_too(http: httpx.AsyncClient) -> None:

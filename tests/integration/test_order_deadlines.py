@@ -9,8 +9,6 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from shop.order.v1 import order_pb2
 
 from order import catalog
@@ -149,15 +147,8 @@ async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
 ) -> None:
     """Else those who are told to come back hold all there is, and the shop is sold out without a sale."""
     stock = FakeStock()
-    change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false")
-    database = str(conninfo_to_dict(order_database)["dbname"])
-    async with (
-        await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin,
-        order_shop(order_database, stock, DATABASE_TIMEOUT="1") as shop,
-    ):
+    async with order_shop(order_database, stock, DATABASE_TIMEOUT="1") as shop:
         await shop.create()
-        await admin.execute(change.format(sql.Identifier(database)))
-        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
 
         async def known() -> bool:
             before = len(stock.calls)
@@ -166,7 +157,8 @@ async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
             assert error.what.code == "UNAVAILABLE"
             return len(stock.calls) == before
 
-        await eventually(known)
+        with postgres.shut(order_database):
+            await eventually(known)
 
 
 async def test_an_order_that_exists_is_answered_whatever_the_product_service_says(order_database: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.config import DatabaseConfig
@@ -146,13 +145,8 @@ async def test_a_database_that_was_away_is_found_again_however_many_have_called_
     postgres: TestServer, empty_database: str
 ) -> None:
     """Those who have given up take no place in the queue from those who come later."""
-    name = sql.Identifier(str(conninfo_to_dict(empty_database)["dbname"]))
-    admin = postgres.postgres.conninfo("postgres")
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=5, timeout=0.5)
-    async with (
-        opened(Database(config, "test")) as database,
-        await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection,
-    ):
+    async with opened(Database(config, "test")) as database:
 
         async def call() -> list[Number] | None:
             try:
@@ -164,12 +158,10 @@ async def test_a_database_that_was_away_is_found_again_however_many_have_called_
             return await call() == [Number(1)]
 
         await eventually(found)
-        await connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-        await execute(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'")
-        until = asyncio.get_running_loop().time() + RECONNECT + 1
-        while asyncio.get_running_loop().time() < until:
-            assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
-        await connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+        with postgres.shut(empty_database):
+            until = asyncio.get_running_loop().time() + RECONNECT + 1
+            while asyncio.get_running_loop().time() < until:
+                assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
         await eventually(found, 5)
 
 
@@ -261,12 +253,9 @@ async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
     postgres: TestServer, empty_database: str
 ) -> None:
     """Whoever tries again, and the edge does, would have waited its whole time thrice."""
-    limit = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    name = sql.Identifier(str(conninfo_to_dict(empty_database)["dbname"]))
-    admin = postgres.postgres.conninfo("postgres")
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=30)
-    async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:
-        await connection.execute(limit.format(name, sql.SQL("false")))
+    with ExitStack() as away:
+        away.enter_context(postgres.shut(empty_database))
         async with opened(Database(config, "test")) as database:
             await database.admit()  # nothing is known yet
             assert "not currently accepting connections" in await database.problem(1)
@@ -274,8 +263,12 @@ async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
                 async with asyncio.timeout(10):
                     with pytest.raises(ApiError, match="the database does not answer"):
                         await call
-            await connection.execute(limit.format(name, sql.SQL("true")))
-            assert await database.problem(1) == "the schema is missing; version 1 is needed"
+            away.close()
+
+            async def back() -> bool:
+                return await database.problem(1) == "the schema is missing; version 1 is needed"
+
+            await eventually(back)  # the pool's own attempts are seconds apart
             await database.admit()
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from local.postgres import SERVICES, Postgres
 from runtime.migrate import migrate
@@ -64,6 +65,22 @@ class TestServer:
             yield self.postgres.conninfo(name, role)
         finally:
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def shut(self, conninfo: str) -> Iterator[None]:
+        """One of the server's databases is away during the block: nobody gets in, and who was there is out."""
+        name = str(conninfo_to_dict(conninfo)["dbname"])
+        change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        self._run(change.format(sql.Identifier(name), sql.SQL("false")))
+        self._run(
+            sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}").format(
+                sql.Literal(name)
+            )
+        )
+        try:
+            yield
+        finally:
+            self._run(change.format(sql.Identifier(name), sql.SQL("true")))
 
     @contextmanager
     def plain(self, service: str) -> Iterator[str]:

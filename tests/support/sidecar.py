@@ -12,7 +12,7 @@ import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 
-from runtime.config import ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.telemetry import Telemetry
 from sse.config import Limits, SidecarConfig, Timing
 from sse.sidecar import Sidecar
@@ -194,10 +194,7 @@ async def sidecar(
         timing=timing or Timing(),
         limits=limits or Limits(),
     )
-    telemetry = Telemetry(
-        TelemetryConfig(log_level="INFO", log_format="text", otlp_endpoint="", otlp_protocol="grpc", service_name=""),
-        "sse",
-    )
+    telemetry = Telemetry(TelemetryConfig.from_env(Env({})), "sse")
     try:
         async with Sidecar(config, telemetry) as started:
             url = f"http://127.0.0.1:{started.http_port}"
