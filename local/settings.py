@@ -1,6 +1,8 @@
 """What `make up` can be told, verified before anything starts."""
 
+import errno
 import os
+import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 PYTHONPATH = os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto"))
 """The source roots, for processes of ours."""
+PORTS = range(20_000, 32_768)
+"""Below those that Linux gives to outgoing connections: one of these may take a port before it is listened on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +98,16 @@ def _problem(port: int) -> str:
 
 def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on now, all different."""
-    probes = [socket.socket() for _ in range(number)]
+    probes: list[socket.socket] = []
     try:
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
+        while len(probes) < number:
+            probes.append(socket.socket())
+            try:
+                probes[-1].bind((LOOPBACK, random.choice(PORTS)))  # noqa: S311 - no secret
+            except OSError as error:
+                probes.pop().close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
         return [probe.getsockname()[1] for probe in probes]
     finally:
         for probe in probes:
