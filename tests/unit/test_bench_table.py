@@ -8,7 +8,9 @@ from bench.table import Round, save, summarise, table
 
 
 def round_of(rps: float, cpu: float) -> Round:
-    return Round(load=Load(requests=100, rps=rps, p50_ms=1.0, p99_ms=2.0), cpu_s_per_1000={"product": cpu, "envoy": 0.5})
+    return Round(
+        load=Load(requests=100, rps=rps, p50_ms=1.0, p99_ms=2.0), cpu_s_per_1000={"product": cpu, "envoy": 0.5}
+    )
 
 
 FOUND = {
