@@ -31,8 +31,8 @@ from runtime.database import Database, connection_info
 from runtime.errors import ApiError
 from runtime.forever import forever
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import Command, CommandError, main
+from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -81,7 +81,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     """The running service. It listens at once and is ready when its database is, whatever the product service does; on
     leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
     takes the place of the product service."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
     store = OrderStore(database)
     logs = Logs(store)

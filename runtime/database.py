@@ -21,6 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from runtime.config import ConfigError, DatabaseConfig
 from runtime.errors import ApiError, resource_exhausted, unavailable
 from runtime.finish import finish
+from runtime.schema import RECORD, Schema
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -302,10 +303,10 @@ class Database:
             self._renewals.add(task)
             task.add_done_callback(self._renewals.discard)
 
-    async def problem(self, schema: int) -> str:
+    async def problem(self, schema: Schema) -> str:
         """What keeps the database from being used, in one line for the log; empty when nothing does.
 
-        `schema` is the newest migration that the service needs.
+        `schema` is what the service needs.
         """
         try:
             connection = await self._take(min(LOOK, self._timeout))
@@ -314,16 +315,15 @@ class Database:
                 if version < OLDEST_VERSION:
                     return f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed"
                 with answering(connection, self._timeout):
-                    row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
-                found = (row[0] if row else None) or 0
-                self._sound = found >= schema
+                    found = schema.check(await (await connection.execute(RECORD)).fetchall())
+                self._sound = not found
                 self._away = False
-                return "" if self._sound else f"the schema is at version {found}; {schema} is needed"
+                return found
             finally:
                 await self._give_back(connection)
         except errors.UndefinedTable:
             self._away = False
-            return f"the schema is missing; version {schema} is needed"
+            return f"the schema is missing; version {schema.version} is needed"
         except (psycopg.Error, ApiError):
             return await self._refusal()
 
