@@ -13,7 +13,17 @@ from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order.domain import Item, Line
-from runtime.errors import ApiError, already_exists, of_call, resource_exhausted, unavailable
+from runtime.errors import (
+    DATABASE_FULL,
+    DATABASE_TIMEOUT,
+    ApiError,
+    already_exists,
+    database_full,
+    database_timeout,
+    of_call,
+    resource_exhausted,
+    unavailable,
+)
 from runtime.money import MICROS, NANOS_PER_MICRO
 
 SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
@@ -200,6 +210,12 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
         return ApiError(code, error.details() or "", *_details(status))
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
+    if reason == DATABASE_FULL:
+        return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
+    if reason == DATABASE_TIMEOUT:
+        return database_timeout(
+            "no stock could be set aside: the catalogue's database took too long; nothing was ordered"
+        )
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _too_many()
     return ProductUnavailable()

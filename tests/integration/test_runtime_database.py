@@ -83,7 +83,7 @@ async def test_calls_beyond_the_queue_are_refused_at_once(database: Database) ->
 async def test_a_statement_that_takes_too_long_is_ended_by_the_database(database: Database) -> None:
     with pytest.raises(ApiError) as caught:
         await database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(30)", {}, Number)
-    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "pg_sleep" not in caught.value.text
 
 
