@@ -18,6 +18,7 @@ from order.catalog import ProductStock, Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
 from order.follow import Followers, Logs
+from order.identity import Pairing
 from order.outbox import Relay
 from order.reconcile import Reconciler
 from order.repair import Repair
@@ -111,7 +112,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
-        reconciler = Reconciler(store, stock)
+        reconciler = Reconciler(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
         named = partial(found, config.product_target)
         jobs: dict[str, Job] = {

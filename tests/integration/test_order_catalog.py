@@ -51,6 +51,11 @@ class Product(stock_pb2_grpc.StockServiceServicer):
     ) -> stock_pb2.ListExpiredReservationsResponse:
         return stock_pb2.ListExpiredReservationsResponse()
 
+    async def PairDatabases(self, request: stock_pb2.PairDatabasesRequest, context: Any) -> stock_pb2.DatabasePair:
+        """As an older product service, which does not know it."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        raise AssertionError("abort raises")
+
     async def BatchGetReservations(self, request: stock_pb2.BatchGetReservationsRequest, context: Any) -> NoReturn:
         raise AssertionError("only `reconcile` asks")
 
