@@ -38,8 +38,8 @@ HOLD_SECONDS = 45
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
 
-PAGE = 100
-"""Reservations in one answer, at most."""
+PAGE = 50
+"""Reservations in one answer, at most: with the most items and the longest names, so many fit into one."""
 
 MOST_WAITING = 500
 """Clients' orders that may wait for their stock at a time in this process; those beyond are refused at once."""
