@@ -62,6 +62,11 @@ RECONNECT = 2.0
 tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
 
 
+LIFETIME = 6 * 3600.0
+"""Seconds after which a connection is replaced, less up to a twentieth by chance. Its successor cannot be had while a
+rotated password has not come to us yet, for a minute or so: with so long a life hardly one ends in such a minute."""
+
+
 def _span(name: str, query: str) -> AbstractContextManager[object]:
     """A span of the call that runs the statement; the looks that background jobs take every second have none."""
     if not trace.get_current_span().get_span_context().is_valid:
@@ -111,6 +116,7 @@ class Database:
             max_size=config.pool_size,
             timeout=config.timeout,
             reconnect_timeout=RECONNECT,
+            max_lifetime=LIFETIME,
             kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             name=application,
