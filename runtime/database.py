@@ -14,14 +14,15 @@ import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from runtime import driver_errors
-from runtime.config import ConfigError, DatabaseConfig
+from runtime.config import DatabaseConfig
+from runtime.credentials import ConnectionInfo, refused
 from runtime.errors import ApiError, resource_exhausted, unavailable
 from runtime.finish import finish
+from runtime.health import LastingProblem
 from runtime.schema import RECORD, Schema
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ RECONNECT = 2.0
 tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
 
 
+LIFETIME = 6 * 3600.0
+"""Seconds after which a connection is replaced, less up to a twentieth by chance. Its successor cannot be had while a
+rotated password has not come to us yet, for a minute or so: with so long a life hardly one ends in such a minute."""
+
+
 def _span(name: str, query: str) -> AbstractContextManager[object]:
     """A span of the call that runs the statement; the looks that background jobs take every second have none."""
     if not trace.get_current_span().get_span_context().is_valid:
@@ -75,27 +81,6 @@ class ConstraintViolation(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-def connection_info(config: DatabaseConfig, application: str) -> str:
-    """The connection string with what every connection of ours needs. Times are in seconds, tcp_user_timeout in ms."""
-    try:
-        host = conninfo_to_dict(config.conninfo).get("host") or os.environ.get("PGHOST")
-        return make_conninfo(
-            config.conninfo,
-            # The driver's errors name no host that it was not told.
-            host=host or None,
-            application_name=application,
-            # Of several hosts, the primary: a standby takes no writes, and shows late what was committed.
-            target_session_attrs="primary",
-            connect_timeout=5,
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=10_000,
-        )
-    except psycopg.ProgrammingError:
-        raise ConfigError("DATABASE_URL must be a PostgreSQL connection string or URI") from None
 
 
 @contextmanager
@@ -123,7 +108,7 @@ class Database:
 
     def __init__(self, config: DatabaseConfig, application: str) -> None:
         self._timeout = config.timeout
-        self.conninfo = connection_info(config, application)
+        self.conninfo = ConnectionInfo(config, application)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             self.conninfo,
             open=False,
@@ -131,6 +116,7 @@ class Database:
             max_size=config.pool_size,
             timeout=config.timeout,
             reconnect_timeout=RECONNECT,
+            max_lifetime=LIFETIME,
             kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             name=application,
@@ -363,10 +349,12 @@ class Database:
         found = ""
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await AsyncConnection.connect(self.conninfo)
+                connection = await AsyncConnection.connect(self.conninfo())
                 await connection.close()
         except psycopg.Error as error:
             found = "the database does not answer: " + " ".join(str(error).split())
+            if isinstance(error, psycopg.OperationalError) and refused(error):
+                found = LastingProblem(found)
         except TimeoutError:
             found = f"the database does not answer within {self._timeout:g} s"
         self._away = bool(found)

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
+from runtime.credentials import Conninfo, resolve
 from runtime.database import OLDEST_VERSION
 from runtime.schema import RECORD, Migration, MigrationError, Schema, Statement, migrations
 
@@ -45,7 +46,7 @@ _LOST_RACE = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
 async def migrate(
-    conninfo: str,
+    conninfo: Conninfo,
     directory: Path,
     *,
     wait: float = 60,
@@ -54,7 +55,8 @@ async def migrate(
 ) -> list[int]:
     """Applies what is missing and returns the versions applied.
 
-    Waits up to `wait` seconds for the database, and up to `max_wait` for each lock that others hold.
+    Waits up to `wait` seconds for the database, and for credentials that it accepts, and up to `max_wait` for each lock
+    that others hold.
 
     Raises:
         MigrationError: with one line for people.
@@ -70,7 +72,7 @@ async def migrate(
 
 @dataclass(frozen=True)
 class _Run:
-    conninfo: str
+    conninfo: Conninfo
     connection: AsyncConnection[TupleRow]
     lock_timeout: float
     max_wait: float
@@ -229,7 +231,7 @@ class _Run:
     async def _tell(self, what: str) -> None:
         await asyncio.sleep(min(1, self.lock_timeout / 2))
         last_message = ""
-        async with await AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
+        async with await AsyncConnection.connect(resolve(self.conninfo), autocommit=True) as connection:
             while True:
                 rows = await connection.execute(
                     "SELECT format('session %%s (%%s, user %%s)', pid, coalesce(nullif(application_name, ''), '?'),"
@@ -249,12 +251,12 @@ def _one_line(error: psycopg.Error) -> str:
     return ": ".join(" ".join(part.split()) for part in parts if part)
 
 
-async def _connect(conninfo: str, wait: float) -> AsyncConnection[TupleRow]:
+async def _connect(conninfo: Conninfo, wait: float) -> AsyncConnection[TupleRow]:
     give_up = time.monotonic() + wait
     waiting = False
     while True:
         try:
-            return await AsyncConnection.connect(conninfo, autocommit=True)
+            return await AsyncConnection.connect(resolve(conninfo), autocommit=True)
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             if time.monotonic() >= give_up:
