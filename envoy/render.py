@@ -40,8 +40,8 @@ class EdgeSettings:
     cors_credentials: bool = False
     """Whether those pages may send cookies and client certificates along. Not with `*`."""
     hosts: tuple[str, ...] = ("*",)
-    """Names and addresses that are answered, without ports. On a loopback address a page of another site can get in by a
-    name of its own that it points there (DNS rebinding): name those that are yours."""
+    """Names and addresses that are answered, without ports. On a loopback address, name those that are yours: a page of
+    another site can get in by a name of its own that it points there (DNS rebinding)."""
     otlp_endpoint: str = ""
     """Where spans go, as in `http://collector:4317` (OTLP over gRPC); empty: nowhere."""
     tls: Path | None = None
@@ -72,8 +72,8 @@ def origin_match(origin: str) -> Mapping[str, object]:
         return {"exact": origin}
     if not _ORIGIN.fullmatch(origin) or re.fullmatch(r"https://.*:443|http://.*:80", origin):
         raise ValueError(
-            f"{origin!r} is no origin as browsers send it: scheme and host in lower case (punycode where it is not ASCII), "
-            "a port only where it is not the scheme's own, nothing after it; `*.` may stand before the host"
+            f"{origin!r} is no origin as browsers send it: scheme and host in lower case (punycode where it is not "
+            "ASCII), a port only where it is not the scheme's own, nothing after it; `*.` may stand before the host"
         )
     if "://*." not in origin:
         return {"exact": origin}
