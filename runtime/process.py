@@ -10,7 +10,7 @@ import uvloop
 
 from runtime import logs
 from runtime.config import ConfigError, Env, TelemetryConfig
-from runtime.migrate import MigrationError
+from runtime.schema import MigrationError
 
 
 class CommandError(Exception):
