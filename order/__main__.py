@@ -109,10 +109,11 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             return await database.problem(schema) or await tailer.problem()
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
-        order_pb2_grpc.add_OrderServiceServicer_to_server(
-            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
+        server.add(
+            order_pb2_grpc.add_OrderServiceServicer_to_server,
+            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed),
         )
-        status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
+        server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         reconciler = Reconciler(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
         named = partial(found, config.product_target)

@@ -59,10 +59,11 @@ async def serving(config: Config) -> AsyncIterator[Server]:
         stack.push_async_callback(database.close)
         await database.open()
         server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
-        product_pb2_grpc.add_ProductServiceServicer_to_server(
-            ProductService(ProductStore(database), config.server.caller_header), server.grpc
+        server.add(
+            product_pb2_grpc.add_ProductServiceServicer_to_server,
+            ProductService(ProductStore(database), config.server.caller_header),
         )
-        stock_pb2_grpc.add_StockServiceServicer_to_server(StockService(StockStore(database)), server.grpc)
+        server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(database)))
         await server.start()
         stack.push_async_callback(server.stop)
         watching = asyncio.create_task(server.watch(lambda: database.problem(schema)))

@@ -12,8 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runtime.config import ServerConfig
+from runtime.guard import Guarded
 from runtime.health import LIVENESS, READINESS, Health, LastingProblem
-from runtime.interceptor import ErrorInterceptor
 from runtime.peers import has_peers
 from runtime.telemetry import Telemetry
 
@@ -57,15 +57,18 @@ class Server:
         only. A server that speaks for others brings its own answers on health, and the descriptors that it shows."""
         self._config = config
         self._names = ["", *names]
-        self.grpc = grpc.aio.server(
-            interceptors=(telemetry.server_interceptor(), ErrorInterceptor()), options=OPTIONS, compression=None
-        )
+        self.grpc = grpc.aio.server(interceptors=telemetry.server_interceptors(), options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         shown = (*names, *more, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(shown, self.grpc, descriptors)
         self.ready = False
         self._settled = not config.ready_delay
+
+    def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
+        """Serves the methods of a service, each inside of `guard`. `register` is the generated
+        `add_…Servicer_to_server`."""
+        register(servicer, Guarded(self.grpc))
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""
