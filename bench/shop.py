@@ -23,6 +23,9 @@ from local.shop import envoy_command
 READY_WITHIN = 60.0
 """Seconds until a process must answer."""
 
+MEMORY = 1024**3
+"""Bytes that each Envoy may take: 10,000 streams need some 400 MiB."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,7 +73,7 @@ class BenchShop(Fleet):
         part, _, number = name.partition("-")
         n = int(number or 0)
         if part == "envoy":
-            return envoy_command(self._write_edge(n)), self.environment()
+            return envoy_command(write(self.edge_settings(n))), self.environment()
         command = [sys.executable, "-m", part, "run"]
         if part == "sse":
             return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
@@ -134,18 +137,17 @@ class BenchShop(Fleet):
         }
         return super().environment(**own, **more)
 
-    def _write_edge(self, n: int) -> Path:
+    def edge_settings(self, n: int) -> EdgeSettings:
         listen, admin, http, grpc_port = self._edges[n]
-        return write(
-            EdgeSettings(
-                files=self._state / f"envoy-{n}",
-                listen=f"{LOOPBACK}:{listen}",
-                admin_port=admin,
-                product=f"{LOOPBACK}:{self._product}",
-                order=f"{LOOPBACK}:{self._orders[0]}",
-                sse_http_port=http,
-                sse_grpc_port=grpc_port,
-            )
+        return EdgeSettings(
+            files=self._state / f"envoy-{n}",
+            listen=f"{LOOPBACK}:{listen}",
+            admin_port=admin,
+            product=f"{LOOPBACK}:{self._product}",
+            order=f"{LOOPBACK}:{self._orders[0]}",
+            sse_http_port=http,
+            sse_grpc_port=grpc_port,
+            memory=MEMORY,
         )
 
 

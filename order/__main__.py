@@ -32,6 +32,7 @@ from runtime.credentials import ConnectionInfo
 from runtime.database import Database
 from runtime.errors import ApiError
 from runtime.forever import forever
+from runtime.limits import CallerLimit
 from runtime.migrate import migrate as apply_migrations
 from runtime.process import Command, CommandError, main
 from runtime.schema import Schema
@@ -57,6 +58,8 @@ class Config:
     """Days for which the event log of a finished order is kept."""
     max_streams: int
     """StreamOrderStatus calls at once."""
+    max_streams_per_client: int
+    """Those of one client address; 0: as many as in all."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
@@ -67,6 +70,7 @@ class Config:
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
             max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
+            max_streams_per_client=env.integer("ORDER_MAX_STREAMS_PER_CLIENT", 100, 0, 100_000),
         )
 
 
@@ -109,9 +113,10 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             return await database.problem(schema) or await tailer.problem()
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
+        streams = CallerLimit(config.max_streams, config.max_streams_per_client)
         server.add(
             order_pb2_grpc.add_OrderServiceServicer_to_server,
-            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed),
+            OrderService(store, stock, followers, config.server.caller_header, streams, changed),
         )
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         reconciler = Reconciler(store, stock, Pairing(database, stock))

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from uuid import UUID
 
 import grpc
@@ -15,9 +16,10 @@ from order.domain import Draft, Item, Order, Status, order_id, sources
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
-from runtime.errors import ApiError, aborted, failed_precondition, not_found, resource_exhausted, unavailable
+from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.finish import finish
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
+from runtime.limits import CallerLimit, caller_of_call
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         stock: Stock,
         followers: Followers,
         caller_header: str,
-        max_streams: int,
+        streams: CallerLimit,
         changed: Callable[[Status], None],
     ) -> None:
         """`changed` is told of each status that an order got here, after the commit."""
@@ -48,8 +50,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._stock = stock
         self._followers = followers
         self._caller_header = caller_header
-        self._max_streams = max_streams
-        self._streams = 0
+        self._streams = streams
         self._changed = changed
 
     async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
@@ -135,10 +136,15 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         key = parse_uuid("order_id", message.order_id)
         after = request.after_version(message)
-        if self._streams >= self._max_streams:
-            raise resource_exhausted("too many streams are open")
+        with self._streams.admit(caller_of_call(context)):
+            async with aclosing(self._events(key, after, context)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(
+        self, key: UUID, after: int, context: Context
+    ) -> AsyncGenerator[order_pb2.OrderStatusEvent, None]:
         follower = self._followers.add()
-        self._streams += 1
         try:
             topics, name = self._followers.topics, str(key)
             known = name in topics
@@ -165,7 +171,6 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                 if watcher.topic.missing:
                     raise _not_what_it_was()
         finally:
-            self._streams -= 1
             follower.close()
 
 

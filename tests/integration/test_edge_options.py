@@ -169,7 +169,9 @@ def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate
 
 def test_nothing_of_an_optional_part_stays_when_it_is_off() -> None:
     text = render(SETTINGS)
-    assert not [word for word in ("cors.v3.CorsPolicy", "otlp", "transport_socket", "if TLS") if word in text]
+    assert not [
+        word for word in ("cors.v3.CorsPolicy", "otlp", "tls.v3.DownstreamTlsContext", "if TLS") if word in text
+    ]
 
 
 def test_every_name_is_used_and_has_a_value() -> None:
