@@ -158,8 +158,12 @@ class Database:
         row: type[Row],
         *,
         idempotent: bool = True,
+        replan: bool = False,
     ) -> list[Row]:
         """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
+
+        `replan` is for a statement whose best plan depends on its parameters: it is planned for them each time, where
+        others are planned for any after some runs.
 
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
         the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
@@ -174,7 +178,7 @@ class Database:
             for attempt in count():
                 began = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - began)
+                    return await self._fetch_once(query, params, row, deadline - began, replan)
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.Error as error:
@@ -207,7 +211,7 @@ class Database:
         return rows[0] if rows else None
 
     async def _fetch_once(
-        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
+        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float, replan: bool
     ) -> list[Row]:
         connection = await self._take(patience)
         life = asyncio.timeout(None)
@@ -217,7 +221,7 @@ class Database:
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
         # A cancellation that met the return of the connection would lose it to the pool.
-        return await finish(self._run(connection, life, query, params, row), left)
+        return await finish(self._run(connection, life, query, params, row, replan), left)
 
     async def _run(
         self,
@@ -226,12 +230,14 @@ class Database:
         query: LiteralString,
         params: Mapping[str, object],
         row: type[Row],
+        replan: bool,
     ) -> list[Row]:
         """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
         try:
             async with life, connection.cursor(row_factory=class_row(row)) as cursor:
                 with answering(connection, self._timeout + MARGIN):
-                    await cursor.execute(query, params)
+                    # What is not prepared has no plan to keep.
+                    await cursor.execute(query, params, prepare=False if replan else None)
                 return await cursor.fetchall() if cursor.description else []
         finally:
             await self._give_back(connection)

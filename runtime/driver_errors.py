@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from runtime.errors import ApiError, database_full, database_timeout, resource_exhausted, unavailable
+from runtime.errors import ApiError, database_full, query_timeout, resource_exhausted, unavailable
 
 DISK_FULL = "53100"
 READ_ONLY = "25006"
@@ -60,9 +60,9 @@ _TIMEOUT = "the database took too long; nothing was written"
 _ANSWERS: dict[str, Callable[[], ApiError]] = {
     # query_canceled: statement_timeout, or an administrator. The edge and our own clients repeat UNAVAILABLE, and what
     # took too long once would then take its time thrice.
-    "57014": lambda: database_timeout(_TIMEOUT),
+    "57014": lambda: query_timeout(_TIMEOUT),
     # transaction_timeout
-    "25P04": lambda: database_timeout(_TIMEOUT),
+    "25P04": lambda: query_timeout(_TIMEOUT),
     # idle_in_transaction_session_timeout
     "25P03": lambda: unavailable("the database ended the transaction; nothing was written"),
     # lock_timeout, where the database's own configuration has one
