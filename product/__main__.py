@@ -29,6 +29,9 @@ NAME = "product"
 PORT = 50052
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
+"""So that all searches together keep no more processors of the database busy than they have connections."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -65,7 +68,7 @@ async def serving(config: Config) -> AsyncIterator[Server]:
     schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
     stock = Database(config.stock, f"{NAME} stock")
-    searches = Database(config.search, f"{NAME} search")
+    searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)

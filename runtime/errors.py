@@ -17,6 +17,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 DATABASE_FULL = "DATABASE_FULL"
 """ErrorInfo reason of what a full disk refuses."""
 
+DATABASE_READ_ONLY = "DATABASE_READ_ONLY"
+"""ErrorInfo reason of a write to a database that takes none."""
+
+READ_ONLY_RETRY_AFTER = 5.0
+"""Seconds after which such a write may be tried again."""
+
 QUERY_TIMEOUT = "QUERY_TIMEOUT"
 """ErrorInfo reason of a statement that took too long; the caller's own deadline has none."""
 
@@ -156,6 +162,11 @@ def resource_exhausted(text: str, retry_after: float = 1.0) -> ApiError:
 def database_full(text: str) -> ApiError:
     """A database has no room on its disk."""
     return with_reason(grpc.StatusCode.RESOURCE_EXHAUSTED, DATABASE_FULL, text, _retry_info(FULL_RETRY_AFTER))
+
+
+def database_read_only(text: str) -> ApiError:
+    """A database takes no writes, and nobody knows for how long. Reads work."""
+    return with_reason(grpc.StatusCode.UNAVAILABLE, DATABASE_READ_ONLY, text, _retry_info(READ_ONLY_RETRY_AFTER))
 
 
 def query_timeout(text: str) -> ApiError:

@@ -1,6 +1,7 @@
 """A catalogue of some size, and those who search it."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,6 +36,7 @@ async def searching(address: str, number: int) -> AsyncIterator[Counter[str]]:
     request = product_pb2.ListProductsRequest(search=NOWHERE)
 
     async def search(products: "product_pb2_grpc.ProductServiceAsyncStub") -> None:
+        await asyncio.sleep(random.uniform(0, 1))
         while True:
             try:
                 answer = await products.ListProducts(request, timeout=10)
@@ -42,7 +44,8 @@ async def searching(address: str, number: int) -> AsyncIterator[Counter[str]]:
                 told["OK"] += 1
             except grpc.aio.AioRpcError as error:
                 told[error.code().name] += 1
-                await asyncio.sleep(1)
+                # As clients do it: told to come back in a second, and not all at the same moment.
+                await asyncio.sleep(random.uniform(1, 2))
 
     async with grpc.aio.insecure_channel(address) as channel:
         stub = product_pb2_grpc.ProductServiceStub(channel)

@@ -65,13 +65,9 @@ class Product(product_pb2_grpc.ProductServiceServicer):
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
             case "late":
-<<<<<<< HEAD
-                raise errors.database_timeout("the database took too long")
+                raise errors.query_timeout("the database took too long")
             case "large":
                 return product_pb2.Product(id="large", description="x" * 100_000)
-=======
-                raise errors.query_timeout("the database took too long")
->>>>>>> 2bf55cf (wip: connections of their own for stock and searches)
             case "slow":
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:
