@@ -24,7 +24,7 @@ from order.reconcile import Reconciler
 from order.repair import Repair
 from order.retention import Pruner
 from order.service import OrderService
-from order.store import OrderStore
+from order.store import WRITE_PROBE, OrderStore
 from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
@@ -88,7 +88,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
     takes the place of the product service."""
     schema = Schema.load(MIGRATIONS)
-    database = Database(config.database, NAME)
+    database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     store = OrderStore(database)
     logs = Logs(store)
     followers = Followers(logs.topics)

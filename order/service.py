@@ -63,18 +63,18 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
     async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
         """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
-        await self._store.admit()
+        try:
+            await self._store.admit()
+        except ApiError as refusal:
+            if not refusal.reason:
+                raise  # too many calls, or no database: a look for the order would be one more
+            return await self._placed_before(key, draft, refusal)
         try:
             reservation = await self._stock.reserve(key, draft.lines, patience)
         except ApiError as refusal:
-            # An order that is there is the answer all the same: the product service may be away, or restored from a
-            # backup that knows nothing of it.
             if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not refusal.reason:
-                raise  # too many calls wait; a look for the order would be one more
-            before = await self._store.find(key)
-            if before is None:
-                raise
-            return _replayed(before, draft)
+                raise  # too many calls, again
+            return await self._placed_before(key, draft, refusal)
         if reservation.state is not State.RELEASED:
             order = await self._store.insert(
                 key, who, draft, reservation.currency, _in_sequence(draft, reservation.items)
@@ -87,6 +87,14 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         before = await self._store.find(key)
         if before is None:
             raise _expired()
+        return _replayed(before, draft)
+
+    async def _placed_before(self, key: UUID, draft: Draft, refusal: ApiError) -> Order:
+        """Returns the order that is there: it is the answer all the same, when nothing can be written, and when the
+        product service is away, or was restored from a backup that knows nothing of it. Raises `refusal` otherwise."""
+        before = await self._store.find(key)
+        if before is None:
+            raise refusal
         return _replayed(before, draft)
 
     async def GetOrder(self, message: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:

@@ -64,7 +64,7 @@ class Product(product_pb2_grpc.ProductServiceServicer):
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
             case "late":
-                raise errors.database_timeout("the database took too long")
+                raise errors.query_timeout("the database took too long")
             case "large":
                 return product_pb2.Product(id="large", description="x" * 100_000)
             case "slow":
