@@ -1,5 +1,5 @@
 """The order process: `python -m order run` serves, `python -m order migrate` brings the schema up to date, and
-`python -m order reconcile [--dry-run]` mends what a restored database has left inconsistent."""
+`python -m order reconcile [--help]` mends what a restored database has left inconsistent."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
-from order import catalog, feed_service, service
+from order import catalog, commands, feed_service, service
 from order.catalog import ProductStock, Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
@@ -21,7 +21,6 @@ from order.follow import Followers, Logs
 from order.identity import Pairing
 from order.outbox import Relay
 from order.reconcile import Reconciler
-from order.repair import Repair
 from order.retention import Pruner
 from order.service import OrderService
 from order.store import WRITE_PROBE, OrderStore
@@ -30,11 +29,10 @@ from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
 from runtime.database import Database
-from runtime.errors import ApiError
 from runtime.forever import forever
 from runtime.limits import CallerLimit
 from runtime.migrate import migrate as apply_migrations
-from runtime.process import Command, CommandError, main
+from runtime.process import main
 from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
@@ -173,26 +171,17 @@ async def migrate() -> None:
     await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
-async def reconcile(*, dry_run: bool = False) -> None:
-    """Compares all orders with all reservations. Raises CommandError where something is left to be done."""
+async def reconcile(options: commands.Options) -> None:
     config = Config.from_env(Env(os.environ))
-    database = Database(config.database, f"{NAME} reconcile")
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(database.close)
-        await database.open()
-        to_product = channel(config.product_target, idempotent=[catalog.SERVICE])
-        stack.push_async_callback(to_product.close)
-        try:
-            await Repair(OrderStore(database), ProductStock(to_product), print, dry_run=dry_run).run()
-        except ApiError as error:
-            raise CommandError(f"{error.text}; run it again") from None
+    await commands.reconcile(config.database, config.product_target, options)
 
 
 if __name__ == "__main__":
-    commands: Mapping[str, Command] = {
-        "run": run,
-        "migrate": migrate,
-        "reconcile": reconcile,
-        "reconcile --dry-run": partial(reconcile, dry_run=True),
-    }
-    sys.exit(main(NAME, commands, sys.argv[1:], default="run"))
+    name, options = sys.argv[1:2], commands.Options()
+    if name == ["reconcile"]:
+        options = commands.parse(sys.argv[2:])
+    else:
+        name = sys.argv[1:]
+    sys.exit(
+        main(NAME, {"run": run, "migrate": migrate, "reconcile": partial(reconcile, options)}, name, default="run")
+    )

@@ -10,9 +10,9 @@ import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from order import request
-from order.catalog import State, Stock, key_reused
+from order.catalog import ProductUnavailable, State, Stock, key_reused
 from order.convert import event_messages, order_message
-from order.domain import Draft, Item, Order, Status, order_id, sources
+from order.domain import Draft, Item, Order, Status, order_id, same_items, sources
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
@@ -87,6 +87,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         before = await self._store.find(key)
         if before is None:
             raise _expired()
+        if reservation.state is not State.RELEASED and not same_items(reservation.items, before.items):
+            await self._give_back(key)
         return _replayed(before, draft)
 
     async def _placed_before(self, key: UUID, draft: Draft, refusal: ApiError) -> Order:
@@ -96,6 +98,15 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         if before is None:
             raise refusal
         return _replayed(before, draft)
+
+    async def _give_back(self, key: UUID) -> None:
+        """Releases a reservation that is not that of the order with its id: a restored product database had lost the
+        order's own, and its key was used for other goods. Or it is that of a tombstone, which may have none."""
+        try:
+            await self._stock.release(key)
+            log.warning("the reservation of order %s had other items; released", key)
+        except ProductUnavailable:
+            log.warning("the reservation of order %s has other items, and product is away: run reconcile", key)
 
     async def GetOrder(self, message: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", message.id)

@@ -51,11 +51,22 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far an order is; `pending`: a message on it waits to be sent."""
+    """How far an order is, and what was ordered; `pending`: a message on it waits to be sent."""
 
     id: UUID
     status: str
+    items: list[Item]
     pending: bool
+
+
+@dataclass(frozen=True)
+class Live:
+    """An order that was not cancelled."""
+
+    id: UUID
+    number: str
+    status: str
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -204,7 +215,7 @@ class OrderStore:
         rows = await self._database.fetch(
             "order.standing",
             """
-            SELECT id, status, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
+            SELECT id, status, items, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
             FROM orders WHERE id = ANY (%(ids)s)
             """,
             {"ids": order_ids},
@@ -212,14 +223,25 @@ class OrderStore:
         )
         return {row.id: row for row in rows}
 
-    async def live(self, after: UUID | None, limit: int) -> list[Order]:
+    async def live(self, after: UUID | None, limit: int) -> list[Live]:
         """Orders that were not cancelled by id, those that follow the id `after`."""
-        query: LiteralString = f"""
-            SELECT {_COLUMNS} FROM orders
+        return await self._database.fetch(
+            "order.live",
+            """
+            SELECT id, number, status, items FROM orders
             WHERE status NOT IN ('CANCELLED', 'EXPIRED') AND (%(after)s::uuid IS NULL OR id > %(after)s)
             ORDER BY id LIMIT %(limit)s
-            """  # noqa: S608 - literals only
-        return await self._database.fetch("order.live", query, {"after": after, "limit": limit}, Order)
+            """,
+            {"after": after, "limit": limit},
+            Live,
+        )
+
+    async def any(self) -> bool:
+        """Whether there is an order, a cancelled one too."""
+        rows = await self._database.fetch(
+            "order.any", "SELECT id, status FROM orders WHERE status <> 'EXPIRED' LIMIT 1", {}, _Found
+        )
+        return bool(rows)
 
     async def retell(self) -> None:
         """Has the relay send at once what waits for people: the messages on orders that had no stock."""
