@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
+from helm.files import differences
 from tests.chart import tools
 from tests.chart.sets import SETS
 
@@ -207,8 +208,16 @@ def test_a_key_that_is_empty_is_left_to_libpq() -> None:
     assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
 
 
+def test_the_chart_has_no_symbolic_link() -> None:
+    """Flux leaves them out of what it fetches from Git."""
+    assert [path for path in tools.CHART.rglob("*") if path.is_symlink()] == []
+
+
+def test_the_charts_copies_of_the_edge_are_up_to_date() -> None:
+    assert differences() == []
+
+
 def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:
-    """files/envoy is a link: Helm follows it, also into an archive."""
     done = tools.run("package", str(tools.CHART), "--destination", str(tmp_path))
     assert done.returncode == 0, done.stderr
     [archive] = tmp_path.iterdir()

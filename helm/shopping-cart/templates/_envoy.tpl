@@ -17,7 +17,7 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- end }}
 {{- $text := $root.Files.Get (printf "files/envoy/%s" (index . 1)) }}
 {{- if not $text }}
-{{- fail "files/envoy is empty: it is a symbolic link to envoy/, which this copy of the repository has lost" }}
+{{- fail "this copy of the chart lacks files/envoy: run `make generate`" }}
 {{- end }}
 {{- range $block, $wanted := dict "CORS" $origins "TLS" $gateway.tls.secretName "TRACING" $tracing }}
 {{- if not $wanted }}
