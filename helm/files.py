@@ -1,6 +1,6 @@
-"""Copies the edge's files into the chart, as real files: Flux drops symbolic links.
+"""Copies into the chart's files/: the edge's, whose source is `envoy/`, and values.yaml, whose defaults templates need.
 
-The one source stays `envoy/`. `--check` changes nothing and fails where a copy differs.
+They are real files, since Flux drops symbolic links. `--check` changes nothing and fails where a copy differs.
 """
 
 import sys
@@ -9,31 +9,33 @@ from pathlib import Path
 
 from envoy.render import COPIES, SOURCE, TEMPLATES
 
-FOLDER = Path(__file__).parent / "shopping-cart" / "files" / "envoy"
+CHART = Path(__file__).parent / "shopping-cart"
+FOLDER = CHART / "files" / "envoy"
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
     """Each source with the place of its copy."""
     for name in (*TEMPLATES, *COPIES):
         yield SOURCE / name, FOLDER / name
+    yield CHART / "values.yaml", CHART / "files" / "values.yaml"
 
 
 def differences() -> list[str]:
     """One line for each copy that is missing, differs, or has no source."""
     wanted = dict(copies())
     found = [
-        f"{copy.relative_to(FOLDER.parents[2])} differs from {source.parent.name}/{source.name}"
+        f"{copy.relative_to(CHART)} differs from {source.parent.name}/{source.name}"
         for source, copy in wanted.items()
         if not copy.is_file() or copy.is_symlink() or copy.read_bytes() != source.read_bytes()
     ]
     extra = set(FOLDER.iterdir() if FOLDER.is_dir() else ()) - set(wanted.values())
-    return found + [f"{path.relative_to(FOLDER.parents[2])} has no source" for path in sorted(extra)]
+    return found + [f"{path.relative_to(CHART)} has no source" for path in sorted(extra)]
 
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         for line in differences():
-            print(f"helm/{line}: run `make generate`", file=sys.stderr)
+            print(f"the chart's {line}: run `make generate`", file=sys.stderr)
         return bool(differences())
     FOLDER.mkdir(parents=True, exist_ok=True)
     for source, copy in copies():

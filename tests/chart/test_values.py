@@ -14,8 +14,18 @@ from helm.readme import comments
 from tests.chart import tools
 
 FREE = {
-    "global",
     "annotations",
+    "behavior",
+    "dnsConfig",
+    "labels",
+    "retention",
+    "sessionAffinityConfig",
+    "startup",
+    "readiness",
+    "liveness",
+    "podSecurityContext",
+    "containerSecurityContext",
+    "commonAnnotations",
     "podAnnotations",
     "podLabels",
     "commonLabels",
@@ -24,7 +34,7 @@ FREE = {
     "parameters",
 }
 FREE |= {"limits", "requests"}
-"""Objects whose keys are the user's."""
+"""Objects whose keys are the user's, or Kubernetes'."""
 
 WRONG = {
     "product.replica=3": "replica",
@@ -69,7 +79,8 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
 def closed(node: Any, path: str = "") -> Iterator[str]:
     """Paths of objects in the schema that let any key pass."""
     if isinstance(node, dict):
-        if "properties" in node and node.get("additionalProperties") is not False and "then" not in path:
+        open_by_intent = path == "/properties/global" or "then" in path
+        if "properties" in node and node.get("additionalProperties") is not False and not open_by_intent:
             yield path
         for key, value in node.items():
             if key not in ("if", "then"):

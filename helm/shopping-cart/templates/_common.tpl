@@ -1,31 +1,38 @@
-{{/* Small objects that every component has. Call each with (list $ "product"). */}}
+{{/* Small objects that every component has. Call each with a dict: root and component. */}}
 
 {{- define "shopping-cart.headless" -}}
-{{- $root := index . 0 -}}
 # Headless: Envoy and gRPC clients see every pod, also a new one. Through one address they would stay with the first.
 apiVersion: v1
 kind: Service
 metadata:
-  {{- include "shopping-cart.metadata" (list $root (index . 1)) | nindent 2 }}
+  {{- include "shopping-cart.metadata" . | nindent 2 }}
 spec:
   clusterIP: None
+  {{- include "shopping-cart.families" .root | indent 2 }}
   selector:
-    {{- include "shopping-cart.selector" . | nindent 4 }}
+    {{- include "shopping-cart.selector" (list .root .component) | nindent 4 }}
   ports:
-    - {name: grpc, port: {{ index . 2 }}, targetPort: {{ index . 2 }}, appProtocol: kubernetes.io/h2c}
+    - {name: grpc, port: {{ .port }}, targetPort: {{ .port }}, appProtocol: kubernetes.io/h2c}
+{{- end }}
+
+{{/* The address families of a Service. Begins with a line break. */}}
+{{- define "shopping-cart.families" }}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "shopping-cart.serviceaccount" -}}
-{{- $values := index (index . 0).Values (index . 1) }}
-{{- if not $values.serviceAccount.name -}}
+{{- $account := (index .root.Values .component).serviceAccount }}
+{{- if not $account.name -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  {{- include "shopping-cart.metadata" . | nindent 2 }}
-  {{- with $values.serviceAccount.annotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "shopping-cart.metadata" (dict "root" .root "component" .component "annotations" $account.annotations) | nindent 2 }}
 automountServiceAccountToken: false
 {{- end }}
 {{- end }}
@@ -39,8 +46,7 @@ automountServiceAccountToken: false
 {{- end }}
 
 {{- define "shopping-cart.hpa" -}}
-{{- $root := index . 0 }}
-{{- with (index $root.Values (index . 1)).autoscaling }}
+{{- with (index .root.Values .component).autoscaling }}
 {{- if .enabled -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -50,20 +56,37 @@ spec:
   scaleTargetRef:
     apiVersion: apps/v1
     kind: Deployment
-    name: {{ include "shopping-cart.component" $ }}
+    name: {{ include "shopping-cart.component" (list $.root $.component) }}
   minReplicas: {{ .minReplicas }}
   maxReplicas: {{ .maxReplicas }}
+  {{- with .behavior }}
+  behavior:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if or .targetCPUUtilizationPercentage .targetMemoryUtilizationPercentage .metrics }}
   metrics:
+    {{- with .targetCPUUtilizationPercentage }}
     - type: Resource
       resource:
         name: cpu
-        target: {type: Utilization, averageUtilization: {{ .targetCPUUtilizationPercentage }}}
+        target: {type: Utilization, averageUtilization: {{ . }}}
+    {{- end }}
+    {{- with .targetMemoryUtilizationPercentage }}
+    - type: Resource
+      resource:
+        name: memory
+        target: {type: Utilization, averageUtilization: {{ . }}}
+    {{- end }}
+    {{- with .metrics }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "shopping-cart.pdb" -}}
-{{- with (index (index . 0).Values (index . 1)).podDisruptionBudget }}
+{{- with (index .root.Values .component).podDisruptionBudget }}
 {{- if .enabled -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -75,7 +98,7 @@ spec:
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
-      {{- include "shopping-cart.selector" $ | nindent 6 }}
+      {{- include "shopping-cart.selector" (list $.root $.component) | nindent 6 }}
 {{- end }}
 {{- end }}
 {{- end }}
