@@ -27,7 +27,8 @@ from order.store import OrderStore
 from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import Database, connection_info
+from runtime.credentials import ConnectionInfo
+from runtime.database import Database
 from runtime.errors import ApiError
 from runtime.forever import forever
 from runtime.migrate import migrate as apply_migrations
@@ -86,7 +87,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     store = OrderStore(database)
     logs = Logs(store)
     followers = Followers(logs.topics)
-    tailer = Tailer(connection_info(config.database, f"{NAME} tailer"), logs.topics)
+    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -162,7 +163,7 @@ async def run() -> None:
 
 async def migrate() -> None:
     config = DatabaseConfig.from_env(Env(os.environ))
-    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+    await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
 async def reconcile(*, dry_run: bool = False) -> None:

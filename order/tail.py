@@ -18,6 +18,7 @@ from psycopg import AsyncConnection, AsyncCursor, Notify, errors
 from psycopg.rows import class_row
 
 from order.domain import StatusEvent
+from runtime.credentials import Conninfo, resolve
 from runtime.database import answering
 from runtime.topics import Topics
 
@@ -64,8 +65,8 @@ class _Tailed:
 class Tailer:
     """One per process, on a connection of its own."""
 
-    def __init__(self, conninfo: str, topics: Topics[StatusEvent]) -> None:
-        """`conninfo` leads to the primary (see `connection_info`): what a standby shows comes late, and it cannot
+    def __init__(self, conninfo: Conninfo, topics: Topics[StatusEvent]) -> None:
+        """`conninfo` leads to the primary (see `ConnectionInfo`): what a standby shows comes late, and it cannot
         notify."""
         self._conninfo = conninfo
         self._topics = topics
@@ -110,7 +111,7 @@ class Tailer:
     async def _tail(self) -> None:
         """Tails over one connection until it fails."""
         async with asyncio.timeout(TIMEOUT):
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
+            connection = await AsyncConnection.connect(resolve(self._conninfo), autocommit=True, prepare_threshold=0)
         try:
             await self._prepare(connection)
             await self._rewrite_the_future(connection)

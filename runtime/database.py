@@ -14,13 +14,14 @@ import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from runtime.config import ConfigError, DatabaseConfig
+from runtime.config import DatabaseConfig
+from runtime.credentials import ConnectionInfo, refused
 from runtime.errors import ApiError, resource_exhausted, unavailable
 from runtime.finish import finish
+from runtime.health import LastingProblem
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -72,27 +73,6 @@ class ConstraintViolation(Exception):
         self.name = name
 
 
-def connection_info(config: DatabaseConfig, application: str) -> str:
-    """The connection string with what every connection of ours needs. Times are in seconds, tcp_user_timeout in ms."""
-    try:
-        host = conninfo_to_dict(config.conninfo).get("host") or os.environ.get("PGHOST")
-        return make_conninfo(
-            config.conninfo,
-            # The driver's errors name no host that it was not told.
-            host=host or None,
-            application_name=application,
-            # Of several hosts, the primary: a standby takes no writes, and shows late what was committed.
-            target_session_attrs="primary",
-            connect_timeout=5,
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=10_000,
-        )
-    except psycopg.ProgrammingError:
-        raise ConfigError("DATABASE_URL must be a PostgreSQL connection string or URI") from None
-
-
 @contextmanager
 def answering(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
     """Cuts the connection if the block takes longer: it fails with an OperationalError then.
@@ -118,7 +98,7 @@ class Database:
 
     def __init__(self, config: DatabaseConfig, application: str) -> None:
         self._timeout = config.timeout
-        self.conninfo = connection_info(config, application)
+        self.conninfo = ConnectionInfo(config, application)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             self.conninfo,
             open=False,
@@ -332,10 +312,12 @@ class Database:
         found = ""
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await AsyncConnection.connect(self.conninfo)
+                connection = await AsyncConnection.connect(self.conninfo())
                 await connection.close()
         except psycopg.Error as error:
             found = "the database does not answer: " + " ".join(str(error).split())
+            if isinstance(error, psycopg.OperationalError) and refused(error):
+                found = LastingProblem(found)
         except TimeoutError:
             found = f"the database does not answer within {self._timeout:g} s"
         self._away = bool(found)

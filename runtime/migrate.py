@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import AsyncConnection
 
+from runtime.credentials import Conninfo, resolve
 from runtime.database import OLDEST_VERSION
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,9 @@ def newest(directory: Path) -> int:
     return migrations(directory)[-1].version
 
 
-async def migrate(conninfo: str, directory: Path, *, wait: float = 60) -> list[int]:
-    """Applies what is missing and answers the versions applied. Waits up to `wait` seconds for the database."""
+async def migrate(conninfo: Conninfo, directory: Path, *, wait: float = 60) -> list[int]:
+    """Applies what is missing and answers the versions applied. Waits up to `wait` seconds for the database, and for
+    credentials that it accepts: a callable is asked for them at each attempt."""
     todo = migrations(directory)
     connection = await _connect(conninfo, wait)
     async with connection:
@@ -79,12 +81,12 @@ async def _apply(connection: AsyncConnection[tuple[int, ...]], migration: Migrat
     return migration.version
 
 
-async def _connect(conninfo: str, wait: float) -> AsyncConnection[tuple[int, ...]]:
+async def _connect(conninfo: Conninfo, wait: float) -> AsyncConnection[tuple[int, ...]]:
     give_up = time.monotonic() + wait
     said = False
     while True:
         try:
-            return await AsyncConnection.connect(conninfo, autocommit=True)
+            return await AsyncConnection.connect(resolve(conninfo), autocommit=True)
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             if time.monotonic() >= give_up:

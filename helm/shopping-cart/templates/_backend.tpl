@@ -1,13 +1,10 @@
 {{/*
-The Deployment of a service with a database. Call with a dict: root, component, port, health (its readiness name) and env.
+The Deployment of a service with a database. Call with a dict: root, component, port and env.
 */}}
 {{- define "shopping-cart.backend" -}}
 {{- $values := index .root.Values .component }}
 {{- $probes := $values.probes }}
 {{- $pod := dict "root" .root "component" .component "values" $values }}
-{{- with $values.database.password }}
-{{- $_ := set $pod "annotations" (dict "checksum/password" (sha256sum . | trunc 16)) }}
-{{- end }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -17,7 +14,6 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3
-  minReadySeconds: {{ .root.Values.rollout.minReadySeconds }}
   strategy:
     # A pod goes only when its successor is ready: a version that does not start replaces nothing.
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
@@ -42,18 +38,20 @@ spec:
           startupProbe:
             grpc: {port: {{ .port }}, service: liveness}
             {{- toYaml $probes.startup | nindent 12 }}
+          # Envoy and gRPC clients go by the services' own health. This one is for disruption budgets and rollouts: where
+          # there are other replicas it comes late, when all clients have found this one.
           readinessProbe:
-            grpc: {port: {{ .port }}, service: {{ .health }}}
+            grpc: {port: {{ .port }}, service: readiness}
             {{- toYaml $probes.readiness | nindent 12 }}
           livenessProbe:
             grpc: {port: {{ .port }}, service: liveness}
             {{- toYaml $probes.liveness | nindent 12 }}
           {{- include "shopping-cart.container" (dict "root" .root "values" $values) | nindent 10 }}
-          {{- include "shopping-cart.lists" (dict "volumeMounts" (include "shopping-cart.backend.mounts" $values | fromYamlArray)) | indent 10 }}
+          {{- include "shopping-cart.lists" (dict "volumeMounts" (include "shopping-cart.database.mounts" $values | fromYamlArray)) | indent 10 }}
         {{- with $values.extraContainers }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- include "shopping-cart.lists" (dict "volumes" (include "shopping-cart.backend.volumes" $values | fromYamlArray)) | indent 6 }}
+      {{- include "shopping-cart.lists" (dict "volumes" (include "shopping-cart.database.volumes" (list .root .component) | fromYamlArray)) | indent 6 }}
 {{- end }}
 
 {{- define "shopping-cart.backend.env" -}}
@@ -62,27 +60,9 @@ spec:
 - {name: SHUTDOWN_GRACE, value: {{ .root.Values.shutdown.grace | quote }}}
 {{ include "shopping-cart.env.database" (list .root .component) }}
 - {name: GRPC_PORT, value: {{ .port | quote }}}
+- {name: PEERS, value: {{ include "shopping-cart.component" (list .root .component) }}}
+- {name: READY_DELAY, value: {{ .root.Values.rollout.readyDelay | quote }}}
 {{- with .env }}
-{{ toYaml . }}
-{{- end }}
-{{- end }}
-
-{{/* The volumes of a service's pods and of its migration's, and their mounts. Call each with the service's values. */}}
-{{- define "shopping-cart.backend.volumes" -}}
-{{- with .database.ca.secretName }}
-- name: ca
-  secret: {secretName: {{ . }}}
-{{- end }}
-{{- with .extraVolumes }}
-{{ toYaml . }}
-{{- end }}
-{{- end }}
-
-{{- define "shopping-cart.backend.mounts" -}}
-{{- if .database.ca.secretName }}
-- {name: ca, mountPath: /ca, readOnly: true}
-{{- end }}
-{{- with .extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}

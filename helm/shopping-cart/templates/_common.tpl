@@ -2,12 +2,14 @@
 
 {{- define "shopping-cart.headless" -}}
 # Headless: Envoy and gRPC clients see every pod, also a new one. Through one address they would stay with the first.
+# Every pod from its first moment to its last, ready or not: they ask each for its health, and that is news sooner than DNS.
 apiVersion: v1
 kind: Service
 metadata:
   {{- include "shopping-cart.metadata" . | nindent 2 }}
 spec:
   clusterIP: None
+  publishNotReadyAddresses: true
   {{- include "shopping-cart.families" .root | indent 2 }}
   selector:
     {{- include "shopping-cart.selector" (list .root .component) | nindent 4 }}

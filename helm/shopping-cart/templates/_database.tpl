@@ -56,22 +56,25 @@ data:
 initdb looks up the name of its user. Under a number that the image does not know (OpenShift chooses one), an init container
 writes the number into a copy of /etc/passwd. `true` where that is so. Call with $.
 */}}
-{{- define "shopping-cart.database.nameless" -}}
+{{- define "shopping-cart.database.server.nameless" -}}
 {{- $context := include "shopping-cart.security" (dict "root" . "context" .Values.postgresql.podSecurityContext) | fromYaml }}
 {{- if ne (int (get $context "runAsUser")) 999 }}true{{ end }}
 {{- end }}
 
 {{/* The volumes of a bundled database, but for its data where that has a claim of the StatefulSet's own. */}}
-{{- define "shopping-cart.database.volumes" -}}
+{{- define "shopping-cart.database.server.volumes" -}}
 {{- $root := index . 0 }}
-{{- $storage := $root.Values.postgresql.storage -}}
+{{- $storage := $root.Values.postgresql.storage }}
+{{- $name := include "shopping-cart.component" (list $root (printf "%s-db" (index . 1))) -}}
 - name: run
   emptyDir: {}
 - name: tmp
   emptyDir: {}
 - name: config
-  configMap: {name: {{ include "shopping-cart.component" (list $root (printf "%s-db" (index . 1))) }}}
-{{- if include "shopping-cart.database.nameless" $root }}
+  configMap: {name: {{ $name }}}
+- name: credentials
+  secret: {secretName: {{ $name }}}
+{{- if include "shopping-cart.database.server.nameless" $root }}
 - name: passwd
   emptyDir: {}
 {{- end }}
@@ -87,18 +90,13 @@ writes the number into a copy of /etc/passwd. `true` where that is so. Call with
 {{- end }}
 {{- end }}
 
-{{- define "shopping-cart.database.env" -}}
-{{- $secret := include "shopping-cart.component" (list (index . 0) (printf "%s-db" (index . 1))) -}}
+{{- define "shopping-cart.database.server.env" -}}
 # On the volume, whatever the tag: a server of another major version refuses the data that is there. It would
 # start with none otherwise.
 - {name: PGDATA, value: /var/lib/postgresql/18/docker}
 # Nobody needs the superuser's password: start.sh makes one up.
 - {name: POSTGRES_USER, value: postgres}
 - {name: POSTGRES_DB, value: {{ index . 1 }}}
-- name: APP_USER
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: username}}
-- name: APP_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: password}}
 {{- end }}
 
 {{- define "shopping-cart.database.statefulset" -}}
@@ -108,11 +106,8 @@ writes the number into a copy of /etc/passwd. `true` where that is so. Call with
 {{- $values := $root.Values.postgresql }}
 {{- $storage := $values.storage }}
 {{- $image := include "shopping-cart.reference" (dict "root" $root "image" $values.image "tag" "18") }}
-{{- $nameless := include "shopping-cart.database.nameless" $root }}
+{{- $nameless := include "shopping-cart.database.server.nameless" $root }}
 {{- $sums := dict "checksum/config" (($root.Files.Glob "files/postgresql/*").AsConfig | sha256sum) }}
-{{- with (index $root.Values (index . 1)).database.password }}
-{{- $_ := set $sums "checksum/password" (sha256sum . | trunc 16) }}
-{{- end }}
 {{- $pod := dict "root" $root "component" $component "values" $values "annotations" $sums "lasting" true }}
 apiVersion: apps/v1
 kind: StatefulSet
@@ -159,7 +154,7 @@ spec:
             - -c
             - {{ printf "%s=%v" $key $value | quote }}
             {{- end }}
-          {{- include "shopping-cart.env" (dict "own" (include "shopping-cart.database.env" .) "values" $values) | nindent 10 }}
+          {{- include "shopping-cart.env" (dict "own" (include "shopping-cart.database.server.env" .) "values" $values) | nindent 10 }}
           ports:
             - {name: postgresql, containerPort: 5432}
           # Over TCP: the server that start.sh and the first start use for their preparations listens on the socket only.
@@ -179,6 +174,8 @@ spec:
             - {name: run, mountPath: /var/run/postgresql}
             - {name: tmp, mountPath: /tmp}
             - {name: config, mountPath: /shop, readOnly: true}
+            # The role's name and password. start.sh looks at them all the time: a new password needs no restart.
+            - {name: credentials, mountPath: /credentials, readOnly: true}
             - {name: config, mountPath: /docker-entrypoint-initdb.d/role.sql, subPath: role.sql, readOnly: true}
             {{- if $nameless }}
             - {name: passwd, mountPath: /etc/passwd, subPath: passwd, readOnly: true}
@@ -190,7 +187,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       volumes:
-        {{- include "shopping-cart.database.volumes" . | nindent 8 }}
+        {{- include "shopping-cart.database.server.volumes" . | nindent 8 }}
   {{- with $storage.retention }}
   persistentVolumeClaimRetentionPolicy:
     {{- toYaml . | nindent 4 }}

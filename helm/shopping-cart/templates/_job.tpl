@@ -43,6 +43,6 @@ spec:
       args: [migrate, {{ $service }}]
       {{- include "shopping-cart.env" (dict "own" (printf "%s\n%s" (include "shopping-cart.env.common" $root) (include "shopping-cart.env.database" .)) "values" $values) | nindent 6 }}
       {{- include "shopping-cart.container" (dict "root" $root "values" (dict "resources" $migration.resources "containerSecurityContext" $values.containerSecurityContext)) | nindent 6 }}
-      {{- include "shopping-cart.lists" (dict "volumeMounts" (include "shopping-cart.backend.mounts" $values | fromYamlArray)) | indent 6 }}
-  {{- include "shopping-cart.lists" (dict "volumes" (include "shopping-cart.backend.volumes" $values | fromYamlArray)) | indent 2 }}
+      {{- include "shopping-cart.lists" (dict "volumeMounts" (include "shopping-cart.database.mounts" $values | fromYamlArray)) | indent 6 }}
+  {{- include "shopping-cart.lists" (dict "volumes" (include "shopping-cart.database.volumes" . | fromYamlArray)) | indent 2 }}
 {{- end }}

@@ -109,42 +109,6 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* How to reach a service's database. Call with (list $ "product"). */}}
-{{- define "shopping-cart.env.database" -}}
-{{- $secret := include "shopping-cart.database.secret" . }}
-{{- $database := (index (index . 0).Values (index . 1)).database }}
-{{- $keys := dict "host" "host" "port" "port" "username" "username" "password" "password" "dbname" "dbname" }}
-{{- $given := dict }}
-{{- if $database.existingSecret }}
-{{- $keys = $database.keys }}
-{{- $given = pick $database "host" "username" "dbname" }}
-{{- if $database.host }}
-{{- $_ := set $given "port" ($database.port | toString) }}
-{{- end }}
-{{- end }}
-{{- range list (list "PGHOST" "host") (list "PGPORT" "port") (list "PGUSER" "username") (list "PGPASSWORD" "password") (list "PGDATABASE" "dbname") }}
-{{- $what := index . 1 }}
-{{- if get $given $what }}
-- {name: {{ index . 0 }}, value: {{ get $given $what | quote }}}
-{{- else if get $keys $what }}
-- name: {{ index . 0 }}
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ get $keys $what | quote }}}}
-{{- end }}
-{{- end }}
-{{- with $database.sslmode }}
-- {name: PGSSLMODE, value: {{ . }}}
-{{- end }}
-{{- if $database.ca.secretName }}
-- {name: PGSSLROOTCERT, value: /ca/{{ $database.ca.key }}}
-{{- else if eq $database.sslmode "verify-full" }}
-# The image's own authorities.
-- {name: PGSSLROOTCERT, value: system}
-{{- end }}
-- {name: DATABASE_POOL_SIZE, value: {{ $database.poolSize | quote }}}
-- {name: DATABASE_POOL_WAITING, value: {{ $database.poolWaiting | quote }}}
-- {name: DATABASE_TIMEOUT, value: {{ $database.timeout | quote }}}
-{{- end }}
-
 {{/* Volumes, mounts and the like: a key with a list, where there is something in it. Call with a dict of keys and lists. */}}
 {{- define "shopping-cart.lists" -}}
 {{- range $key, $list := . }}
