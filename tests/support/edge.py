@@ -160,7 +160,7 @@ class Edge:
 
 @contextmanager
 def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
-    """Runs Envoy on free ports until the end of the block, at loopback or, where the settings say `[::]`, everywhere. The
+    """Runs Envoy on free ports until the end of the block: at loopback, or everywhere where the settings say `[::]`. The
     folder of the settings must be writable."""
     listen = "[::]:0" if settings.listen.startswith("[::]") else "127.0.0.1:0"
     bootstrap = write(replace(settings, listen=listen, admin_port=0))
