@@ -62,7 +62,7 @@ test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what i
 	@$(RUN) -m pytest tests/faults $(ARGS)
 
 .PHONY: check
-check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code, locks and the chart
+check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
@@ -101,10 +101,3 @@ lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew
 clean: ## Remove everything that was made, but for the shop's data
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.state/*' -prune -exec rm -rf {} +
-
-# buf wants the protos that ours import as files beside them.
-build/googleapis: $(VENV)/dev.stamp
-	@rm -rf $@ && mkdir -p $@/google
-	@$(RUN) -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]).parent)' \
-		| while read -r folder; do (cd "$$folder" && find api rpc type -name '*.proto') \
-		| while read -r name; do install -D -m 644 "$$folder/$$name" "$@/google/$$name"; done; done

@@ -20,8 +20,8 @@ from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
 from runtime.database import Database
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import main
+from runtime.schema import Schema
 from runtime.server import Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -51,7 +51,7 @@ class Config:
 async def serving(config: Config) -> AsyncIterator[Server]:
     """The running service. It listens at once and is ready when its database is; on leaving it drains, lets running
     calls finish, and releases everything in reverse order."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)

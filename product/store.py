@@ -134,11 +134,15 @@ class ProductStore:
             """  # noqa: S608 - literals only
         return await self._database.fetch("product.list", query, params, Product)
 
-    async def categories(self) -> Sequence[Category]:
-        """The categories of live products by name. It jumps from one to the next in the index (a loose index scan)."""
+    async def categories(self, after: str, limit: int) -> Sequence[Category]:
+        """The categories of live products by name, those that follow `after`. It jumps from one to the next in the
+        index (a loose index scan), no further than the limit."""
         query: LiteralString = """
             WITH RECURSIVE found (name) AS (
-                (SELECT category FROM product WHERE delete_time IS NULL AND category > '' ORDER BY category LIMIT 1)
+                (
+                    SELECT category FROM product WHERE delete_time IS NULL AND category > %(after)s
+                    ORDER BY category LIMIT 1
+                )
                 UNION ALL
                 SELECT (
                     SELECT category FROM product WHERE delete_time IS NULL AND category > found.name
@@ -146,9 +150,9 @@ class ProductStore:
                 )
                 FROM found WHERE found.name IS NOT NULL
             )
-            SELECT name FROM found WHERE name IS NOT NULL
+            SELECT name FROM found WHERE name IS NOT NULL LIMIT %(limit)s
             """
-        return await self._database.fetch("product.categories", query, {}, Category)
+        return await self._database.fetch("product.categories", query, {"after": after, "limit": limit}, Category)
 
     async def update(
         self, product_id: UUID, content: Content, fields: frozenset[str], revision: int | None
@@ -216,7 +220,9 @@ class ProductStore:
                 INSERT INTO stock_adjustment (request_id, product_id, delta)
                 SELECT %(request_id)s, id, %(delta)s::bigint FROM locked
                 -- numeric: the sum may be larger than any bigint.
-                WHERE delete_time IS NULL AND stock + %(delta)s::numeric BETWEEN 0 AND 100000000
+                WHERE delete_time IS NULL AND stock + %(delta)s::numeric >= 0
+                    -- What orders gave back may be on top of the limit; it can always be taken away.
+                    AND (%(delta)s < 0 OR stock + %(delta)s::numeric <= 100000000)
                     AND revision = coalesce(%(revision)s::bigint, revision)
                 ON CONFLICT (request_id) DO NOTHING
                 RETURNING delta
