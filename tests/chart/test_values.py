@@ -66,6 +66,17 @@ WRONG = {
     "shutdown.grace=soon": "/shutdown/grace",
     "commonLabels.app\\.kubernetes\\.io/part-of=store": "/commonLabels",
     "product.podLabels.app\\.kubernetes\\.io/component=web": "/product/podLabels",
+    "fullnameOverride=shop.v1": "/fullnameOverride",
+    "fullnameOverride=9shop": "/fullnameOverride",
+    "nameOverride=a.b": "/nameOverride",
+    "telemetry.endpoint=http://::1:4317": "/telemetry/endpoint",
+    "telemetry.endpoint=http://[::1:4317": "/telemetry/endpoint",
+    "ipFamilies={IPv5}": "/ipFamilies/0",
+    "gateway.service.loadBalancerSourceRanges={192.0.2.1}": "/gateway/service/loadBalancerSourceRanges/0",
+    "postgresql.storage.retention.whenDeleted=Keep": "/postgresql/storage/retention/whenDeleted",
+    "product.probes.liveness.failureTreshold=3": "failureTreshold",
+    "product.extraVolumes[0].emptyDir.medium=Memory": "/product/extraVolumes/0",
+    "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
 }
 
