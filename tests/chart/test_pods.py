@@ -1,7 +1,9 @@
 """What operators add to pods, Jobs and tests, and what they take away."""
 
 import collections
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +199,35 @@ def test_probes_thresholds_can_be_set() -> None:
         "timeoutSeconds": 5,
         "failureThreshold": 9,
     }
+
+
+def manager(operation: str, *fields: str) -> dict[str, Any]:
+    return {
+        "manager": "somebody",
+        "operation": operation,
+        "fieldsV1": {"f:spec": {f"f:{field}": {} for field in fields}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("managers", "kept"),
+    [
+        ([manager("Apply", "replicas", "template"), manager("Update", "paused")], "replicas: 4"),
+        ([manager("Apply", "replicas", "template"), manager("Update", "replicas")], ""),
+        ([manager("Apply", "template"), manager("Update", "replicas")], ""),
+        ([manager("Update", "replicas", "template")], ""),
+        ([], ""),
+    ],
+)
+def test_an_autoscaler_that_is_switched_on_finds_the_pods_that_are_there(
+    managers: list[dict[str, Any]], kept: str, tmp_path: Path
+) -> None:
+    """Without the number that it has applied, Helm 4 would make it 1; one that the autoscaler owns stays by itself."""
+    live = {"metadata": {"managedFields": managers}, "spec": {"replicas": 4}} if managers else {}
+    asked = f'{{{{ include "shopping-cart.replicas.kept" (fromJson `{json.dumps(live)}`) }}}}'
+    probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}, "data": {"kept": asked}}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"extraObjects": [probe]}, width=10_000))
+    only = ("--show-only", "templates/extra-objects.yaml")
+    [found] = tools.objects("--values", str(file), *only)
+    assert found["data"]["kept"] == kept

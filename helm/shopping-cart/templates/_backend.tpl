@@ -10,9 +10,7 @@ kind: Deployment
 metadata:
   {{- include "shopping-cart.metadata" (dict "root" .root "component" .component "annotations" $values.annotations) | nindent 2 }}
 spec:
-  {{- if not $values.autoscaling.enabled }}
-  replicas: {{ $values.replicas }}
-  {{- end }}
+  {{- include "shopping-cart.replicas" . | nindent 2 }}
   revisionHistoryLimit: 3
   strategy:
     # A pod goes only when its successor is ready: a version that does not start replaces nothing.

@@ -87,6 +87,39 @@ spec:
 {{- end }}
 {{- end }}
 
+{{/*
+How many pods a Deployment has, or nothing where an autoscaler counts them. Switched on, it finds the number that Helm has
+applied: the first upgrade without it would make that 1. So it stays, as it is, until the autoscaler has changed it and owns
+it. Call with a dict: root and component.
+*/}}
+{{- define "shopping-cart.replicas" -}}
+{{- $values := index .root.Values .component }}
+{{- if $values.autoscaling.enabled }}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace (include "shopping-cart.component" (list .root .component)) }}
+{{- include "shopping-cart.replicas.kept" $live }}
+{{- else -}}
+replicas: {{ $values.replicas }}
+{{- end }}
+{{- end }}
+
+{{/*
+The number in a Deployment that is there, if nobody owns it but who applied it on the server. (Where Helm patches it from here,
+as Helm 3 does, a number that is kept once would have to be kept for ever.) Call with the Deployment, which may be empty.
+*/}}
+{{- define "shopping-cart.replicas.kept" -}}
+{{- $applied := false }}
+{{- $others := false }}
+{{- range (.metadata).managedFields }}
+{{- if hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas" }}
+{{- $applied = or $applied (eq .operation "Apply") }}
+{{- $others = or $others (ne .operation "Apply") }}
+{{- end }}
+{{- end }}
+{{- if and $applied (not $others) -}}
+replicas: {{ .spec.replicas }}
+{{- end }}
+{{- end }}
+
 {{- define "shopping-cart.pdb" -}}
 {{- with (index .root.Values .component).podDisruptionBudget }}
 {{- if .enabled -}}
