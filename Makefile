@@ -74,6 +74,7 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 	$(BIN)/buf lint
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
+	$(RUN) -m helm.files --check
 	@echo "tests/chart: what Helm makes of the chart"
 	@$(RUN) -m pytest -q tests/chart
 
@@ -99,8 +100,9 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's README and golden renders
+generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's files, README and golden renders
 	$(RUN) proto/generate.py
+	$(RUN) -m helm.files
 	$(RUN) helm/readme.py
 	$(RUN) -m tests.chart.renders
 

@@ -87,7 +87,7 @@ class Server:
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""
-        address = f"{self._config.host}:{self._config.grpc_port}"
+        address = self._config.address(self._config.grpc_port)
         try:
             self.grpc.add_insecure_port(address)
         except RuntimeError:

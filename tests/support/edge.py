@@ -183,8 +183,10 @@ class Edge:
 
 @contextmanager
 def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
-    """Runs Envoy on free ports until the end of the block. The folder of the settings must be writable."""
-    bootstrap = write(replace(settings, listen="127.0.0.1:0", admin_port=0))
+    """Runs Envoy on free ports until the end of the block: at loopback, or everywhere if the settings say `[::]`. The
+    folder of the settings must be writable."""
+    listen = "[::]:0" if settings.listen.startswith("[::]") else "127.0.0.1:0"
+    bootstrap = write(replace(settings, listen=listen, admin_port=0))
     log, admin_file = settings.files / "log", settings.files / "admin"
     command = [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
     with log.open("w") as output:

@@ -23,11 +23,29 @@ def test_defaults_are_used_for_absent_and_empty_variables() -> None:
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
         ("CALLER_HEADER", "X-Caller"),
+        ("LISTEN_HOST", "[::1"),
+        ("LISTEN_HOST", "::1:50052"),
+        ("LISTEN_HOST", "a host"),
     ],
 )
 def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         ServerConfig.from_env(Env({name: value}), grpc_port=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("::", "[::]:1"),
+        ("[::]", "[::]:1"),
+        ("0:0::0:1", "[::1]:1"),
+        ("10.0.0.1", "10.0.0.1:1"),
+        ("localhost", "localhost:1"),
+    ],
+)
+def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, address: str) -> None:
+    config = ServerConfig.from_env(Env({"LISTEN_HOST": given}), grpc_port=1)
+    assert config.address(config.grpc_port) == address
 
 
 @pytest.mark.parametrize(

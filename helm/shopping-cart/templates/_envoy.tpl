@@ -26,7 +26,7 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- end }}
 {{- $text := $root.Files.Get (printf "files/envoy/%s" (index . 1)) }}
 {{- if not $text }}
-{{- fail "files/envoy is empty: it is a symbolic link to envoy/, which this copy of the repository has lost" }}
+{{- fail "this copy of the chart lacks files/envoy: run `make generate`" }}
 {{- end }}
 {{- range $block, $wanted := dict "CORS" $origins "HOSTS" false "TLS" $gateway.tls.secretName "TRACING" $tracing }}
 {{- if not $wanted }}
@@ -41,7 +41,7 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- fail (printf "gateway.sse.maxStreams: %d streams need a memory limit of Envoy (gateway.envoy.resources.limits.memory) of %dMi or more" (int64 $gateway.sse.maxStreams) (add1 (div $needed 1048576))) }}
 {{- end }}
 {{- $values := dict
-  "LISTEN_HOST" "0.0.0.0"
+  "LISTEN_HOST" (include "shopping-cart.envoy.host" $root)
   "LISTEN_PORT" "8080"
   "ADMIN_PORT" "9901"
   "PRODUCT_HOST" (include "shopping-cart.component" (list $root "product"))
@@ -94,4 +94,39 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- $url := urlParse .Values.telemetry.endpoint }}
 host: {{ $url.hostname | quote }}
 port: {{ regexFind "[0-9]+$" $url.host | quote }}
+{{- end }}
+
+{{/* Where Envoy listens: `::` takes IPv4 too, and needs a node that knows IPv6. */}}
+{{- define "shopping-cart.envoy.host" -}}
+{{- $families := printf "%s %s" (join " " .Values.ipFamilies) .Values.ipFamilyPolicy }}
+{{- default (ternary "::" "0.0.0.0" (regexMatch "IPv6|DualStack" $families)) .Values.gateway.listenHost }}
+{{- end }}
+
+{{/* What Envoy reads, as the data of a ConfigMap. */}}
+{{- define "shopping-cart.envoy.files" -}}
+data:
+  {{- range list "envoy.yaml" "tls.yaml" }}
+  {{ . }}: |
+    {{- include "shopping-cart.envoy.file" (list $ .) | nindent 4 }}
+  {{- end }}
+  {{- range list "index.html" "requests.lua" }}
+  {{ . }}: |
+    {{- $.Files.Get (printf "files/envoy/%s" .) | nindent 4 }}
+  {{- end }}
+binaryData:
+  shop.binpb: {{ .Files.Get "files/envoy/shop.binpb" | b64enc }}
+{{- end }}
+
+{{/* The sidecar's variables. */}}
+{{- define "shopping-cart.sse.env" -}}
+{{ include "shopping-cart.env.common" . }}
+# The drain has taken its time when SIGTERM comes.
+- {name: SHUTDOWN_DELAY, value: "0"}
+- {name: SHUTDOWN_GRACE, value: "5"}
+- {name: HTTP_PORT, value: "8081"}
+- {name: GRPC_PORT, value: "50054"}
+- {name: PRODUCT_TARGET, value: {{ include "shopping-cart.target" (list . "product" 50052) | quote }}}
+- {name: ORDER_TARGET, value: {{ include "shopping-cart.target" (list . "order" 50053) | quote }}}
+- {name: SSE_MAX_STREAMS, value: {{ int .Values.gateway.sse.maxStreams | quote }}}
+- {name: SSE_MAX_STREAMS_PER_CLIENT, value: {{ int .Values.gateway.sse.maxStreamsPerClient | quote }}}
 {{- end }}
