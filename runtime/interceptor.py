@@ -18,7 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
-_QUIET = ("/grpc.health.", "/grpc.reflection.")
+_QUIET = "/grpc.health."
 _OURS = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
@@ -40,7 +40,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> "Handler | None":
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        # An unknown method has no handler: grpc answers UNIMPLEMENTED. Health and reflection are grpc's own.
+        # An unknown method has no handler: grpc answers UNIMPLEMENTED. Health is grpc's own.
         if handler is None or method.startswith(_QUIET):
             return handler
         if handler.response_streaming:
