@@ -1,4 +1,4 @@
-"""Reflection in both versions: what a server knows is found by any name of it, and what it does not know is an error."""
+"""Reflection in both versions: what a server knows is found by any of its names; the rest is an error in the answer."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
