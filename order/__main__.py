@@ -18,6 +18,7 @@ from order.catalog import ProductStock, Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
 from order.follow import Followers, Logs
+from order.identity import Pairing
 from order.outbox import Relay
 from order.reconcile import Reconciler
 from order.repair import Repair
@@ -27,12 +28,13 @@ from order.store import OrderStore
 from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import Database, connection_info
+from runtime.credentials import ConnectionInfo
+from runtime.database import Database
 from runtime.errors import ApiError
 from runtime.forever import forever
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import Command, CommandError, main
+from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -81,12 +83,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     """The running service. It listens at once and is ready when its database is, whatever the product service does; on
     leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
     takes the place of the product service."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
     store = OrderStore(database)
     logs = Logs(store)
     followers = Followers(logs.topics)
-    tailer = Tailer(connection_info(config.database, f"{NAME} tailer"), logs.topics)
+    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -111,7 +113,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
         )
         status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
-        reconciler = Reconciler(store, stock)
+        reconciler = Reconciler(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
         named = partial(found, config.product_target)
         jobs: dict[str, Job] = {
@@ -162,7 +164,7 @@ async def run() -> None:
 
 async def migrate() -> None:
     config = DatabaseConfig.from_env(Env(os.environ))
-    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+    await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
 async def reconcile(*, dry_run: bool = False) -> None:

@@ -13,7 +13,17 @@ from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order.domain import Item, Line
-from runtime.errors import ApiError, already_exists, of_call, resource_exhausted, unavailable
+from runtime.errors import (
+    DATABASE_FULL,
+    DATABASE_TIMEOUT,
+    ApiError,
+    already_exists,
+    database_full,
+    database_timeout,
+    of_call,
+    resource_exhausted,
+    unavailable,
+)
 from runtime.money import MICROS, NANOS_PER_MICRO
 
 SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
@@ -22,8 +32,8 @@ SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
 RESERVE_TIMEOUT = 5.0
 """Seconds that a client's order waits for its stock; less where the client waits less."""
 
-HOLD_SECONDS = 60
-"""Seconds until a hold that nobody confirmed is looked after."""
+HOLD_SECONDS = 45
+"""Seconds until a hold that nobody confirmed is looked after: with what the reaper takes, it is free after a minute."""
 
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
@@ -61,12 +71,24 @@ class Stored:
     """When a hold should be looked after, by the product service's clock."""
 
 
+@dataclass(frozen=True)
+class DatabasePair:
+    """The product database's id, and that of the order database which it has on record, if any."""
+
+    product_id: UUID
+    order_id: UUID | None
+
+
 class ProductUnavailable(ApiError):
     """The product service does not answer; whether it did what was asked is not known."""
 
     def __init__(self) -> None:
         error = unavailable("the product service does not answer")
         super().__init__(error.code, error.text, *error.details)
+
+
+class ProductOlder(ProductUnavailable):
+    """The product service is of an older version, which knows nothing of databases that belong together."""
 
 
 class Stock(Protocol):
@@ -87,8 +109,15 @@ class Stock(Protocol):
         """Gives the stock back, once, and keeps the id from ever getting any."""
         ...
 
-    async def expired(self, limit: int) -> list[UUID]:
-        """The holds whose time is over, oldest first."""
+    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+        """A page of the holds whose time is over, oldest first, and the token of the next page; empty on the last."""
+        ...
+
+    async def pair(
+        self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
+    ) -> DatabasePair:
+        """Tells the product service which order database calls, and which product database that has on record. It
+        records the order database if it has none on record, or to `replace` another one; not if `read_only`."""
         ...
 
 
@@ -132,13 +161,32 @@ class ProductStock:
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
 
-    async def expired(self, limit: int) -> list[UUID]:
-        request = stock_pb2.ListExpiredReservationsRequest(page_size=limit)
+    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+        request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
         try:
             answer = await self._stub.ListExpiredReservations(request, timeout=TIMEOUT)
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
-        return [UUID(each) for each in answer.reservation_ids]
+        return [UUID(each) for each in answer.reservation_ids], answer.next_page_token
+
+    async def pair(
+        self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
+    ) -> DatabasePair:
+        request = stock_pb2.PairDatabasesRequest(
+            order_database_id=str(order_database),
+            product_database_id=str(product_database or ""),
+            read_only=read_only,
+            replace=replace,
+        )
+        try:
+            answer = await self._stub.PairDatabases(request, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise ProductOlder from None
+            raise ProductUnavailable from None
+        return DatabasePair(
+            UUID(answer.product_database_id), UUID(answer.order_database_id) if answer.order_database_id else None
+        )
 
     async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, Stored]:
         """Those of at most PAGE reservations that exist."""
@@ -200,6 +248,12 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
         return ApiError(code, error.details() or "", *_details(status))
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
+    if reason == DATABASE_FULL:
+        return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
+    if reason == DATABASE_TIMEOUT:
+        return database_timeout(
+            "no stock could be set aside: the catalogue's database took too long; nothing was ordered"
+        )
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _too_many()
     return ProductUnavailable()

@@ -84,7 +84,10 @@ class _Feed:
     async def news(self) -> list[status_feed_pb2.OrderNews]:
         """Waits until something happens; what is new of some orders then, or nothing."""
         watchers = await self._follower.news(BATCH)
-        strangers, self._strangers = self._strangers, []
+        room = BATCH - len(watchers)
+        strangers, self._strangers = self._strangers[:room], self._strangers[room:]
+        if self._strangers:
+            self._follower.wake()
         news = [status_feed_pb2.OrderNews(order_id=key, missing=True) for key in strangers]
         for watcher in watchers:
             one = self._of(watcher)

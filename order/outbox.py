@@ -6,14 +6,16 @@ crashed one had claimed comes back. A message may be sent twice; the product ser
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from order.catalog import ProductUnavailable, State, Stock
+from order.catalog import State, Stock
 from order.domain import Status
 from order.store import OrderStore
-from order.worker import Worker
+from order.worker import Seldom, Worker
 from runtime.database import Database
+from runtime.errors import ApiError
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,23 @@ BATCH = 32
 """Messages that are claimed, and sent side by side, at a time."""
 
 LONGEST_WAIT = 5.0
-"""Seconds until a message that failed often is sent again."""
+"""Seconds until a message that failed often is sent again, where no message gets through."""
+
+LONGEST_WAIT_ALONE = 30.0
+"""Seconds until a message that failed often is sent again, where others get through: the fault is its own."""
 
 HOPELESS_WAIT = 300.0
 """Seconds until a message is sent again that people have to look after."""
+
+LOUD_ATTEMPTS = 5
+"""Attempts after which the log says that a message does not get through."""
+
+SPACING = 60.0
+"""Seconds between two lines in the log about messages that do not get through."""
+
+Outcome = float | Exception | None
+"""What came of a message: None where it was told, the seconds to wait where people have to look after it, or why it
+could not be sent."""
 
 
 @dataclass(frozen=True)
@@ -84,34 +99,56 @@ class Relay:
         self._outbox = Outbox(database)
         self._orders = orders
         self._stock = stock
+        self._may_complain = Seldom(SPACING)
         self._worker = Worker("relay", self.step, INTERVAL)
         self.wake = self._worker.wake
         self.run = self._worker.run
 
     async def step(self) -> bool:
-        """Sends one batch. Answers whether more may be due."""
+        """Sends one batch. Answers whether more may be due. No message keeps another from being sent, or deleted."""
         batch = await self._outbox.claim(BATCH, LEASE)
         if not batch:
             return False
-        waits = await asyncio.gather(*(self._send(message) for message in batch))
-        sent = [message.id for message, wait in zip(batch, waits, strict=True) if wait is None]
-        late = {message.id: wait for message, wait in zip(batch, waits, strict=True) if wait is not None}
+        outcomes = await self._send(batch)
+        sent = [message.id for message, outcome in zip(batch, outcomes, strict=True) if outcome is None]
+        late: dict[int, float] = {}
+        for message, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                late[message.id] = _wait(message.attempts, alone=bool(sent))
+                self._complain(message, outcome)
+            elif outcome is not None:
+                late[message.id] = outcome
         if sent:
             await self._outbox.delete(sent)
         if late:
             await self._outbox.postpone(list(late), list(late.values()))
         return len(batch) == BATCH and bool(sent)
 
-    async def _send(self, message: Message) -> float | None:
-        """Sends one message; answers None when it is done, else the seconds to wait before it is sent again."""
+    async def _send(self, batch: Sequence[Message]) -> list[Outcome]:
+        """Sends messages, side by side; what came of each."""
+        return await asyncio.gather(*(self._try(message) for message in batch))
+
+    async def _try(self, message: Message) -> Outcome:
         try:
-            if message.action == "RELEASE":
-                await self._stock.release(message.order_id)
-                log.info("stock of order %s released", message.order_id)
-                return None
-            return await self._confirm(message.order_id)
-        except ProductUnavailable:
-            return min(2.0 ** (message.attempts - 1), LONGEST_WAIT)
+            if message.action == "CONFIRM":
+                return await self._confirm(message.order_id)
+            await self._stock.release(message.order_id)
+            log.info("stock of order %s released", message.order_id)
+            return None
+        except Exception as error:
+            return error
+
+    def _complain(self, message: Message, error: Exception) -> None:
+        if message.attempts >= LOUD_ATTEMPTS and self._may_complain():
+            log.warning(
+                "message %d (%s of order %s) was tried %d times: %s",
+                message.id,
+                message.action,
+                message.order_id,
+                message.attempts,
+                error,
+                exc_info=None if isinstance(error, ApiError) else error,
+            )
 
     async def _confirm(self, order_id: UUID) -> float | None:
         state = await self._stock.confirm(order_id)
@@ -127,3 +164,9 @@ class Relay:
             state.name if state else "unknown",
         )
         return HOPELESS_WAIT
+
+
+def _wait(attempts: int, *, alone: bool) -> float:
+    """Seconds until a message that could not be sent is sent again; `alone`: others got through."""
+    longest = LONGEST_WAIT_ALONE if alone else LONGEST_WAIT
+    return min(2.0 ** min(attempts - 1, 10), longest)

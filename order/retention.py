@@ -17,7 +17,8 @@ BATCH = 200
 
 @dataclass(frozen=True)
 class _Pruned:
-    orders: int
+    found: int
+    deleted: int
 
 
 class Pruner:
@@ -32,21 +33,27 @@ class Pruner:
         """Deletes one batch, whole logs only. Answers whether there may be more."""
         pruned = await self._database.fetch_one(
             "order.prune",
-            # The statuses stand here as in the index; a batch that another process is at is left to it.
+            # The statuses stand here as in the index. What another process is at, or somebody has locked, is left
+            # alone: a log goes whole, or it waits for a later step.
             """
             WITH old AS (
                 SELECT order_id FROM order_event
                 WHERE status IN ('RECEIVED', 'CANCELLED') AND create_time < now() - make_interval(days => %(days)s)
                 ORDER BY create_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            ), locked AS (
+                SELECT e.order_id FROM order_event AS e JOIN old ON old.order_id = e.order_id
+                FOR UPDATE OF e SKIP LOCKED
+            ), whole AS (
+                SELECT order_id FROM locked GROUP BY order_id
+                HAVING count(*) = (SELECT count(*) FROM order_event AS e WHERE e.order_id = locked.order_id)
             ), gone AS (
-                DELETE FROM order_event AS e USING old WHERE e.order_id = old.order_id RETURNING e.order_id
+                DELETE FROM order_event AS e USING whole WHERE e.order_id = whole.order_id RETURNING e.order_id
             )
-            SELECT count(DISTINCT order_id) AS orders FROM gone
+            SELECT (SELECT count(*) FROM old) AS found, (SELECT count(DISTINCT order_id) FROM gone) AS deleted
             """,
             {"days": self._days, "limit": BATCH},
             _Pruned,
         )
-        orders = pruned.orders if pruned else 0
-        if orders:
-            log.info("deleted the event logs of %d orders finished over %d days ago", orders, self._days)
-        return orders == BATCH
+        if pruned and pruned.deleted:
+            log.info("deleted the event logs of %d orders finished over %d days ago", pruned.deleted, self._days)
+        return bool(pruned and pruned.found == BATCH and pruned.deleted)

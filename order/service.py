@@ -68,8 +68,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         except ApiError as refusal:
             # An order that is there is the answer all the same: the product service may be away, or restored from a
             # backup that knows nothing of it.
-            if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
+            if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not refusal.reason:
+                raise  # too many calls wait; a look for the order would be one more
             before = await self._store.find(key)
             if before is None:
                 raise

@@ -8,16 +8,14 @@ lives as long as its connection: a crash or a failover reuses transaction ids.
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Notify, errors
-from psycopg.rows import class_row
 
 from order.domain import StatusEvent
+from runtime.credentials import Conninfo, resolve
 from runtime.database import answering
 from runtime.topics import Topics
 
@@ -37,35 +35,32 @@ LONGEST_WAIT = 2.0
 
 REWRITTEN_AT_ONCE = 10_000
 
+MOST_EVENTS = 2_000
+"""Events that one look reads. A busy shop has a few hundred a second; more are a bulk change, or a standstill."""
+
 LOOK: LiteralString = """
-    SELECT s.snapshot::text, e.order_id, e.version, e.status, e.create_time
-    FROM (SELECT pg_current_snapshot() AS snapshot) AS s
-    LEFT JOIN order_event AS e
-        ON e.xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
-        OR e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)))
-    ORDER BY e.order_id, e.version
+    WITH found AS MATERIALIZED (
+        SELECT order_id, version, status, create_time FROM order_event
+        WHERE xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
+            OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)))
+    )
+    SELECT pg_current_snapshot()::text AS snapshot, NULL AS order_id, NULL AS version, NULL AS status, NULL AS time
+    UNION ALL
+    (SELECT NULL, order_id, version, status, create_time FROM found LIMIT %(limit)s)
     """
-"""What became visible since the snapshot `seen`, and the snapshot after it."""
+"""A snapshot, and what became visible between the snapshot `seen` and it, up to `limit` events.
+
+Materialized: a plan that expects to find `limit` events soon would read all of a log in which there are none.
+"""
 
 Connection = AsyncConnection[Any]
-
-
-@dataclass(frozen=True)
-class _Tailed:
-    """A snapshot, and an event that it sees and the one before did not; or no event."""
-
-    snapshot: str
-    order_id: UUID | None
-    version: int
-    status: str
-    create_time: datetime
 
 
 class Tailer:
     """One per process, on a connection of its own."""
 
-    def __init__(self, conninfo: str, topics: Topics[StatusEvent]) -> None:
-        """`conninfo` leads to the primary (see `connection_info`): what a standby shows comes late, and it cannot
+    def __init__(self, conninfo: Conninfo, topics: Topics[StatusEvent]) -> None:
+        """`conninfo` leads to the primary (see `ConnectionInfo`): what a standby shows comes late, and it cannot
         notify."""
         self._conninfo = conninfo
         self._topics = topics
@@ -110,7 +105,7 @@ class Tailer:
     async def _tail(self) -> None:
         """Tails over one connection until it fails."""
         async with asyncio.timeout(TIMEOUT):
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
+            connection = await AsyncConnection.connect(resolve(self._conninfo), autocommit=True, prepare_threshold=0)
         try:
             await self._prepare(connection)
             await self._rewrite_the_future(connection)
@@ -164,20 +159,29 @@ class Tailer:
         return str(snapshot)
 
     async def _look(self, connection: Connection, snapshot: str) -> str:
-        """Publishes what became visible since `snapshot`; answers the snapshot after it."""
-        async with connection.cursor(row_factory=class_row(_Tailed)) as cursor:
-            with answering(connection, TIMEOUT):
-                await cursor.execute(LOOK, {"seen": snapshot})
-            rows = await cursor.fetchall()
-        for row in rows:
-            if row.order_id is not None:
-                self._publish(row)
-        return rows[0].snapshot
+        """Publishes what became visible since `snapshot`; answers the snapshot after it.
 
-    def _publish(self, row: _Tailed) -> None:
-        key = str(row.order_id)
+        Where that is more than MOST_EVENTS, none of it is read here: most of it will be of orders that nobody watches.
+        The logs of the others are read anew, as after a reconnect, since the snapshot comes before them.
+        """
+        async with connection.cursor() as cursor:
+            with answering(connection, TIMEOUT):
+                await cursor.execute(LOOK, {"seen": snapshot, "limit": MOST_EVENTS + 1})
+            rows = await cursor.fetchall()
+        (seen,) = (row[0] for row in rows if row[0])
+        found = [row[1:] for row in rows if not row[0]]
+        if len(found) > MOST_EVENTS:
+            log.info("more than %d events at once: reading the logs of watched orders", MOST_EVENTS)
+            self._topics.request_all()
+        else:
+            for order_id, version, status, time in sorted(found):
+                self._publish(order_id, StatusEvent(version, status, time))
+        return str(seen)
+
+    def _publish(self, order_id: UUID, event: StatusEvent) -> None:
+        key = str(order_id)
         if key in self._topics:
-            self._topics.publish(key, StatusEvent(row.version, row.status, row.create_time))
+            self._topics.publish(key, event)
 
     @staticmethod
     async def _notify(connection: Connection) -> None:

@@ -3,11 +3,27 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
 
 log = logging.getLogger(__name__)
+
+
+class Seldom:
+    """Whether it is time to say something again that may be so very often: `if seldom(): log…`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 class Worker:

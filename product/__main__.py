@@ -17,10 +17,11 @@ from product.stock_service import StockService
 from product.stock_store import StockStore
 from product.store import ProductStore
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import Database, connection_info
+from runtime.credentials import ConnectionInfo
+from runtime.database import Database
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import main
+from runtime.schema import Schema
 from runtime.server import Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -50,7 +51,7 @@ class Config:
 async def serving(config: Config) -> AsyncIterator[Server]:
     """The running service. It listens at once and is ready when its database is; on leaving it drains, lets running
     calls finish, and releases everything in reverse order."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
@@ -78,7 +79,7 @@ async def run() -> None:
 
 async def migrate() -> None:
     config = DatabaseConfig.from_env(Env(os.environ))
-    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+    await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence, Set
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from google.protobuf import field_mask_pb2
@@ -30,6 +30,9 @@ DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
 LARGEST_RESERVATIONS = 100
 """Reservations in one answer, at most; fewer where they are very large."""
+
+_EXPIRED = ("expired",)
+"""The query that the page tokens of expired holds belong to."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
@@ -182,11 +185,33 @@ def reservation(message: stock_pb2.ReserveStockRequest) -> tuple[UUID, list[Want
     return reservation_id, wanted, timedelta(seconds=ttl)
 
 
-def expired_limit(message: stock_pb2.ListExpiredReservationsRequest) -> int:
-    """How many expired holds to list."""
+def expired(message: stock_pb2.ListExpiredReservationsRequest) -> tuple[tuple[datetime, UUID] | None, int]:
+    """The place in the list after which to go on, and how many expired holds to list."""
     if message.page_size < 0:
         raise invalid_argument([("page_size", "must not be negative")])
-    return min(message.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
+    after = None
+    if message.page_token:
+        time, last = pages.decode(_EXPIRED, message.page_token, (str, str))
+        try:
+            after = datetime.fromisoformat(str(time)), UUID(str(last))
+        except ValueError:
+            raise invalid_argument([("page_token", "is not a page token")]) from None
+    return after, min(message.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
+
+
+def expired_token(time: datetime, reservation_id: UUID) -> str:
+    """The page token for what comes after a hold in the list of expired ones."""
+    return pages.encode(_EXPIRED, [time.isoformat(), str(reservation_id)])
+
+
+def pair(message: stock_pb2.PairDatabasesRequest) -> tuple[UUID, UUID | None]:
+    """The order database that calls, and the product database that it has on record."""
+    with Violations() as check:
+        order_database = check.uuid("order_database_id", message.order_database_id)
+        product_database = None
+        if message.product_database_id:
+            product_database = check.uuid("product_database_id", message.product_database_id)
+    return order_database, product_database
 
 
 def reservation_ids(message: stock_pb2.BatchGetReservationsRequest) -> list[UUID]:

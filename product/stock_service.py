@@ -89,8 +89,13 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
     async def ListExpiredReservations(
         self, message: stock_pb2.ListExpiredReservationsRequest, context: Context
     ) -> stock_pb2.ListExpiredReservationsResponse:
-        found = await self._store.expired(request.expired_limit(message))
-        return stock_pb2.ListExpiredReservationsResponse(reservation_ids=[str(each) for each in found])
+        after, size = request.expired(message)
+        found = await self._store.expired(after, size + 1)
+        page = found[:size]
+        return stock_pb2.ListExpiredReservationsResponse(
+            reservation_ids=[str(each.id) for each in page],
+            next_page_token=request.expired_token(page[-1].expire_time, page[-1].id) if len(found) > size else "",
+        )
 
     async def BatchGetReservations(
         self, message: stock_pb2.BatchGetReservationsRequest, context: Context
@@ -107,3 +112,12 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         found = await self._store.page(states, after, size + 1)
         page, token = pages.page(found, size, reservation_message, lambda last: pages.encode(query, [str(last.id)]))
         return stock_pb2.ListReservationsResponse(reservations=page, next_page_token=token)
+
+    async def PairDatabases(self, message: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
+        order_database, product_database = request.pair(message)
+        pair = await self._store.pair(
+            order_database, product_database, read_only=message.read_only, replace=message.replace
+        )
+        return stock_pb2.DatabasePair(
+            product_database_id=str(pair.id), order_database_id=str(pair.partner_id) if pair.partner_id else ""
+        )

@@ -30,8 +30,19 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Id:
+class Expired:
+    """A hold whose time is over."""
+
     id: UUID
+    expire_time: datetime
+
+
+@dataclass(frozen=True)
+class DatabasePair:
+    """The id of this database, and of the order database that it belongs to, if that is known."""
+
+    id: UUID
+    partner_id: UUID | None
 
 
 class StockStore:
@@ -135,14 +146,17 @@ class StockStore:
         row = await self._database.fetch_one("stock.release", query, {"id": reservation_id}, _Row)
         return row.reservation() if row else None
 
-    async def expired(self, limit: int) -> Sequence[UUID]:
-        """Holds whose time is over, the longest expired first."""
+    async def expired(self, after: tuple[datetime, UUID] | None, limit: int) -> Sequence[Expired]:
+        """Holds whose time is over, the longest expired first, that come after a place in that sequence."""
         query: LiteralString = """
-            SELECT id FROM reservation WHERE state = 'HELD' AND expire_time < now()
+            SELECT id, expire_time FROM reservation
+            WHERE state = 'HELD' AND expire_time < now()
+                AND (expire_time, id) > (coalesce(%(time)s::timestamptz, '-infinity'), coalesce(%(id)s::uuid, %(nil)s))
             ORDER BY expire_time, id LIMIT %(limit)s
             """
-        rows = await self._database.fetch("stock.expired", query, {"limit": limit}, _Id)
-        return [row.id for row in rows]
+        time, last = after or (None, None)
+        params = {"time": time, "id": last, "nil": UUID(int=0), "limit": limit}
+        return await self._database.fetch("stock.expired", query, params, Expired)
 
     async def batch_get(self, ids: Sequence[UUID]) -> Sequence[Reservation]:
         """Those of the reservations that exist."""
@@ -160,3 +174,24 @@ class StockStore:
         params = {"states": list(states), "after": after, "limit": limit}
         rows = await self._database.fetch("stock.list", query, params, _Row)
         return [row.reservation() for row in rows]
+
+    async def pair(
+        self, order_database: UUID, product_database: UUID | None, *, read_only: bool, replace: bool
+    ) -> DatabasePair:
+        """Which databases belong together. Records the order database where none is recorded, or in place of another
+        one; not where the order service has another product database than this on record."""
+        query: LiteralString = """
+            WITH recorded AS (
+                UPDATE database_identity SET partner_id = %(order)s
+                WHERE NOT %(read_only)s AND partner_id IS DISTINCT FROM %(order)s
+                    AND (%(replace)s OR partner_id IS NULL AND id = coalesce(%(product)s::uuid, id))
+                RETURNING id, partner_id
+            )
+            SELECT id, partner_id FROM recorded
+            UNION ALL
+            SELECT id, partner_id FROM database_identity WHERE NOT EXISTS (SELECT FROM recorded)
+            """
+        params = {"order": order_database, "product": product_database, "read_only": read_only, "replace": replace}
+        pair = await self._database.fetch_one("stock.pair", query, params, DatabasePair)
+        assert pair, "the migration has written the one row"
+        return pair

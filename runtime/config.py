@@ -60,6 +60,10 @@ class ServerConfig:
     """Seconds that running calls get to finish."""
     caller_header: str
     """The metadata key in which a trusted edge passes the caller; empty: everybody is anonymous."""
+    ready_delay: float = 0
+    """Seconds that a replica serves before Kubernetes counts it as ready, where there are others."""
+    peers: str = ""
+    """The DNS name of all replicas of this service; empty: there are no others."""
 
     @classmethod
     def from_env(cls, env: Env, *, grpc_port: int) -> Self:
@@ -72,6 +76,8 @@ class ServerConfig:
             shutdown_delay=env.seconds("SHUTDOWN_DELAY", 5, 0, 300),
             shutdown_grace=env.seconds("SHUTDOWN_GRACE", 20, 0, 300),
             caller_header=header,
+            ready_delay=env.seconds("READY_DELAY", 0, 0, 300),
+            peers=env.text("PEERS", ""),
         )
 
 
@@ -80,7 +86,9 @@ class DatabaseConfig:
     """How to reach the service's database."""
 
     conninfo: str
-    """A libpq connection string or URI; what it leaves out comes from PGHOST, PGUSER and so on."""
+    """A libpq connection string or URI; what it leaves out comes from `credentials`, then from PGHOST and so on."""
+    credentials: str = ""
+    """A folder with the files host, port, username, password and dbname, read for each connection; empty: none."""
     pool_size: int
     pool_waiting: int
     """Calls that may wait for a connection; those beyond get RESOURCE_EXHAUSTED at once."""
@@ -91,6 +99,7 @@ class DatabaseConfig:
     def from_env(cls, env: Env) -> Self:
         return cls(
             conninfo=env.text("DATABASE_URL", ""),
+            credentials=env.text("DATABASE_CREDENTIALS", ""),
             pool_size=env.integer("DATABASE_POOL_SIZE", 6, 1, 100),
             pool_waiting=env.integer("DATABASE_POOL_WAITING", 200, 1, 100_000),
             timeout=env.seconds("DATABASE_TIMEOUT", 5, 0.1, 60),

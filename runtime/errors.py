@@ -13,6 +13,14 @@ DOMAIN = "shop"
 
 DETAILS_KEY = "grpc-status-details-bin"
 
+DATABASE_FULL = "DATABASE_FULL"
+"""ErrorInfo reason of what a full disk refuses."""
+
+DATABASE_TIMEOUT = "DATABASE_TIMEOUT"
+"""ErrorInfo reason of a statement that took too long; the caller's own deadline has none."""
+
+FULL_RETRY_AFTER = 30.0
+"""Seconds after which a call that a full disk refused may be tried again: somebody has to make room first."""
 
 LONGEST_TEXT = 2_000
 """Bytes of an error's text as grpc sends it, in percent-encoding. It is sent twice, as the message and in the details,
@@ -36,6 +44,12 @@ class ApiError(Exception):
     def passes(self) -> bool:
         """Whether the same call may succeed later though nothing else changes."""
         return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    @property
+    def reason(self) -> str:
+        """The reason of its ErrorInfo; empty where it has none."""
+        infos = (each.reason for each in self.details if isinstance(each, error_details_pb2.ErrorInfo))
+        return next(infos, "")
 
     def status(self) -> status_pb2.Status:
         packed = []
@@ -119,8 +133,18 @@ def unavailable(text: str, retry_after: float = 1.0) -> ApiError:
 
 
 def resource_exhausted(text: str, retry_after: float = 1.0) -> ApiError:
-    """Too much waits already. `retry_after` is in seconds."""
+    """Something is used up, as a rule because too much waits already. `retry_after` is in seconds."""
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, text, _retry_info(retry_after))
+
+
+def database_full(text: str) -> ApiError:
+    """A database has no room on its disk."""
+    return with_reason(grpc.StatusCode.RESOURCE_EXHAUSTED, DATABASE_FULL, text, _retry_info(FULL_RETRY_AFTER))
+
+
+def database_timeout(text: str) -> ApiError:
+    """A statement took as long as it may. No RetryInfo: it would take as long again."""
+    return with_reason(grpc.StatusCode.DEADLINE_EXCEEDED, DATABASE_TIMEOUT, text)
 
 
 def internal() -> ApiError:

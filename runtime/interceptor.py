@@ -24,6 +24,7 @@ _OURS = {
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime import logs
 from runtime.config import ConfigError, Env, TelemetryConfig
-from runtime.migrate import MigrationError
+from runtime.schema import MigrationError
 
 
 class CommandError(Exception):

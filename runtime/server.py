@@ -12,8 +12,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from runtime import reflection
 from runtime.config import ServerConfig
-from runtime.health import LIVENESS, Health
+from runtime.health import LIVENESS, READINESS, Health, LastingProblem
 from runtime.interceptor import ErrorInterceptor
+from runtime.peers import has_peers
 from runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.add_to_server(self.grpc, (*names, *more, health.SERVICE_NAME), descriptors)
         self.ready = False
+        self._settled = not config.ready_delay
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""
@@ -77,7 +79,9 @@ class Server:
         log.info("listening on %s", address)
 
     async def set_ready(self, ready: bool) -> None:
+        """Says whether to call this process. READINESS, for Kubernetes, is late once: see `watch`."""
         self.ready = ready
+        await self._health.set(READINESS, _SERVING if ready and self._settled else _NOT_SERVING)
         for name in self._names:
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
@@ -87,11 +91,17 @@ class Server:
         """Keeps the readiness true, for ever. `problem` answers what keeps the service from working, or nothing;
         `changed` is told when the service gets ready or is so no longer.
 
-        A new problem is logged once. One that comes after the service was ready counts after PATIENCE.
+        A new problem is logged once. One that comes after the service was ready counts after PATIENCE, and at once
+        where it does not pass by itself.
+
+        Kubernetes hears of the first time that the service is ready only `ready_delay` later, if other replicas are
+        there: a disruption budget and a rollout leave these alone for as long as clients, who go by DNS and by each
+        replica's own word, may not know of the new one.
         """
         clock = asyncio.get_running_loop().time
         said = ""
         well = clock() - PATIENCE
+        settles_at: float | None = None
         while True:
             try:
                 found = await problem()
@@ -108,7 +118,14 @@ class Server:
                     log.info("ready")
                     await self.set_ready(True)
                     changed(True)
-            elif self.ready and clock() - well >= PATIENCE:
+                if not self._settled:
+                    if settles_at is None:
+                        peers = await has_peers(self._config.peers)
+                        settles_at = clock() + (self._config.ready_delay if peers else 0)
+                    if clock() >= settles_at:
+                        self._settled = True
+                        await self.set_ready(True)
+            elif self.ready and (isinstance(found, LastingProblem) or clock() - well >= PATIENCE):
                 log.error("no longer ready: %s", found)
                 await self.set_ready(False)
                 changed(False)
@@ -124,6 +141,7 @@ class Server:
 
     async def stop(self) -> None:
         """Lets running calls finish. Streams have to be ended before, or this takes the whole grace."""
+        self._health.close()
         await self.grpc.stop(self._config.shutdown_grace)
 
 

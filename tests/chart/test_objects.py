@@ -147,7 +147,52 @@ def test_nobody_is_told_a_superusers_password() -> None:
     assert len(servers) == 2
     for server in servers:
         names = {each["name"] for each in server["spec"]["template"]["spec"]["containers"][0]["env"]}
-        assert names == {"PGDATA", "POSTGRES_USER", "POSTGRES_DB", "APP_USER", "APP_PASSWORD"}
+        assert names == {"PGDATA", "POSTGRES_USER", "POSTGRES_DB"}
+
+
+def test_password_is_in_no_object_but_its_secret() -> None:
+    """Not even as a hash: without salt it can be guessed, and a pod that has it would be replaced with the password."""
+    one, two = (
+        tools.objects("--set", f"product.database.password={name},order.database.password={name}")
+        for name in ("one", "two")
+    )
+    changed = [here["kind"] for here, there in zip(one, two, strict=True) if here != there]
+    assert changed == ["Secret", "Secret"]
+
+
+def test_database_credentials_are_files_and_no_variables() -> None:
+    """Files change with the Secret while a pod runs; variables do not."""
+    for pod, _, spec in pods(*SETS["cnpg"]):
+        for container in containers(spec):
+            assert "valueFrom" not in str(container.get("env", [])), pod
+            assert "subPath" not in str(container.get("volumeMounts", [])), pod
+    for _, _, spec in pods():
+        mounts = [each for container in containers(spec) for each in container.get("volumeMounts", [])]
+        assert all("subPath" not in each for each in mounts if each["name"] == "credentials")
+
+
+def credential_files(sets: str, pod: str = "Deployment/shop-shopping-cart-product") -> dict[str, str]:
+    """Keys of the Secret, by the names of the files that they become."""
+    found = {name: spec for name, _, spec in pods("--set", sets)}
+    [secret] = [each["secret"] for each in found[pod]["volumes"] if each["name"] == "credentials"]
+    assert secret["secretName"] == "mine"
+    return {each["path"]: each["key"] for each in secret["items"]}
+
+
+def test_keys_of_the_secret_are_named_by_values() -> None:
+    found = credential_files("product.database.existingSecret=mine,product.database.keys.password=pass-phrase")
+    assert found == {
+        "host": "host",
+        "port": "port",
+        "username": "username",
+        "password": "pass-phrase",
+        "dbname": "dbname",
+    }
+
+
+def test_variable_of_extra_env_replaces_the_file() -> None:
+    sets = "product.database.existingSecret=mine,product.extraEnv[0].name=PGHOST,product.extraEnv[0].value=proxy"
+    assert credential_files(sets).keys() == {"port", "username", "password", "dbname"}
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [("null", "left out"), ("0", 0), ("60", 60)])
@@ -199,12 +244,21 @@ def test_the_notes_ask_the_pods_for_a_key_that_is_missing() -> None:
 
 
 def test_a_key_that_is_empty_is_left_to_libpq() -> None:
-    found = {
-        pod: spec for pod, _, spec in pods("--set", "product.database.existingSecret=mine,product.database.keys.port=")
-    }
-    names = {each["name"] for each in found["Deployment/shop-shopping-cart-product"]["containers"][0]["env"]}
-    assert "PGPORT" not in names
-    assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
+    found = credential_files("product.database.existingSecret=mine,product.database.keys.port=")
+    assert found.keys() == {"host", "username", "password", "dbname"}
+
+
+def test_clients_inside_find_pods_before_they_are_ready() -> None:
+    """They ask each for its health. What readiness is late for would not be there otherwise."""
+    services = [each["spec"] for each in tools.objects() if each["kind"] == "Service"]
+    headless = [each for each in services if each.get("clusterIP") == "None"]
+    assert [each["publishNotReadyAddresses"] for each in headless] == [True, True]
+    for pod, _, spec in pods():
+        if pod in ("Deployment/shop-shopping-cart-product", "Deployment/shop-shopping-cart-order"):
+            [container] = spec["containers"]
+            assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+            peers = {each["name"]: each.get("value") for each in container["env"]}
+            assert (peers["PEERS"], peers["READY_DELAY"]) == (pod.partition("/")[2], "35")
 
 
 def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:

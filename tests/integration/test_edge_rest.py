@@ -69,6 +69,7 @@ async def test_a_product_can_be_read_changed_and_sent_back(http: httpx.AsyncClie
         ("missing", 404, 5, {"reason": "PRODUCT_NOT_FOUND", "domain": "shop", "metadata": {"id": "missing"}}),
         ("malformed", 400, 3, {"fieldViolations": [{"field": "id", "description": "must be a UUID", "reason": ""}]}),
         ("busy", 429, 8, {"retryDelay": "1.500s"}),
+        ("late", 504, 4, {"reason": "DATABASE_TIMEOUT", "domain": "shop", "metadata": {}}),
     ],
 )
 async def test_details_of_an_error_are_in_the_json(
@@ -201,6 +202,8 @@ async def test_reads_are_retried_when_a_service_is_unavailable_and_writes_are_no
     shop.calls.count.clear()
     assert (await http.get("/api/v1/products/flaky")).status_code == 200
     assert shop.calls.count["GetProduct flaky"] == 3
+    refused(await http.get("/api/v1/products/late"), 504, 4)
+    assert shop.calls.count["GetProduct late"] == 1, "what took too long would take its time again"
     error = refused(await http.post("/api/v1/products", json={"name": "flaky"}), 503, 14)
     assert error["details"][0]["retryDelay"] == "1s"
     assert shop.calls.count["CreateProduct flaky"] == 1

@@ -91,6 +91,21 @@ async def test_batches_are_small_and_replicas_share_them(
     assert await logged(shop) == {}
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_log_that_somebody_has_locked_keeps_no_other(shop: OrderShop, database: Database, version: int) -> None:
+    """It is passed over as a whole, without waiting, whichever of its entries is locked."""
+    locked, _ = [await order_in(shop, "CANCELLED", days) for days in (200, 100)]
+    async with await psycopg.AsyncConnection.connect(shop.conninfo) as connection:
+        await connection.execute(
+            "SELECT FROM order_event WHERE order_id = %s AND version = %s FOR UPDATE", (locked, version)
+        )
+        async with asyncio.timeout(2):
+            await Pruner(database, 90).step()
+        assert await logged(shop) == {locked: 2}
+    await Pruner(database, 90).step()
+    assert await logged(shop) == {}
+
+
 async def test_old_logs_are_found_by_an_index(shop: OrderShop) -> None:
     """However many live orders there are."""
     assert {status.value for status in Status if is_final(status)} == {"RECEIVED", "CANCELLED"}

@@ -194,7 +194,7 @@ async def test_a_look_reads_an_event_once(shop: OrderShop, monkeypatch: pytest.M
     order = await shop.create()
     async with await connect(shop, autocommit=True) as looking, await connect(shop) as early:
         tailer = tail.Tailer(shop.conninfo, shop.followers.topics)
-        monkeypatch.setattr(tailer, "_publish", lambda row: found.append((row.order_id, row.version)))
+        monkeypatch.setattr(tailer, "_publish", lambda order_id, event: found.append((order_id, event.version)))
         snapshot = await tailer._snapshot(looking)  # the query itself is what is tested
         await early.execute(INSERT, (order.id, 3, "DELIVERED"))
         await shop.move("PROCESSED", order.id)

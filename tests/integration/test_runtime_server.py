@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,8 +11,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from runtime import errors
+from runtime import errors, server
 from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.health import LastingProblem
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 
@@ -77,12 +79,12 @@ class Running:
 async def running(free_port: int) -> AsyncIterator[Running]:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
-    server = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
-    server.grpc.add_generic_rpc_handlers((HANDLERS,))
-    await server.start()
+    made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
+    made.grpc.add_generic_rpc_handlers((HANDLERS,))
+    await made.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
-        yield Running(server, channel)
-    await server.stop()
+        yield Running(made, channel)
+    await made.stop()
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
@@ -192,8 +194,81 @@ async def test_who_watches_the_health_keeps_no_process_from_going_away(running: 
     assert (await call.read()).status == SERVING
     await running.server.drain()
     assert (await call.read()).status == NOT_SERVING
-    assert await call.read() is grpc.aio.EOF
     assert await running.check("liveness") == SERVING
+    stopping = asyncio.create_task(running.server.stop())
+    async with asyncio.timeout(0.5):  # half of the grace
+        assert await call.read() is grpc.aio.EOF
+        await stopping
+
+
+async def test_watch_stays_open_while_draining(running: Running) -> None:
+    """A client that balances by health would open the next one at once, and so on until the end."""
+    call = running.health.Watch(health_pb2.HealthCheckRequest(service="test.Echo"))
+    assert (await call.read()).status == NOT_SERVING
+    await running.server.drain()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call.read(), 0.3)
+
+
+async def test_lasting_problem_ends_readiness_at_once(running: Running) -> None:
+    problem = ""
+
+    async def look() -> str:
+        return problem
+
+    watching = asyncio.create_task(running.server.watch(look))
+    try:
+        await status_becomes(running, "test.Echo", SERVING)
+        problem = LastingProblem("password authentication failed")
+        await status_becomes(running, "test.Echo", NOT_SERVING)
+        problem = ""
+        await status_becomes(running, "test.Echo", SERVING)
+    finally:
+        watching.cancel()
+
+
+async def status_becomes(running: Running, name: str, status: int) -> None:
+    async with asyncio.timeout(3):
+        while await running.check(name) != status:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_readiness_is_late_where_other_replicas_are_there(
+    running: Running, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    """Clients go by the service's own health, which is not late."""
+
+    async def has_peers(name: str) -> bool:
+        return others
+
+    monkeypatch.setattr(server, "has_peers", has_peers)
+    monkeypatch.setattr(server, "READINESS_INTERVAL", 0.02)
+    running.server._config = replace(running.server._config, ready_delay=0.6)
+    running.server._settled = False
+    problem = ""
+
+    async def look() -> str:
+        return problem
+
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    watching = asyncio.create_task(running.server.watch(look))
+    try:
+        await status_becomes(running, "test.Echo", SERVING)
+        assert clock() - began < 0.5
+        assert await running.check("readiness") == (NOT_SERVING if others else SERVING)
+        await status_becomes(running, "readiness", SERVING)
+        assert (clock() - began >= 0.6) == others
+        # It is late once.
+        problem = LastingProblem("refused")
+        await status_becomes(running, "readiness", NOT_SERVING)
+        problem = ""
+        began = clock()
+        await status_becomes(running, "readiness", SERVING)
+        assert clock() - began < 0.5
+    finally:
+        watching.cancel()
 
 
 async def test_a_taken_port_is_one_clear_error(running: Running, free_port: int) -> None:

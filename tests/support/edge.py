@@ -63,6 +63,8 @@ class Product(product_pb2_grpc.ProductServiceServicer):
                 raise errors.invalid_argument([("id", "must be a UUID")])
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
+            case "late":
+                raise errors.database_timeout("the database took too long")
             case "slow":
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:

@@ -14,7 +14,7 @@ from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 
 from local.settings import free_ports
 from order.__main__ import Config, serving
-from order.catalog import ProductUnavailable, Reservation, State, Stock
+from order.catalog import DatabasePair, ProductUnavailable, Reservation, State, Stock
 from order.domain import Item, Line
 from order.follow import Followers
 from runtime.config import Env
@@ -74,10 +74,17 @@ class FakeStock:
         self._called("release", order_id)
         self._set(order_id, State.RELEASED)
 
-    async def expired(self, limit: int) -> list[UUID]:
+    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         if self.down:
             raise ProductUnavailable
-        return self.overdue[:limit]
+        later = [each for each in self.overdue if str(each) not in page_token]
+        more = ",".join([page_token, *map(str, later[:limit])])
+        return later[:limit], more if len(later) > limit else ""
+
+    async def pair(
+        self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
+    ) -> DatabasePair:
+        return DatabasePair(product_database or UUID(int=1), order_database)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ class Release:
 
     def until_ready(self, seconds: float = 180, *, instead_of: Object | None = None) -> float:
         """Waits until every pod that is to run is ready; the seconds that it took. `instead_of` is a pod that was
-        killed: it has to be gone, and another of its component there. (`helm install --wait` and `kubectl rollout
-        status` wait for rollout.minReadySeconds besides.)"""
+        killed: it has to be gone, and another of its component there."""
         began = time.monotonic()
         eventually(lambda: self._ready(instead_of), seconds, f"every pod of {self.name} is ready")
         return time.monotonic() - began

@@ -4,7 +4,7 @@ import pytest
 
 from runtime.client import target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import connection_info
+from runtime.credentials import ConnectionInfo
 
 
 def test_defaults_are_used_for_absent_and_empty_variables() -> None:
@@ -41,7 +41,7 @@ def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:
     """It may hold a password, which must not get into a log."""
     config = DatabaseConfig.from_env(Env({"DATABASE_URL": "host=x password=s3cret nonsense"}))
     with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
-        connection_info(config, "test")
+        ConnectionInfo(config, "test")
     assert "s3cret" not in str(caught.value)
 
 

@@ -1,12 +1,9 @@
 {{/*
-The Deployment of a service with a database. Call with a dict: root, component, port, health (its readiness name) and env.
+The Deployment of a service with a database. Call with a dict: root, component, port and env.
 */}}
 {{- define "shopping-cart.backend" -}}
 {{- $values := index .root.Values .component }}
 {{- $pod := dict "root" .root "component" .component "values" $values }}
-{{- with $values.database.password }}
-{{- $_ := set $pod "annotations" (dict "checksum/password" (sha256sum . | trunc 16)) }}
-{{- end }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -16,7 +13,6 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3
-  minReadySeconds: {{ .root.Values.rollout.minReadySeconds }}
   strategy:
     # A pod goes only when its successor is ready: a version that does not start replaces nothing.
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
@@ -38,6 +34,8 @@ spec:
             {{- include "shopping-cart.env.server" .root | nindent 12 }}
             {{- include "shopping-cart.env.database" (list .root .component) | nindent 12 }}
             - {name: GRPC_PORT, value: {{ .port | quote }}}
+            - {name: PEERS, value: {{ include "shopping-cart.component" (list .root .component) }}}
+            - {name: READY_DELAY, value: {{ .root.Values.rollout.readyDelay | quote }}}
             {{- with .env }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
@@ -51,8 +49,10 @@ spec:
             periodSeconds: 1
             timeoutSeconds: 2
             failureThreshold: 60
+          # Envoy and gRPC clients go by the services' own health. This one is for disruption budgets and rollouts: where
+          # there are other replicas it comes late, when all clients have found this one.
           readinessProbe:
-            grpc: {port: {{ .port }}, service: {{ .health }}}
+            grpc: {port: {{ .port }}, service: readiness}
             periodSeconds: 3
             timeoutSeconds: 3
           livenessProbe:
@@ -63,8 +63,8 @@ spec:
           resources:
             {{- toYaml $values.resources | nindent 12 }}
           {{- include "shopping-cart.container.security" .root | nindent 10 }}
-          {{- include "shopping-cart.ca.mount" (list .root .component) | nindent 10 }}
-      {{- include "shopping-cart.ca.volume" (list .root .component) | nindent 6 }}
+          {{- include "shopping-cart.database.mounts" (list .root .component) | nindent 10 }}
+      {{- include "shopping-cart.database.volumes" (list .root .component) | nindent 6 }}
 {{- end }}
 
 {{/*
@@ -109,6 +109,6 @@ spec:
       resources:
         {{- toYaml .root.Values.migration.resources | nindent 8 }}
       {{- include "shopping-cart.container.security" .root | nindent 6 }}
-      {{- include "shopping-cart.ca.mount" (list .root .component) | nindent 6 }}
-  {{- include "shopping-cart.ca.volume" (list .root .component) | nindent 2 }}
+      {{- include "shopping-cart.database.mounts" (list .root .component) | nindent 6 }}
+  {{- include "shopping-cart.database.volumes" (list .root .component) | nindent 2 }}
 {{- end }}

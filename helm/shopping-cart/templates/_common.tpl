@@ -3,12 +3,14 @@
 {{- define "shopping-cart.headless" -}}
 {{- $root := index . 0 -}}
 # Headless: Envoy and gRPC clients see every pod, also a new one. Through one address they would stay with the first.
+# Every pod from its first moment to its last, ready or not: they ask each for its health, and that is news sooner than DNS.
 apiVersion: v1
 kind: Service
 metadata:
   {{- include "shopping-cart.metadata" (list $root (index . 1)) | nindent 2 }}
 spec:
   clusterIP: None
+  publishNotReadyAddresses: true
   selector:
     {{- include "shopping-cart.selector" . | nindent 4 }}
   ports:

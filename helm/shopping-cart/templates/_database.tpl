@@ -59,9 +59,6 @@ data:
 {{- $name := include "shopping-cart.component" $db }}
 {{- $values := $root.Values.postgresql }}
 {{- $sums := dict "checksum/config" (($root.Files.Glob "files/postgresql/*").AsConfig | sha256sum) }}
-{{- with (index $root.Values (index . 1)).database.password }}
-{{- $_ := set $sums "checksum/password" (sha256sum . | trunc 16) }}
-{{- end }}
 {{- $pod := dict "root" $root "component" $component "values" $values "annotations" $sums "lasting" true }}
 apiVersion: apps/v1
 kind: StatefulSet
@@ -107,10 +104,6 @@ spec:
             # Nobody needs the superuser's password: start.sh makes one up.
             - {name: POSTGRES_USER, value: postgres}
             - {name: POSTGRES_DB, value: {{ index . 1 }}}
-            - name: APP_USER
-              valueFrom: {secretKeyRef: {name: {{ $name }}, key: username}}
-            - name: APP_PASSWORD
-              valueFrom: {secretKeyRef: {name: {{ $name }}, key: password}}
           ports:
             - {name: postgresql, containerPort: 5432}
           # Over TCP: the server that the first start uses for its own preparations listens on the socket only.
@@ -137,6 +130,8 @@ spec:
             - {name: run, mountPath: /var/run/postgresql}
             - {name: tmp, mountPath: /tmp}
             - {name: config, mountPath: /shop, readOnly: true}
+            # The role's name and password. start.sh looks at them all the time: a new password needs no restart.
+            - {name: credentials, mountPath: /credentials, readOnly: true}
             - {name: config, mountPath: /docker-entrypoint-initdb.d/role.sql, subPath: role.sql, readOnly: true}
       volumes:
         - name: run
@@ -145,6 +140,8 @@ spec:
           emptyDir: {}
         - name: config
           configMap: {name: {{ $name }}}
+        - name: credentials
+          secret: {secretName: {{ $name }}}
   volumeClaimTemplates:
     - metadata:
         name: data

@@ -98,20 +98,10 @@ securityContext:
 - {name: SHUTDOWN_GRACE, value: {{ .Values.shutdown.grace | quote }}}
 {{- end }}
 
-{{/* libpq's variables, from the Secret. Call with (list $ "product"). */}}
+{{/* What a service knows about its database. Call with (list $ "product"). */}}
 {{- define "shopping-cart.env.database" -}}
-{{- $secret := include "shopping-cart.database.secret" . }}
 {{- $database := (index (index . 0).Values (index . 1)).database }}
-{{- range list (list "PGHOST" "host") (list "PGPORT" "port") (list "PGUSER" "username") (list "PGPASSWORD" "password") (list "PGDATABASE" "dbname") }}
-{{- $key := index . 1 }}
-{{- if $database.existingSecret }}
-{{- $key = index $database.keys $key }}
-{{- end }}
-{{- if $key }}
-- name: {{ index . 0 }}
-  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ $key | quote }}}}
-{{- end }}
-{{- end }}
+- {name: DATABASE_CREDENTIALS, value: /credentials}
 {{- with $database.sslmode }}
 - {name: PGSSLMODE, value: {{ . }}}
 {{- end }}
@@ -123,18 +113,42 @@ securityContext:
 - {name: DATABASE_TIMEOUT, value: {{ $database.timeout | quote }}}
 {{- end }}
 
-{{/* The volume with the certificate authority of a database, and its mount, where there is one. */}}
-{{- define "shopping-cart.ca.volume" }}
-{{- with (index (index . 0).Values (index . 1)).database.ca.secretName }}
+{{/*
+The volumes of a service with a database: the Secret, whose files are read at each new connection, so that a password
+which somebody rotates needs no restart; and the certificate authority, where there is one. A file that a variable of
+extraEnv stands in for is left out. Call with (list $ "product").
+*/}}
+{{- define "shopping-cart.database.volumes" }}
+{{- $service := index (index . 0).Values (index . 1) }}
+{{- $database := $service.database }}
+{{- $overridden := dict }}
+{{- range $service.extraEnv }}
+{{- $_ := set $overridden .name true }}
+{{- end }}
 volumes:
+  - name: credentials
+    secret:
+      secretName: {{ include "shopping-cart.database.secret" . }}
+      items:
+        {{- range list (list "host" "PGHOST") (list "port" "PGPORT") (list "username" "PGUSER") (list "password" "PGPASSWORD") (list "dbname" "PGDATABASE") }}
+        {{- $key := index . 0 }}
+        {{- if $database.existingSecret }}
+        {{- $key = index $database.keys $key }}
+        {{- end }}
+        {{- if and $key (not (hasKey $overridden (index . 1))) }}
+        - {key: {{ $key | quote }}, path: {{ index . 0 }}}
+        {{- end }}
+        {{- end }}
+  {{- with $database.ca.secretName }}
   - name: ca
     secret: {secretName: {{ . }}}
-{{- end }}
+  {{- end }}
 {{- end }}
 
-{{- define "shopping-cart.ca.mount" }}
-{{- if (index (index . 0).Values (index . 1)).database.ca.secretName }}
+{{- define "shopping-cart.database.mounts" }}
 volumeMounts:
+  - {name: credentials, mountPath: /credentials, readOnly: true}
+  {{- if (index (index . 0).Values (index . 1)).database.ca.secretName }}
   - {name: ca, mountPath: /ca, readOnly: true}
-{{- end }}
+  {{- end }}
 {{- end }}

@@ -234,16 +234,20 @@ class ListExpiredReservationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many to list at most: 100 when 0, and never more than 1,000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first page."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,6 +260,9 @@ class ListExpiredReservationsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESERVATION_IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last one."""
     @_builtins.property
     def reservation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The reservations' ids, the longest expired first."""
@@ -264,10 +271,11 @@ class ListExpiredReservationsResponse(_message.Message):
         self,
         *,
         reservation_ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_ids", b"reservation_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reservation_ids", b"reservation_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,3 +388,65 @@ class ListReservationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReservationsResponse: _TypeAlias = ListReservationsResponse  # noqa: Y015
+
+@_typing.final
+class PairDatabasesRequest(_message.Message):
+    """Says which order database calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_DATABASE_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_DATABASE_ID_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    order_database_id: _builtins.str
+    """The id of the order service's database, a UUID."""
+    product_database_id: _builtins.str
+    """The id of the product database that the order service has on record; empty if none. Where it is another one than
+    this, nothing is recorded.
+    """
+    read_only: _builtins.bool
+    """Look only: record nothing."""
+    replace: _builtins.bool
+    """Record the caller's database in place of another one: people have said that the two belong together."""
+    def __init__(
+        self,
+        *,
+        order_database_id: _builtins.str = ...,
+        product_database_id: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_database_id", b"order_database_id", "product_database_id", b"product_database_id", "read_only", b"read_only", "replace", b"replace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairDatabasesRequest: _TypeAlias = PairDatabasesRequest  # noqa: Y015
+
+@_typing.final
+class DatabasePair(_message.Message):
+    """Names two databases that belong together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_DATABASE_ID_FIELD_NUMBER: _builtins.int
+    ORDER_DATABASE_ID_FIELD_NUMBER: _builtins.int
+    product_database_id: _builtins.str
+    """The id of the product service's database."""
+    order_database_id: _builtins.str
+    """The id of the order database that is on record there; empty if none."""
+    def __init__(
+        self,
+        *,
+        product_database_id: _builtins.str = ...,
+        order_database_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_database_id", b"order_database_id", "product_database_id", b"product_database_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabasePair: _TypeAlias = DatabasePair  # noqa: Y015

@@ -68,6 +68,11 @@ class StockServiceStub:
                 request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
                 response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
                 _registered_method=True)
+        self.PairDatabases = channel.unary_unary(
+                '/shop.product.v1.StockService/PairDatabases',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.PairDatabasesRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.DatabasePair.FromString,
+                _registered_method=True)
 
 
 class StockServiceServicer:
@@ -105,6 +110,7 @@ class StockServiceServicer:
 
     def ListExpiredReservations(self, request, context):
         """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
+        Returns INVALID_ARGUMENT for a page token of another query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +128,14 @@ class StockServiceServicer:
     def ListReservations(self, request, context):
         """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
         Returns INVALID_ARGUMENT for a page token of another query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PairDatabases(self, request, context):
+        """Returns the ids of this service's database and of the order database that it belongs to. Records the caller's database
+        as that one if none is recorded yet. A backup keeps both ids, so a restored database is known again; another one is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +173,11 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.ListReservations,
                     request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.FromString,
                     response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'PairDatabases': grpc.unary_unary_rpc_method_handler(
+                    servicer.PairDatabases,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.PairDatabasesRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.DatabasePair.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -327,6 +346,33 @@ class StockService:
             '/shop.product.v1.StockService/ListReservations',
             shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
             shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PairDatabases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/PairDatabases',
+            shop_dot_product_dot_v1_dot_stock__pb2.PairDatabasesRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.DatabasePair.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,7 +52,9 @@ class StockServiceStub:
     reservation which comes later gets nothing.
     """
     ListExpiredReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]
-    """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+    """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
+    Returns INVALID_ARGUMENT for a page token of another query.
+    """
     BatchGetReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]
     """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
     reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
@@ -61,6 +63,10 @@ class StockServiceStub:
     ListReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]
     """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
     Returns INVALID_ARGUMENT for a page token of another query.
+    """
+    PairDatabases: _grpc.UnaryUnaryMultiCallable[_stock_pb2.PairDatabasesRequest, _stock_pb2.DatabasePair]
+    """Returns the ids of this service's database and of the order database that it belongs to. Records the caller's database
+    as that one if none is recorded yet. A backup keeps both ids, so a restored database is known again; another one is not.
     """
 
 @_typing.type_check_only
@@ -87,7 +93,9 @@ class StockServiceAsyncStub(StockServiceStub):
     reservation which comes later gets nothing.
     """
     ListExpiredReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]  # type: ignore[assignment]
-    """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+    """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
+    Returns INVALID_ARGUMENT for a page token of another query.
+    """
     BatchGetReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]  # type: ignore[assignment]
     """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
     reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
@@ -96,6 +104,10 @@ class StockServiceAsyncStub(StockServiceStub):
     ListReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
     Returns INVALID_ARGUMENT for a page token of another query.
+    """
+    PairDatabases: _aio.UnaryUnaryMultiCallable[_stock_pb2.PairDatabasesRequest, _stock_pb2.DatabasePair]  # type: ignore[assignment]
+    """Returns the ids of this service's database and of the order database that it belongs to. Records the caller's database
+    as that one if none is recorded yet. A backup keeps both ids, so a restored database is known again; another one is not.
     """
 
 class StockServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,7 +155,9 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stock_pb2.ListExpiredReservationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stock_pb2.ListExpiredReservationsResponse, _abc.Awaitable[_stock_pb2.ListExpiredReservationsResponse]]:
-        """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them."""
+        """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
+        Returns INVALID_ARGUMENT for a page token of another query.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetReservations(
@@ -164,6 +178,16 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_stock_pb2.ListReservationsResponse, _abc.Awaitable[_stock_pb2.ListReservationsResponse]]:
         """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
         Returns INVALID_ARGUMENT for a page token of another query.
+        """
+
+    @_abc_1.abstractmethod
+    def PairDatabases(
+        self,
+        request: _stock_pb2.PairDatabasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.DatabasePair, _abc.Awaitable[_stock_pb2.DatabasePair]]:
+        """Returns the ids of this service's database and of the order database that it belongs to. Records the caller's database
+        as that one if none is recorded yet. A backup keeps both ids, so a restored database is known again; another one is not.
         """
 
 def add_StockServiceServicer_to_server(servicer: StockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

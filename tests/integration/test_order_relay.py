@@ -1,0 +1,207 @@
+"""The relay: every message is told, by whichever replica, and none keeps another from it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from order import outbox
+from order.catalog import ProductUnavailable, State
+from order.outbox import Outbox, Relay
+from order.store import OrderStore
+from runtime.config import DatabaseConfig
+from runtime.database import Database
+from tests.support.order import A, FakeStock, eventually, order_shop
+
+
+@pytest.fixture
+async def database(order_database: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseConfig(conninfo=order_database, pool_size=4, pool_waiting=10, timeout=5), "relay")
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        cursor = await connection.execute(query.encode(), values)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def post(conninfo: str, *keys: UUID, action: str = "RELEASE", attempts: int = 0) -> None:
+    """Messages that are due."""
+    for key in keys:
+        await rows(
+            conninfo,
+            "INSERT INTO outbox (order_id, action, attempts, due_time)"
+            " VALUES (%s, %s, %s, now() - interval '1 second')",
+            key,
+            action,
+            attempts,
+        )
+
+
+class Poisoned(FakeStock):
+    """A product service that cannot release the reservations of some orders."""
+
+    def __init__(self, *poison: UUID, error: Exception | None = None) -> None:
+        super().__init__()
+        self.poison = poison
+        self.error = error or ProductUnavailable()
+
+    async def release(self, order_id: UUID) -> None:
+        if order_id in self.poison:
+            raise self.error
+        await super().release(order_id)
+
+
+async def test_two_replicas_tell_each_message(order_database: str) -> None:
+    """With both at work nothing stays behind, and hardly anything is said twice."""
+    stock = FakeStock()
+    async with AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(order_shop(order_database, stock)) for _ in range(2)]
+        orders = await asyncio.gather(*(shops[n % 2].create() for n in range(100)))
+        await asyncio.gather(*(shops[n % 2].move("CANCELLED", order.id) for n, order in enumerate(orders[:50])))
+
+        async def told() -> bool:
+            return not await rows(order_database, "SELECT * FROM outbox")
+
+        await eventually(told)
+        assert {stock.state(order.id) for order in orders[:50]} == {State.RELEASED}
+        assert {stock.state(order.id) for order in orders[50:]} == {State.CONFIRMED}
+        assert len([call for call in stock.calls if call[0] != "reserve"]) == 150
+
+
+async def test_what_a_crashed_relay_had_claimed_comes_back(
+    order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends between claim and send. The claim lasts for as long as the lease, and no longer."""
+    monkeypatch.setattr(outbox, "LEASE", 0.5)
+    key = uuid4()
+    await post(order_database, key)
+
+    class Crashing(FakeStock):
+        async def release(self, order_id: UUID) -> None:
+            raise asyncio.CancelledError
+
+    orders = OrderStore(database)
+    with pytest.raises(asyncio.CancelledError):
+        await Relay(database, orders, Crashing()).step()
+    stock = FakeStock()
+    relay = Relay(database, orders, stock)
+    claimed = time.monotonic()
+    await relay.step()
+    assert stock.calls == [], "it is claimed still"
+
+    async def told() -> bool:
+        await relay.step()
+        return stock.state(str(key)) is State.RELEASED
+
+    await eventually(told, 3)
+    assert time.monotonic() - claimed > 0.3
+
+
+async def test_claims_pass_over_what_another_is_at(order_database: str, database: Database) -> None:
+    """Without waiting for it."""
+    first, second = uuid4(), uuid4()
+    await post(order_database, first, second)
+    async with await psycopg.AsyncConnection.connect(order_database) as other:
+        await other.execute("SELECT FROM outbox WHERE order_id = %s FOR UPDATE", (first,))
+        async with asyncio.timeout(2):
+            claimed = await Outbox(database).claim(10, 6.0)
+    assert [message.order_id for message in claimed] == [second]
+
+
+async def test_messages_wait_while_the_product_service_is_away(order_database: str) -> None:
+    stock = FakeStock()
+    async with order_shop(order_database, stock) as shop:
+        order = await shop.create({A: 1})
+        stock.down = True
+        await shop.move("CANCELLED", order.id)
+
+        async def tried() -> bool:
+            return ("release", UUID(order.id)) in stock.calls
+
+        await eventually(tried)
+        stock.down = False
+
+        async def told() -> bool:
+            return stock.state(order.id) is State.RELEASED and not await rows(order_database, "SELECT * FROM outbox")
+
+        await eventually(told)
+
+
+@pytest.mark.parametrize("error", [ProductUnavailable(), KeyError("something of ours")])
+async def test_a_message_that_fails_keeps_no_other(
+    order_database: str, database: Database, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """However often it was tried, and whatever it fails with. The log names it, once in a while."""
+    poison, others = uuid4(), [uuid4() for _ in range(5)]
+    await post(order_database, poison, attempts=5_000)
+    await post(order_database, *others)
+    stock = Poisoned(poison, error=error)
+    relay = Relay(database, OrderStore(database), stock)
+    await relay.step()
+    assert {stock.state(str(key)) for key in others} == {State.RELEASED}
+    left = await rows(
+        order_database, "SELECT order_id, attempts, extract(epoch FROM due_time - now())::int FROM outbox"
+    )
+    assert [row[:2] for row in left] == [(poison, 5_001)]
+    assert 25 <= left[0][2] <= outbox.LONGEST_WAIT_ALONE, "others get through, so it is its own fault"
+
+    for _ in range(3):
+        await rows(order_database, "UPDATE outbox SET due_time = now() - interval '1 second'")
+        await relay.step()
+    (wait,) = await rows(order_database, "SELECT extract(epoch FROM due_time - now())::int FROM outbox")
+    assert wait[0] <= outbox.LONGEST_WAIT, "nothing gets through, so it may be the product service"
+    assert caplog.text.count(f"(RELEASE of order {poison}) was tried 5001 times: {error}") == 1
+    assert caplog.text.count("was tried") == 1
+
+
+async def test_first_attempts_that_fail_are_not_loud(
+    order_database: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while product restarts. They come again after one second, then two, then four."""
+    key = uuid4()
+    relay = Relay(database, OrderStore(database), Poisoned(key))
+    await post(order_database, key)
+    waits = []
+    for _ in range(4):
+        await relay.step()
+        (row,) = await rows(
+            order_database,
+            "WITH before AS (SELECT extract(epoch FROM due_time - now())::float AS wait FROM outbox)"
+            " UPDATE outbox SET due_time = now() - interval '1 second' FROM before RETURNING round(wait)::int",
+        )
+        waits.append(row[0])
+    assert waits == [1, 2, 4, 5]
+    assert "was tried" not in caplog.text
+
+
+async def test_a_message_on_no_order_is_dropped(order_database: str, database: Database) -> None:
+    """Its order is gone with a restored database: there is nothing to confirm, and nobody to tell of it."""
+    await post(order_database, uuid4(), action="CONFIRM")
+    await Relay(database, OrderStore(database), FakeStock()).step()
+    assert await rows(order_database, "SELECT * FROM outbox") == []
+
+
+async def test_a_live_order_without_stock_is_an_error_that_people_see(
+    order_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes a restored product database. The message stays, for the day when the reservation is back."""
+    stock = FakeStock()
+    async with order_shop(order_database, stock) as shop:
+        order = await shop.create()
+        stock.reservations.clear()
+
+        async def said() -> bool:
+            return f"order {order.id} has no stock" in caplog.text
+
+        await eventually(said)
+        await asyncio.sleep(0.1)
+        assert len(await rows(shop.conninfo, "SELECT * FROM outbox WHERE due_time > now() + '4 minutes'")) == 1

@@ -1,0 +1,96 @@
+"""Very many events at once: a bulk change, by an operator or a restore, in one transaction."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from order import tail
+from order.domain import StatusEvent
+from runtime.topics import Topics
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
+from tests.support.watching import INSERT, Watching, cut_tailers
+
+MANY = 12_000
+"""Events of one transaction; far more than a look reads."""
+
+
+@pytest.fixture
+async def shop(order_database: str) -> AsyncIterator[OrderShop]:
+    async with order_shop(order_database, FakeStock()) as shop:
+        yield shop
+
+
+async def insert_many(connection: psycopg.AsyncConnection[Any], number: int = MANY) -> None:
+    await connection.execute(
+        "WITH placed AS (INSERT INTO orders (id, number, status)"
+        " SELECT gen_random_uuid(), next_order_number(), 'PLACED' FROM generate_series(1, %s) RETURNING id)"
+        " INSERT INTO order_event (order_id, version, status, create_time)"
+        " SELECT id, 1, 'PLACED', now() FROM placed",
+        (number,),
+    )
+
+
+async def test_a_look_reads_a_bounded_number_of_events(order_database: str) -> None:
+    """Memory does not grow with the transaction, and the next look does not find it again."""
+    requested: list[str] = []
+    topics: Topics[StatusEvent] = Topics(requested.append)
+    tailer = tail.Tailer(order_database, topics)
+    topics.watch("watched", 0, lambda _: None)
+    requested.clear()
+    async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
+        await tailer._prepare(connection)
+        snapshot = await tailer._snapshot(connection)
+        await insert_many(connection)
+        tracemalloc.start()
+        try:
+            snapshot = await tailer._look(connection, snapshot)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 2 * 2**20, f"{peak / 2**20:.1f} MiB"
+        assert requested == ["watched"], "its log is read anew"
+        cursor = await connection.execute(tail.LOOK, {"seen": snapshot, "limit": 10})
+        assert len(await cursor.fetchall()) == 1, "the snapshot alone"
+
+
+async def test_watchers_miss_nothing_of_a_bulk_change(shop: OrderShop) -> None:
+    """Of orders that are in it, of those that change beside it, and of those that come while it is looked at."""
+    orders = [await shop.create() for _ in range(20)]
+    watchers = [Watching(shop, order.id) for order in orders]
+    for watching in watchers:
+        await watching.until(1)
+    async with await psycopg.AsyncConnection.connect(shop.conninfo) as bulk:
+        for order in orders[:10]:
+            await bulk.execute(INSERT, (order.id, 2, "PROCESSED"))
+            await bulk.execute("UPDATE orders SET status = 'PROCESSED', version = 2 WHERE id = %s", (order.id,))
+        await insert_many(bulk, 5_000)
+        for order in orders[10:]:
+            await shop.move("PROCESSED", order.id)
+        await bulk.commit()
+    watchers += [Watching(shop, order.id) for order in orders]
+    for order in orders:
+        await shop.move("DELIVERED", order.id)
+    for watching in watchers:
+        await watching.until(3)
+        watching.check()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_looks_that_always_find_too_many_miss_nothing(
+    shop: OrderShop, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Also while connections are lost in between."""
+    monkeypatch.setattr(tail, "MOST_EVENTS", 0)
+    orders = [await shop.create() for _ in range(10)]
+    watchers = [Watching(shop, order.id) for order in orders]
+    for step in PATHS["RECEIVED"]:
+        await asyncio.gather(*(shop.move(step, order.id) for order in orders))
+        if cut:
+            await cut_tailers(shop)
+    for watching in watchers:
+        await watching.until(4)
+        watching.check()
