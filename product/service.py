@@ -184,5 +184,6 @@ async def _until_free(product_id: UUID, content: Content, write: Callable[[Conte
 
 
 async def _answer(product: Product, context: Context) -> product_pb2.Product:
-    await send_etag(context, product.etag)
+    # Weak: the stock is in the answer, and not in the etag.
+    await send_etag(context, product.etag, weak=True)
     return product_message(product)

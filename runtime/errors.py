@@ -1,5 +1,6 @@
 """Errors as clients see them: google.rpc.Status with standard details (AIP-193)."""
 
+import math
 import string
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
@@ -21,6 +22,7 @@ DATABASE_TIMEOUT = "DATABASE_TIMEOUT"
 
 FULL_RETRY_AFTER = 30.0
 """Seconds after which a call that a full disk refused may be tried again: somebody has to make room first."""
+RETRY_AFTER_KEY = "retry-after"
 
 LONGEST_TEXT = 2_000
 """Bytes of an error's text as grpc sends it, in percent-encoding. It is sent twice, as the message and in the details,
@@ -58,9 +60,23 @@ class ApiError(Exception):
             packed[-1].Pack(detail)
         return status_pb2.Status(code=self.code.value[0], message=self.text, details=packed)
 
-    def trailers(self) -> tuple[tuple[str, bytes], ...]:
-        """The trailing metadata that carries the details; Envoy's transcoder reads it too."""
-        return ((DETAILS_KEY, self.status().SerializeToString()),) if self.details else ()
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds after which to try again, as in the Retry-After header; None without RetryInfo."""
+        for detail in self.details:
+            if isinstance(detail, error_details_pb2.RetryInfo):
+                return math.ceil(int(detail.retry_delay.ToMilliseconds()) / 1000)
+        return None
+
+    def trailers(self) -> tuple[tuple[str, bytes | str], ...]:
+        """The trailing metadata that carries the details, which Envoy's transcoder reads too.
+
+        Where nothing was sent before, it is the header of the answer as well: that is how REST gets its Retry-After.
+        """
+        if not self.details:
+            return ()
+        details = (DETAILS_KEY, self.status().SerializeToString())
+        return (details,) if self.retry_after is None else (details, (RETRY_AFTER_KEY, str(self.retry_after)))
 
 
 _AS_IT_IS = string.punctuation.replace("%", "") + " "

@@ -290,6 +290,10 @@ EDGE = EdgeSettings(
     [
         ("gateway.trustedHops=1", replace(EDGE, trusted_hops=1)),
         ("gateway.cors.origins[0]=https://shop.example", replace(EDGE, cors_origins=("https://shop.example",))),
+        (
+            "gateway.cors.origins[0]=https://*.shop.example:8443,gateway.cors.credentials=true",
+            replace(EDGE, cors_origins=("https://*.shop.example:8443",), cors_credentials=True),
+        ),
         ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
         (
             "telemetry.endpoint=http://collector.observability:4317",

@@ -20,7 +20,8 @@ from runtime.credentials import FILES, ConnectionInfo
 from runtime.database import Database
 from runtime.errors import ApiError
 from runtime.health import LastingProblem
-from runtime.migrate import MigrationError, migrate, newest
+from runtime.migrate import migrate
+from runtime.schema import MigrationError, Schema
 from runtime.topics import Topics
 from tests.support.database import REPOSITORY, TestServer
 from tests.support.order import eventually
@@ -117,7 +118,7 @@ async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -
 
 async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
     """The kubelet may take a minute: connections that are open do, and the readiness stays."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
         assert await database.problem(schema) == ""
         await secret.alter("two")
@@ -130,7 +131,7 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
     secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
         assert await database.problem(schema) == ""
         await secret.alter("two", end_sessions=True)
@@ -157,7 +158,7 @@ async def test_outage_is_no_lasting_problem(
     secret: Secret, order_database: str, postgres: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
         assert await database.problem(schema) == ""
         with postgres.shut(order_database):

@@ -65,6 +65,8 @@ class Product(product_pb2_grpc.ProductServiceServicer):
                 raise errors.resource_exhausted("too many calls wait", 1.5)
             case "late":
                 raise errors.database_timeout("the database took too long")
+            case "large":
+                return product_pb2.Product(id="large", description="x" * 100_000)
             case "slow":
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:
@@ -92,6 +94,15 @@ class Product(product_pb2_grpc.ProductServiceServicer):
     async def UpdateProduct(self, request: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
         return request.product
 
+    async def DeleteProduct(self, request: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
+        return product_pb2.Product(id=request.id)
+
+    async def ListCategories(
+        self, request: product_pb2.ListCategoriesRequest, context: Context
+    ) -> product_pb2.ListCategoriesResponse:
+        self.calls.note("ListCategories", context)
+        return product_pb2.ListCategoriesResponse()
+
 
 class Stock(stock_pb2_grpc.StockServiceServicer):
     """Is there, so that only the edge can be the one who refuses it."""
@@ -111,6 +122,10 @@ class Order(order_pb2_grpc.OrderServiceServicer):
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         self.calls.note("CreateOrder", context)
         return order_pb2.Order(notes=request.notes)
+
+    async def ListOrders(self, request: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
+        self.calls.note("ListOrders", context)
+        return order_pb2.ListOrdersResponse()
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
         self.calls.note("GetOrder", context)
@@ -157,6 +172,13 @@ class Edge:
 
     def access_log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    async def logged(self, part: str, entries: int) -> list[dict[str, Any]]:
+        """What the access log has on paths with a part, once it is so many entries: Envoy writes it now and then."""
+        async with asyncio.timeout(5):
+            while len(found := [each for each in self.access_log() if part in (each["path"] or "")]) < entries:
+                await asyncio.sleep(0.05)
+        return found
 
 
 @contextmanager
@@ -240,8 +262,8 @@ async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
         )
         sse_grpc = await _serve(stack, (PRODUCT, ORDER))
         app = web.Application()
-        app.router.add_get("/api/orders/stream", _follow)
-        app.router.add_get("/api/v1/orders/{id}/status/stream", _follow)
+        app.router.add_get("/api/orders/stream{slash:/?}", _follow)
+        app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -13,13 +13,22 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- end }}
 {{- $origins := list }}
 {{- range $gateway.cors.origins }}
+{{- if or (and (hasPrefix "https:" .) (hasSuffix ":443" .)) (and (hasPrefix "http:" .) (hasSuffix ":80" .)) }}
+{{- fail (printf "gateway.cors.origins: %s matches nothing: browsers leave out the port that is the scheme's own" .) }}
+{{- end }}
+{{- if contains "://*." . }}
+{{- $parts := splitn "://*." 2 . }}
+{{- $regex := printf "%s://[a-z0-9_.-]+[.]%s" $parts._0 ($parts._1 | replace "." "[.]") }}
+{{- $origins = append $origins (dict "safe_regex" (dict "regex" $regex)) }}
+{{- else }}
 {{- $origins = append $origins (dict "exact" .) }}
+{{- end }}
 {{- end }}
 {{- $text := $root.Files.Get (printf "files/envoy/%s" (index . 1)) }}
 {{- if not $text }}
 {{- fail "files/envoy is empty: it is a symbolic link to envoy/, which this copy of the repository has lost" }}
 {{- end }}
-{{- range $block, $wanted := dict "CORS" $origins "TLS" $gateway.tls.secretName "TRACING" $tracing }}
+{{- range $block, $wanted := dict "CORS" $origins "HOSTS" false "TLS" $gateway.tls.secretName "TRACING" $tracing }}
 {{- if not $wanted }}
 {{- $text = regexReplaceAll (printf "(?s) *# if %s\n.*?# end %s\n" $block $block) $text "" }}
 {{- end }}
@@ -39,6 +48,8 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
   "TRUSTED_HOPS" ($gateway.trustedHops | toString)
   "CALLER_HEADER" "x-shop-caller"
   "CORS_ORIGINS" ($origins | toJson)
+  "CORS_CREDENTIALS" ($gateway.cors.credentials | toJson)
+  "HOSTS" (list "*" | toJson)
   "OTLP_HOST" $otlp.host
   "OTLP_PORT" $otlp.port
   "TLS_DIR" "/tls"
