@@ -39,9 +39,12 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
 
 # --- run --------------------------------------------------------------------------------------------------------------
 
+# A Ctrl-C while Python starts would be a traceback: it is held back until the shop listens, where `env` can do that.
+HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
+
 .PHONY: up
 up: $(VENV)/local.stamp ## Run the whole shop on this machine until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
-	@exec $(RUN) -m local up
+	@exec $(HOLD_SIGNALS) $(RUN) -m local up
 
 .PHONY: reset
 reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
