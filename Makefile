@@ -42,9 +42,9 @@ $(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt | $(BIN)/python
 	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
-$(VENV)/bench.stamp: requirements/bench.txt | $(BIN)/python
+$(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt | $(BIN)/python
 	@echo "installing what the benchmarks need (a minute, once)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/bench.txt
+	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/bench.txt
 	@cp requirements/bench.txt $@
 
 # --- run --------------------------------------------------------------------------------------------------------------
