@@ -70,7 +70,7 @@ class Server:
         self._config = config
         self._names = ["", *names]
         interceptors = [telemetry.server_interceptor(), ErrorInterceptor()]
-        if watches:
+        if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
@@ -79,12 +79,14 @@ class Server:
         reflection.enable_server_reflection(shown, self.grpc, descriptors)
         self.ready = False
         self._settled = not config.ready_delay
+        self.port = config.grpc_port
+        """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""
         address = f"{self._config.host}:{self._config.grpc_port}"
         try:
-            self.grpc.add_insecure_port(address)
+            self.port = self.grpc.add_insecure_port(address)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}: is the port taken?") from None
         await self._health.set(LIVENESS, _SERVING)
