@@ -57,6 +57,8 @@ WRONG = {
     "commonLabels.app\\.kubernetes\\.io/part-of=store": "/commonLabels",
     "product.podLabels.app\\.kubernetes\\.io/component=web": "/product/podLabels",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
+    "gateway.sse.maxStreams=9831": "513Mi or more",
+    "gateway.envoy.resources.limits.memory=lots": "gateway.envoy.resources.limits.memory: lots",
 }
 
 
