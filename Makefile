@@ -74,6 +74,10 @@ test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster,
 test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
 	@$(RUN) -m pytest tests/faults $(ARGS)
 
+.PHONY: test-abuse
+test-abuse: $(VENV)/dev.stamp ## Attack a shop from one address, and measure memory and an honest client beside it (ARGS for pytest)
+	@$(RUN) -m pytest tests/abuse $(ARGS)
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .

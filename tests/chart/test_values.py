@@ -78,6 +78,8 @@ WRONG = {
     "product.extraVolumes[0].emptyDir.medium=Memory": "/product/extraVolumes/0",
     "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
+    "gateway.sse.maxStreams=9831": "513Mi or more",
+    "gateway.envoy.resources.limits.memory=lots": "gateway.envoy.resources.limits.memory: lots",
 }
 
 

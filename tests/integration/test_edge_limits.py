@@ -177,6 +177,16 @@ async def test_a_full_heap_refuses_what_is_new() -> None:
             assert await reader.read() == b""
 
 
+async def test_http1_that_overfills_the_heap_is_told_to_come_again() -> None:
+    """What arrives over HTTP/1.1 is not counted by stream."""
+    some = "scaling_threshold: 0.85, saturation_threshold: 1.0"
+    none = "scaling_threshold: 0.0001, saturation_threshold: 0.001"
+    async with edge(rewrites={some: none}) as full, httpx.AsyncClient(base_url=full.url) as http:
+        answer = await http.get("/api/v1/products/abc")
+    error = Rest.refused(answer, 503, 14)
+    assert (error["message"], answer.headers["retry-after"]) == ("the edge is out of memory", "1")
+
+
 @in_module
 async def test_a_connection_has_a_hundred_and_some_streams(shop: Edge) -> None:
     async with _connected(shop) as (reader, writer), asyncio.timeout(5):
