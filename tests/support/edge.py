@@ -43,6 +43,8 @@ class Calls:
     count: Counter[str] = field(default_factory=Counter)
     metadata: dict[str, str] = field(default_factory=dict)
     seconds_left: float = math.inf
+    checks: dict[str, health.aio.HealthServicer] = field(default_factory=dict)
+    """What each service says of itself, by its name."""
 
     def note(self, name: str, context: Context) -> None:
         self.count[name] += 1
@@ -244,9 +246,11 @@ def _eventually(process: subprocess.Popen[bytes], log: Path, look: Any) -> str:
     raise AssertionError(f"Envoy did not start: {log.read_text()}")
 
 
-async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> int:
+async def _serve(stack: AsyncExitStack, calls: Calls, names: tuple[str, ...], *add: Any) -> int:
     server = grpc.aio.server(options=OPTIONS)
     checks = health.aio.HealthServicer()
+    if add:
+        calls.checks[names[0]] = checks
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -270,14 +274,15 @@ async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
         servicers: Any = {"product": Product, "stock": Stock, "order": Order}
         product = await _serve(
             stack,
+            calls,
             (PRODUCT,),
             (product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
             (stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
         )
         order = await _serve(
-            stack, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+            stack, calls, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
         )
-        sse_grpc = await _serve(stack, (PRODUCT, ORDER))
+        sse_grpc = await _serve(stack, calls, (PRODUCT, ORDER))
         app = web.Application()
         app.router.add_get("/api/orders/stream{slash:/?}", _follow)
         app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)
