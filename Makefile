@@ -37,6 +37,11 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
+$(VENV)/bench.stamp: requirements/bench.txt | $(BIN)/python
+	@echo "installing what the benchmarks need (a minute, once)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/bench.txt
+	@cp requirements/bench.txt $@
+
 # --- run --------------------------------------------------------------------------------------------------------------
 
 .PHONY: up
@@ -62,17 +67,26 @@ test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what i
 	@$(RUN) -m pytest tests/faults $(ARGS)
 
 .PHONY: check
-check: $(VENV)/dev.stamp build/googleapis ## Check format, lint, types, protos, generated code, locks and the chart
+check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
+	$(RUN) -m helm.files --check
 	@echo "tests/chart: what Helm makes of the chart"
 	@$(RUN) -m pytest -q tests/chart
 
 # --- measure ----------------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases)
+	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE))
+
+.PHONY: profile
+profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the load of a CASE
+	@$(RUN) -m bench profile $(CASE)
 
 .PHONY: bench-streams
 bench-streams: $(VENV)/dev.stamp ## Measure the live streams, four minutes (CASE=1000, 10000 or faults for one of the cases)
@@ -86,8 +100,9 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's README and golden renders
+generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's files, README and golden renders
 	$(RUN) proto/generate.py
+	$(RUN) -m helm.files
 	$(RUN) helm/readme.py
 	$(RUN) -m tests.chart.renders
 
@@ -99,10 +114,3 @@ lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew
 clean: ## Remove everything that was made, but for the shop's data
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.state/*' -prune -exec rm -rf {} +
-
-# buf wants the protos that ours import as files beside them.
-build/googleapis: $(VENV)/dev.stamp
-	@rm -rf $@ && mkdir -p $@/google
-	@$(RUN) -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]).parent)' \
-		| while read -r folder; do (cd "$$folder" && find api rpc type -name '*.proto') \
-		| while read -r name; do install -D -m 644 "$$folder/$$name" "$@/google/$$name"; done; done

@@ -178,6 +178,7 @@ class Shop:
             EdgeSettings(
                 files=settings.state / "envoy",
                 listen=f"{LOOPBACK}:{settings.port}",
+                hosts=("localhost", "*.localhost", LOOPBACK, "[::1]"),
                 admin_port=self.admin_port,
                 product=f"{LOOPBACK}:{settings.product_port}",
                 order=f"{LOOPBACK}:{settings.order_port}",

@@ -23,15 +23,17 @@ from order.outbox import Relay
 from order.reconcile import Reconciler
 from order.retention import Pruner
 from order.service import OrderService
-from order.store import OrderStore
+from order.store import WRITE_PROBE, OrderStore
 from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import Database, connection_info
+from runtime.credentials import ConnectionInfo
+from runtime.database import Database
 from runtime.forever import forever
+from runtime.limits import CallerLimit
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import main
+from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
 
@@ -54,6 +56,8 @@ class Config:
     """Days for which the event log of a finished order is kept."""
     max_streams: int
     """StreamOrderStatus calls at once."""
+    max_streams_per_client: int
+    """Those of one client address; 0: as many as in all."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
@@ -64,6 +68,7 @@ class Config:
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
             max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
+            max_streams_per_client=env.integer("ORDER_MAX_STREAMS_PER_CLIENT", 100, 0, 100_000),
         )
 
 
@@ -80,12 +85,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     """The running service. It listens at once and is ready when its database is, whatever the product service does; on
     leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
     takes the place of the product service."""
-    schema = newest(MIGRATIONS)
-    database = Database(config.database, NAME)
+    schema = Schema.load(MIGRATIONS)
+    database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     store = OrderStore(database)
     logs = Logs(store)
     followers = Followers(logs.topics)
-    tailer = Tailer(connection_info(config.database, f"{NAME} tailer"), logs.topics)
+    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -106,10 +111,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             return await database.problem(schema) or await tailer.problem()
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
-        order_pb2_grpc.add_OrderServiceServicer_to_server(
-            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
+        streams = CallerLimit(config.max_streams, config.max_streams_per_client)
+        server.add(
+            order_pb2_grpc.add_OrderServiceServicer_to_server,
+            OrderService(store, stock, followers, config.server.caller_header, streams, changed),
         )
-        status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
+        server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         reconciler = Reconciler(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
         named = partial(found, config.product_target)
@@ -161,7 +168,7 @@ async def run() -> None:
 
 async def migrate() -> None:
     config = DatabaseConfig.from_env(Env(os.environ))
-    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+    await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
 async def reconcile(options: commands.Options) -> None:

@@ -13,7 +13,17 @@ from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order.domain import Item, Line
-from runtime.errors import ApiError, already_exists, of_call, resource_exhausted, unavailable
+from runtime.errors import (
+    DATABASE_FULL,
+    QUERY_TIMEOUT,
+    ApiError,
+    already_exists,
+    database_full,
+    of_call,
+    query_timeout,
+    resource_exhausted,
+    unavailable,
+)
 from runtime.money import MICROS, NANOS_PER_MICRO
 
 SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
@@ -28,8 +38,8 @@ HOLD_SECONDS = 45
 TIMEOUT = 3.0
 """Seconds that a call in the background may take."""
 
-PAGE = 100
-"""Reservations in one answer, at most."""
+PAGE = 50
+"""Reservations in one answer, at most: with the most items and the longest names, so many fit into one."""
 
 MOST_WAITING = 500
 """Clients' orders that may wait for their stock at a time in this process; those beyond are refused at once."""
@@ -238,6 +248,10 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
         return ApiError(code, error.details() or "", *_details(status))
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
+    if reason == DATABASE_FULL:
+        return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
+    if reason == QUERY_TIMEOUT:
+        return query_timeout("no stock could be set aside: the catalogue's database took too long; nothing was ordered")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _too_many()
     return ProductUnavailable()

@@ -10,7 +10,7 @@ from order.domain import MOST_ITEMS, Draft, Line, Order
 from order.store import Filter
 from runtime import pages, times
 from runtime.errors import invalid_argument
-from runtime.validate import NIL, Violations
+from runtime.validate import NIL, Violations, is_invisible
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
@@ -21,9 +21,7 @@ Place = tuple[datetime, UUID]
 def draft(message: order_pb2.CreateOrderRequest) -> Draft:
     with Violations() as check:
         lines = _lines(check, message)
-        email = check.text("customer.email", message.customer.email, most=254)
-        if email and not _EMAIL.fullmatch(email):
-            check.add("customer.email", "must be an e-mail address, as in ada@example.com")
+        email = _email(check, "customer.email", message.customer.email)
         return Draft(
             lines=lines,
             customer_name=check.text("customer.name", message.customer.name, most=200),
@@ -33,6 +31,13 @@ def draft(message: order_pb2.CreateOrderRequest) -> Draft:
             payment_method=check.text("payment_method", message.payment_method, most=64),
             notes=check.text("notes", message.notes, most=2_000, lines=True),
         )
+
+
+def _email(check: Violations, field: str, value: str) -> str:
+    email = check.text(field, value, most=254)
+    if email and (not _EMAIL.fullmatch(email) or any(map(is_invisible, email))):
+        check.add(field, "must be an e-mail address, as in ada@example.com")
+    return email
 
 
 def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Line, ...]:
@@ -55,7 +60,7 @@ def listing(message: order_pb2.ListOrdersRequest) -> tuple[Filter, Place | None,
     with Violations() as check:
         if message.status and message.status not in order_pb2.Order.Status.values():
             check.add("status", "must be a status of orders")
-        email = check.text("customer_email", message.customer_email, most=254)
+        email = _email(check, "customer_email", message.customer_email)
         number = check.text("number", message.number, most=64)
     status = order_pb2.Order.Status.Name(message.status) if message.status else ""
     want = Filter(status=status, customer_email=email, number=number)

@@ -16,6 +16,17 @@ _COLUMNS: LiteralString = (
 )
 
 
+WRITE_PROBE: LiteralString = """
+    WITH placed AS (
+        INSERT INTO orders (id, status) VALUES (gen_random_uuid(), 'EXPIRED') RETURNING id
+    ), event AS (
+        INSERT INTO order_event (order_id, version, status, create_time) SELECT id, 1, 'PLACED', now() FROM placed
+    )
+    INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
+    """
+"""Writes where a new order does, to be rolled back."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Filter:
     """Which orders a list has; an empty field asks for nothing."""
@@ -69,7 +80,8 @@ class OrderStore:
         self._database = database
 
     async def admit(self) -> None:
-        """Raises where an insert is known to be refused: before stock is set aside for it."""
+        """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
+        aside for it, which nobody could free while no tombstone can be written."""
         await self._database.admit()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Notify, errors
 
 from order.domain import StatusEvent
+from runtime.credentials import Conninfo, resolve
 from runtime.database import answering
 from runtime.topics import Topics
 
@@ -58,8 +59,8 @@ Connection = AsyncConnection[Any]
 class Tailer:
     """One per process, on a connection of its own."""
 
-    def __init__(self, conninfo: str, topics: Topics[StatusEvent]) -> None:
-        """`conninfo` leads to the primary (see `connection_info`): what a standby shows comes late, and it cannot
+    def __init__(self, conninfo: Conninfo, topics: Topics[StatusEvent]) -> None:
+        """`conninfo` leads to the primary (see `ConnectionInfo`): what a standby shows comes late, and it cannot
         notify."""
         self._conninfo = conninfo
         self._topics = topics
@@ -104,7 +105,7 @@ class Tailer:
     async def _tail(self) -> None:
         """Tails over one connection until it fails."""
         async with asyncio.timeout(TIMEOUT):
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
+            connection = await AsyncConnection.connect(resolve(self._conninfo), autocommit=True, prepare_threshold=0)
         try:
             await self._prepare(connection)
             await self._rewrite_the_future(connection)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,16 +17,20 @@ from product.stock_service import StockService
 from product.stock_store import StockStore
 from product.store import ProductStore
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import Database, connection_info
+from runtime.credentials import ConnectionInfo
+from runtime.database import Database
 from runtime.migrate import migrate as apply_migrations
-from runtime.migrate import newest
 from runtime.process import main
+from runtime.schema import Schema
 from runtime.server import Server, until_stopped
 from runtime.telemetry import Telemetry
 
 NAME = "product"
 PORT = 50052
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
+"""So that all searches together keep no more processors of the database busy than they have connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +39,24 @@ class Config:
 
     server: ServerConfig
     database: DatabaseConfig
+    stock: DatabaseConfig
+    """For StockService alone: whatever is read in the catalogue, orders get their stock."""
+    search: DatabaseConfig
+    """For searches alone, which may read every product: few at a time, and not for long."""
     telemetry: TelemetryConfig
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        database = DatabaseConfig.from_env(env)
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
-            database=DatabaseConfig.from_env(env),
+            database=database,
+            stock=replace(database, pool_size=env.integer("STOCK_POOL_SIZE", 4, 1, 100)),
+            search=replace(
+                database,
+                pool_size=env.integer("SEARCH_POOL_SIZE", 2, 1, 100),
+                timeout=env.seconds("SEARCH_TIMEOUT", 2, 0.1, 60),
+            ),
             telemetry=TelemetryConfig.from_env(env),
         )
 
@@ -50,21 +65,30 @@ class Config:
 async def serving(config: Config) -> AsyncIterator[Server]:
     """The running service. It listens at once and is ready when its database is; on leaving it drains, lets running
     calls finish, and releases everything in reverse order."""
-    schema = newest(MIGRATIONS)
+    schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
+    stock = Database(config.stock, f"{NAME} stock")
+    searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
-        stack.push_async_callback(database.close)
-        await database.open()
+        for each in (database, stock, searches):
+            stack.push_async_callback(each.close)
+            await each.open()
         server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
-        product_pb2_grpc.add_ProductServiceServicer_to_server(
-            ProductService(ProductStore(database), config.server.caller_header), server.grpc
+        server.add(
+            product_pb2_grpc.add_ProductServiceServicer_to_server,
+            ProductService(ProductStore(database, searches), config.server.caller_header),
         )
-        stock_pb2_grpc.add_StockServiceServicer_to_server(StockService(StockStore(database)), server.grpc)
+        server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(stock)))
+
+        async def problem() -> str:
+            # Of searches it is not asked: too many of them are no reason to be called less for anything else.
+            return await stock.problem(schema) or await database.problem(schema)
+
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(lambda: database.problem(schema)))
+        watching = asyncio.create_task(server.watch(problem))
         stack.callback(watching.cancel)
         yield server
         watching.cancel()
@@ -78,7 +102,7 @@ async def run() -> None:
 
 async def migrate() -> None:
     config = DatabaseConfig.from_env(Env(os.environ))
-    await apply_migrations(connection_info(config, f"{NAME} migrate"), MIGRATIONS)
+    await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What clients send, checked and turned into what the domain works with."""
 
+import json
 import re
 from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from google.protobuf import field_mask_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.convert import seconds_of
-from product.domain import LARGEST_STOCK, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content
+from product.domain import LARGEST_STOCK, MAX_WORDS, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content, words_of
 from product.reservation import LARGEST_ORDER, STATES, State, Wanted
 from runtime import pages
 from runtime.errors import invalid_argument
@@ -17,19 +18,24 @@ from runtime.money import price_micros
 from runtime.validate import NIL, Violations, parse_uuid
 
 LARGEST_BATCH = 100
+LARGEST_MASK = 50
+"""Paths of one update mask. The fields of a product are fewer."""
+SHOWN_PATH = 50
+"""Characters of a path that a violation shows."""
+LARGEST_CATEGORIES = 1_000
+"""Categories in one answer. More than a shop has: clients from before there were pages read the first one only."""
 LONGEST_TTL = 3600
 """Seconds that a hold may ask for."""
 DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
 LARGEST_RESERVATIONS = 100
-"""Reservations in one answer. With 50 items of the longest names they stay below the 8 MiB that our channels take."""
+"""Reservations in one answer, at most; fewer where they are very large."""
 
 _EXPIRED = ("expired",)
 """The query that the page tokens of expired holds belong to."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
-_PATH = re.compile(r"[a-zA-Z0-9_.*-]{1,100}")
 _URI = re.compile(r"(https?://[^\s/]|/(?!/))\S*")
 
 
@@ -56,12 +62,10 @@ def content_of(check: Violations, message: product_pb2.Product, fields: Set[str]
 
 
 def _code(check: Violations, field: str, value: str, most: int) -> str:
-    value = value.strip()
+    value = check.text(f"product.{field}", value, most=most)
     if not value:
         return ""
-    if len(value) > most:
-        check.add(f"product.{field}", f"must have at most {most} characters, not {len(value)}")
-    elif field == "slug" and not _SLUG.fullmatch(value):
+    if field == "slug" and not _SLUG.fullmatch(value):
         check.add("product.slug", "must be lower-case letters, digits and single hyphens between them")
     elif field == "sku" and not _SKU.fullmatch(value):
         check.add("product.sku", "must be letters, digits, '.', '_' and '-'")
@@ -99,6 +103,8 @@ def _populated(check: Violations, message: product_pb2.Product) -> frozenset[str
 
 
 def _masked(check: Violations, mask: field_mask_pb2.FieldMask) -> frozenset[str]:
+    if not check.at_most("update_mask", len(mask.paths), LARGEST_MASK):
+        return frozenset()
     if list(mask.paths) == ["*"]:
         return frozenset(WRITABLE)
     for path in mask.paths:
@@ -108,11 +114,14 @@ def _masked(check: Violations, mask: field_mask_pb2.FieldMask) -> frozenset[str]
             check.add("update_mask", f"must not name {path}: an update cannot write it")
         elif path == "*":
             check.add("update_mask", "must not name anything beside *")
-        elif _PATH.fullmatch(path):
-            check.add("update_mask", f"names {path}, which is no field of a product")
         else:
-            check.add("update_mask", "names what is no field of a product")
+            check.add("update_mask", f"names {_shown(path)}, which is no field of a product")
     return frozenset(mask.paths) & frozenset(WRITABLE)
+
+
+def _shown(path: str) -> str:
+    """A path as a violation names it: in quotes, since it may be a blank too many that is wrong with it."""
+    return json.dumps(path if len(path) <= SHOWN_PATH else path[:SHOWN_PATH] + "...")
 
 
 def batch_ids(message: product_pb2.BatchGetProductsRequest) -> list[UUID]:
@@ -125,8 +134,28 @@ def filters(message: product_pb2.ListProductsRequest) -> tuple[str, str]:
     """What a list searches for, and its category."""
     with Violations() as check:
         search = check.text("search", message.search, most=200, lines=True)
+        if (words := len(words_of(search))) > MAX_WORDS:
+            check.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
         category = check.text("category", message.category, most=100)
     return search, category
+
+
+_CATEGORIES = ("categories",)
+"""The query that page tokens of categories belong to."""
+
+
+def categories(message: product_pb2.ListCategoriesRequest) -> tuple[str, int]:
+    """The category after which to go on, empty for the first page, and how many to list."""
+    size = pages.page_size(message.page_size, LARGEST_CATEGORIES, LARGEST_CATEGORIES)
+    if not message.page_token:
+        return "", size
+    (after,) = pages.decode(_CATEGORIES, message.page_token, (str,))
+    return str(after), size
+
+
+def categories_token(last: str) -> str:
+    """The token of the page after the category `last`."""
+    return pages.encode(_CATEGORIES, [last])
 
 
 def adjustment(message: product_pb2.AdjustStockRequest) -> UUID:
@@ -199,7 +228,9 @@ def reservations(
     """The states to list, the query that page tokens belong to, the id after which to go on, and how many."""
     known = stock_pb2.Reservation.State
     with Violations() as check:
-        if not set(message.states) <= set(known.values()) - {known.STATE_UNSPECIFIED}:
+        if len(message.states) > len(known.values()) or not set(message.states) <= set(known.values()) - {
+            known.STATE_UNSPECIFIED
+        }:
             check.add("states", "must be states of reservations")
         if message.page_size < 0:
             check.add("page_size", "must not be negative")

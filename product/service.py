@@ -71,7 +71,9 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         for each in ids:
             if each not in found:
                 raise domain.product_not_found(each)
-        return product_pb2.BatchGetProductsResponse(products=[product_message(found[each]) for each in ids])
+        products = [product_message(found[each]) for each in ids]
+        pages.whole("ids", products)
+        return product_pb2.BatchGetProductsResponse(products=products)
 
     async def ListProducts(
         self, message: product_pb2.ListProductsRequest, context: Context
@@ -130,10 +132,15 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def ListCategories(
         self, message: product_pb2.ListCategoriesRequest, context: Context
     ) -> product_pb2.ListCategoriesResponse:
-        found = await self._store.categories()
-        return product_pb2.ListCategoriesResponse(
-            categories=[product_pb2.Category(name=category.name) for category in found]
+        after, size = request.categories(message)
+        found = await self._store.categories(after, size + 1)
+        page, token = pages.page(
+            found,
+            size,
+            lambda category: product_pb2.Category(name=category.name),
+            lambda last: request.categories_token(last.name),
         )
+        return product_pb2.ListCategoriesResponse(categories=page, next_page_token=token)
 
     async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
         product_id = request.adjustment(message)
@@ -177,5 +184,6 @@ async def _until_free(product_id: UUID, content: Content, write: Callable[[Conte
 
 
 async def _answer(product: Product, context: Context) -> product_pb2.Product:
-    await send_etag(context, product.etag)
+    # Weak: the stock is in the answer, and not in the etag.
+    await send_etag(context, product.etag, weak=True)
     return product_message(product)

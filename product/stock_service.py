@@ -101,18 +101,17 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         self, message: stock_pb2.BatchGetReservationsRequest, context: Context
     ) -> stock_pb2.BatchGetReservationsResponse:
         found = await self._store.batch_get(request.reservation_ids(message))
-        return stock_pb2.BatchGetReservationsResponse(reservations=[reservation_message(each) for each in found])
+        reservations = [reservation_message(each) for each in found]
+        pages.whole("reservation_ids", reservations)
+        return stock_pb2.BatchGetReservationsResponse(reservations=reservations)
 
     async def ListReservations(
         self, message: stock_pb2.ListReservationsRequest, context: Context
     ) -> stock_pb2.ListReservationsResponse:
         states, query, after, size = request.reservations(message)
         found = await self._store.page(states, after, size + 1)
-        page = found[:size]
-        return stock_pb2.ListReservationsResponse(
-            reservations=[reservation_message(each) for each in page],
-            next_page_token=pages.encode(query, [str(page[-1].id)]) if len(found) > size else "",
-        )
+        page, token = pages.page(found, size, reservation_message, lambda last: pages.encode(query, [str(last.id)]))
+        return stock_pb2.ListReservationsResponse(reservations=page, next_page_token=token)
 
     async def PairDatabases(self, message: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
         order_database, product_database = request.pair(message)

@@ -2,16 +2,19 @@
 
     python proto/generate.py [--check]
 
-Generated code is checked in, so that nobody needs a compiler to run the shop, and a review sees what changed.
+Generated code is checked in, so that nobody needs a compiler to run the shop, and a review sees what changed. So are
+Google's protos that ours import, in `third_party/googleapis`: whoever clones the repository can compile ours with them.
+They are those of the googleapis-common-protos package, which has their Python code.
 """
 
+import shutil
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
-import google.api
 import grpc_tools
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
@@ -19,8 +22,10 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent
 DESCRIPTORS = ROOT.parent / "envoy" / "shop.binpb"
 
-# Where google/api, google/rpc and google/type come from, and google/protobuf.
-INCLUDES = [ROOT, Path(google.api.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto"]
+GOOGLEAPIS = ROOT.parent / "third_party" / "googleapis"
+
+# The last one has google/protobuf, which every compiler brings along.
+INCLUDES = [ROOT, GOOGLEAPIS, Path(grpc_tools.__path__[0]) / "_proto"]
 
 # By path, since a virtual environment that is not activated is not on PATH.
 PLUGINS = [
@@ -28,8 +33,22 @@ PLUGINS = [
     for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 ]
 
+VENDORED = [
+    "google/api/annotations.proto",
+    "google/api/field_behavior.proto",
+    "google/api/http.proto",
+    "google/rpc/error_details.proto",
+    "google/rpc/status.proto",
+    "google/type/money.proto",
+]
+
 # Not imported by ours, but sent in the details of errors: Envoy can only show what it knows.
 ALSO_DESCRIBED = ["google/rpc/error_details.proto"]
+
+
+def installed(name: str) -> Path:
+    """A proto of the googleapis-common-protos package."""
+    return Path(str(distribution("googleapis-common-protos").locate_file(name)))
 
 
 def compile_all(target: Path) -> None:
@@ -72,6 +91,11 @@ def stale() -> list[str]:
             for name in sorted(made | there)
             if name not in made & there or (fresh / name).read_bytes() != (ROOT / name).read_bytes()
         ]
+        wrong += [
+            str((GOOGLEAPIS / name).relative_to(ROOT.parent))
+            for name in VENDORED
+            if not (GOOGLEAPIS / name).exists() or (GOOGLEAPIS / name).read_bytes() != installed(name).read_bytes()
+        ]
         if not DESCRIPTORS.exists() or (fresh / DESCRIPTORS.name).read_bytes() != DESCRIPTORS.read_bytes():
             wrong.append(str(DESCRIPTORS.relative_to(ROOT.parent)))
         return wrong
@@ -85,6 +109,9 @@ def main() -> int:
         return 1 if wrong else 0
     for name in generated(ROOT):
         (ROOT / name).unlink()  # of a proto that is gone, nothing stays
+    for name in VENDORED:
+        (GOOGLEAPIS / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(installed(name), GOOGLEAPIS / name)
     compile_all(ROOT)
     describe_all(DESCRIPTORS)
     return 0

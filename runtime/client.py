@@ -10,18 +10,28 @@ import grpc
 from runtime.config import ConfigError
 
 RETRY = {
-    "maxAttempts": 3,
-    "initialBackoff": "0.05s",
-    "maxBackoff": "0.2s",
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-"""For calls that may be made twice: a connection that is closed under one, as in a rollout, is no failure of it."""
+"""For calls that may be made twice: a connection that is closed under one, as in a rollout, is no failure of it. In all
+it takes longer than to ask DNS again (`dns_min_time_between_resolutions_ms`) for whoever has replaced the last peer."""
 
 THROTTLE = {"maxTokens": 20, "tokenRatio": 0.1}
 """Where most calls fail, none is retried: it would only add to the trouble."""
 
+METADATA: Sequence[tuple[str, Any]] = (
+    # The edge lets 32 KiB of headers through, and gRPC counts 32 bytes more for each. By default 8 KiB are too many by
+    # chance and 16 KiB always, and who sent them is told to try again.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+)
+"""What servers and clients of ours take of metadata."""
+
 OPTIONS: Sequence[tuple[str, Any]] = (
+    *METADATA,
     # A lost peer says nothing: ask it, no oftener than servers permit, those of the version before included.
     ("grpc.keepalive_time_ms", 11_000),
     ("grpc.keepalive_timeout_ms", 4_000),
@@ -35,6 +45,8 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Calls inside of the shop go straight to their peer, whatever http_proxy says: clusters set it for the way out.
+    ("grpc.enable_http_proxy", 0),
 )
 
 
@@ -49,9 +61,10 @@ def target(name: str, value: str) -> str:
 def channel(
     address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = (), *, idempotent: Sequence[str] = ()
 ) -> grpc.aio.Channel:
-    """A channel that spreads calls over all addresses of a name. It connects with the first call. `idempotent` has the
-    full names of services whose calls may be made twice."""
-    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    """A channel that spreads calls over those addresses of a name whose process says SERVING. It connects with the
+    first call. `idempotent` has the full names of services whose calls may be made twice."""
+    # Each peer's health is watched; "" is that of all its services. A peer without health checks counts as healthy.
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
     if idempotent:
         names = [{"service": name} for name in idempotent]
         config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": THROTTLE}

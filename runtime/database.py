@@ -14,13 +14,16 @@ import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from runtime.config import ConfigError, DatabaseConfig
+from runtime import driver_errors
+from runtime.config import DatabaseConfig
+from runtime.credentials import ConnectionInfo, refused
 from runtime.errors import ApiError, resource_exhausted, unavailable
 from runtime.finish import finish
+from runtime.health import LastingProblem
+from runtime.schema import RECORD, Schema
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -51,9 +54,17 @@ for its clients too: what each waits adds up, and they must not pile up."""
 LOOK = 2.0
 """Seconds that a look at the database waits for a connection, before it asks for one of its own."""
 
+STANDBY_PAUSE = 5.0
+"""Seconds between two searches for another server because the present one takes no writes."""
+
 RECONNECT = 2.0
 """Seconds for which a lost connection is replaced by itself. After them each call, and each look at the readiness,
 tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
+
+
+LIFETIME = 6 * 3600.0
+"""Seconds after which a connection is replaced, less up to a twentieth by chance. Its successor cannot be had while a
+rotated password has not come to us yet, for a minute or so: with so long a life hardly one ends in such a minute."""
 
 
 def _span(name: str, query: str) -> AbstractContextManager[object]:
@@ -70,27 +81,6 @@ class ConstraintViolation(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-def connection_info(config: DatabaseConfig, application: str) -> str:
-    """The connection string with what every connection of ours needs. Times are in seconds, tcp_user_timeout in ms."""
-    try:
-        host = conninfo_to_dict(config.conninfo).get("host") or os.environ.get("PGHOST")
-        return make_conninfo(
-            config.conninfo,
-            # The driver's errors name no host that it was not told.
-            host=host or None,
-            application_name=application,
-            # Of several hosts, the primary: a standby takes no writes, and shows late what was committed.
-            target_session_attrs="primary",
-            connect_timeout=5,
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=10_000,
-        )
-    except psycopg.ProgrammingError:
-        raise ConfigError("DATABASE_URL must be a PostgreSQL connection string or URI") from None
 
 
 @contextmanager
@@ -116,9 +106,28 @@ def _cut(connection: AsyncConnection[Any]) -> None:
 class Database:
     """Runs statements, each a transaction of its own, and rarely several in one."""
 
-    def __init__(self, config: DatabaseConfig, application: str) -> None:
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        application: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        write_probe: LiteralString = "",
+    ) -> None:
+        """`settings` are PostgreSQL's, by name, for each statement. `write_probe` is a statement that writes as the
+        service does: after a write was refused it is tried, and rolled back, until the database takes it (see `admit`).
+        """
+        self._write_probe = write_probe
+        self._write_refusal: str | None = None
         self._timeout = config.timeout
-        self.conninfo = connection_info(config, application)
+        milliseconds = str(int(config.timeout * 1000))
+        self._settings = {
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "timezone": "UTC",
+            **(settings or {}),
+        }
+        self.conninfo = ConnectionInfo(config, application)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             self.conninfo,
             open=False,
@@ -126,6 +135,7 @@ class Database:
             max_size=config.pool_size,
             timeout=config.timeout,
             reconnect_timeout=RECONNECT,
+            max_lifetime=LIFETIME,
             kwargs={"autocommit": True, "prepare_threshold": 0},
             configure=self._configure,
             name=application,
@@ -138,16 +148,14 @@ class Database:
         self._sound = False
         self._away = False
         self._renewed = 0.0
+        self._left_standby = -STANDBY_PAUSE
         self._renewals: set[asyncio.Task[None]] = set()
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        milliseconds = str(int(self._timeout * 1000))
         with answering(connection, self._timeout):
             await connection.execute(
-                "SELECT set_config('statement_timeout', %s, false),"
-                " set_config('idle_in_transaction_session_timeout', %s, false),"
-                " set_config('timezone', 'UTC', false)",
-                (milliseconds, milliseconds),
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+                (list(self._settings), list(self._settings.values())),
             )
 
     async def open(self) -> None:
@@ -166,8 +174,12 @@ class Database:
         row: type[Row],
         *,
         idempotent: bool = True,
+        replan: bool = False,
     ) -> list[Row]:
         """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
+
+        `replan` is for a statement whose best plan depends on its parameters: it is planned for them each time, where
+        others are planned for any after some runs.
 
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
         the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
@@ -182,25 +194,23 @@ class Database:
             for attempt in count():
                 began = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - began)
-                except (errors.SerializationFailure, errors.DeadlockDetected):
-                    # Of those who met, each comes back at another time.
-                    pause = min(BACKOFF[0] * 2**attempt, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-                    if clock() + pause >= deadline:
-                        raise unavailable("the database is busy", 0.2) from None
-                    await asyncio.sleep(pause)
-                except errors.QueryCanceled:
-                    raise unavailable("the database took too long") from None
-                except (errors.UndefinedTable, errors.UndefinedColumn):
-                    log.warning("the schema is not there yet", exc_info=True)
-                    raise unavailable("the database is not ready") from None
+                    return await self._fetch_once(query, params, row, deadline - began, replan)
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
-                except psycopg.OperationalError as error:
-                    log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
-                    self._renew(began)
-                    if attempt >= RETRIES or not idempotent or clock() >= deadline:
-                        raise unavailable("the database does not answer") from None
+                except psycopg.Error as error:
+                    if driver_errors.is_race(error):
+                        # Of those who met, each comes back at another time.
+                        pause = min(BACKOFF[0] * 2**attempt, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+                        if clock() + pause >= deadline:
+                            raise unavailable("the database is busy", 0.2) from None
+                        await asyncio.sleep(pause)
+                    elif driver_errors.is_connection_lost(error):
+                        log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
+                        self._renew(began)
+                        if attempt >= RETRIES or not idempotent or clock() >= deadline:
+                            raise unavailable("the database does not answer") from None
+                    elif not await self._leave_standby(error, began):
+                        raise self._answer(name, error) from None
         raise AssertionError("unreachable")
 
     async def fetch_one(
@@ -217,7 +227,7 @@ class Database:
         return rows[0] if rows else None
 
     async def _fetch_once(
-        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
+        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float, replan: bool
     ) -> list[Row]:
         connection = await self._take(patience)
         life = asyncio.timeout(None)
@@ -227,7 +237,7 @@ class Database:
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
         # A cancellation that met the return of the connection would lose it to the pool.
-        return await finish(self._run(connection, life, query, params, row), left)
+        return await finish(self._run(connection, life, query, params, row, replan), left)
 
     async def _run(
         self,
@@ -236,17 +246,14 @@ class Database:
         query: LiteralString,
         params: Mapping[str, object],
         row: type[Row],
+        replan: bool,
     ) -> list[Row]:
         """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
         try:
             async with life, connection.cursor(row_factory=class_row(row)) as cursor:
-                try:
-                    with answering(connection, self._timeout + MARGIN):
-                        await cursor.execute(query, params)
-                except errors.ReadOnlySqlTransaction:
-                    # A failover has made a standby of this server: leave it, and find the new primary.
-                    await connection.close()
-                    raise psycopg.OperationalError("the server is a standby") from None
+                with answering(connection, self._timeout + MARGIN):
+                    # What is not prepared has no plan to keep.
+                    await cursor.execute(query, params, prepare=False if replan else None)
                 return await cursor.fetchall() if cursor.description else []
         finally:
             await self._give_back(connection)
@@ -261,7 +268,7 @@ class Database:
                 async with asyncio.timeout_at(give_up):
                     await self._slots.acquire()
             except TimeoutError:
-                raise unavailable("the database does not answer") from None
+                raise self._queue_timeout() from None
             finally:
                 self._waiting -= 1
         else:
@@ -276,6 +283,13 @@ class Database:
                 raise unavailable("the server is shutting down") from None
             raise
 
+    def _queue_timeout(self) -> ApiError:
+        """Why the queue did not move: those before wait for a connection too, or they have one and are slow."""
+        if self._pool.get_stats().get("requests_waiting"):
+            return unavailable("the database does not answer")
+        # Not UNAVAILABLE: the edge would repeat it, and so add to what there is too much of.
+        return resource_exhausted("too many calls are waiting")
+
     def _check_queue(self) -> None:
         if self._slots.locked() and self._waiting >= self._most_waiting:
             raise resource_exhausted("too many calls are waiting")
@@ -284,6 +298,8 @@ class Database:
         """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
         in vain then. It costs the database nothing."""
         self._check_queue()
+        if refusal := driver_errors.answer(self._write_refusal):
+            raise refusal
         if self._away:
             await self._give_back(await self._take(AWAY))
 
@@ -302,10 +318,38 @@ class Database:
             self._renewals.add(task)
             task.add_done_callback(self._renewals.discard)
 
-    async def problem(self, schema: int) -> str:
+    async def _leave_standby(self, error: psycopg.Error, began: float) -> bool:
+        """Returns whether a statement that `began` then is to run again because its server takes no writes: since a
+        failover another one does. Nothing was written. Where new connections are refused too, the database is
+        read-only: all of it, and for everybody."""
+        clock = asyncio.get_running_loop().time
+        if error.sqlstate != driver_errors.READ_ONLY:
+            return False
+        if began > self._left_standby:
+            if clock() < self._left_standby + STANDBY_PAUSE:
+                return False
+            log.warning("the database server takes no writes: connecting anew")
+            self._left_standby = clock()
+            self._renew(began)
+        if self._renewals:
+            await asyncio.wait(self._renewals)
+        return True
+
+    def _answer(self, name: str, error: psycopg.Error) -> Exception:
+        """What the caller is told of an error that the database answered with; the error itself where it is a fault of
+        ours."""
+        answer = driver_errors.answer(error.sqlstate)
+        if answer is None:
+            return error
+        if self._write_probe and driver_errors.is_write_refusal(error):
+            self._write_refusal = error.sqlstate
+        log.warning("%s: %s (SQLSTATE %s)", name, answer.text, error.sqlstate)
+        return answer
+
+    async def problem(self, schema: Schema) -> str:
         """What keeps the database from being used, in one line for the log; empty when nothing does.
 
-        `schema` is the newest migration that the service needs.
+        `schema` is what the service needs.
         """
         try:
             connection = await self._take(min(LOOK, self._timeout))
@@ -314,28 +358,44 @@ class Database:
                 if version < OLDEST_VERSION:
                     return f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed"
                 with answering(connection, self._timeout):
-                    row = await (await connection.execute("SELECT max(version) FROM schema_migration")).fetchone()
-                found = (row[0] if row else None) or 0
-                self._sound = found >= schema
+                    found = schema.check(await (await connection.execute(RECORD)).fetchall())
+                self._sound = not found
                 self._away = False
-                return "" if self._sound else f"the schema is at version {found}; {schema} is needed"
+                if self._write_refusal:
+                    await self._probe_writes(connection)
+                return found
             finally:
                 await self._give_back(connection)
         except errors.UndefinedTable:
             self._away = False
-            return f"the schema is missing; version {schema} is needed"
+            return f"the schema is missing; version {schema.version} is needed"
         except (psycopg.Error, ApiError):
             return await self._refusal()
+
+    async def _probe_writes(self, connection: AsyncConnection[Any]) -> None:
+        """Finds out whether the database takes writes again."""
+        try:
+            with answering(connection, self._timeout):
+                async with connection.transaction(force_rollback=True):
+                    await connection.execute(self._write_probe)
+        except psycopg.Error as error:
+            if not driver_errors.is_write_refusal(error):
+                raise
+        else:
+            log.info("the database takes writes again")
+            self._write_refusal = None
 
     async def _refusal(self) -> str:
         """Why no connection can be had, which the pool keeps to itself; empty when it is only busy."""
         found = ""
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await AsyncConnection.connect(self.conninfo)
+                connection = await AsyncConnection.connect(self.conninfo())
                 await connection.close()
         except psycopg.Error as error:
             found = "the database does not answer: " + " ".join(str(error).split())
+            if isinstance(error, psycopg.OperationalError) and refused(error):
+                found = LastingProblem(found)
         except TimeoutError:
             found = f"the database does not answer within {self._timeout:g} s"
         self._away = bool(found)

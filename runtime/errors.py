@@ -1,5 +1,6 @@
 """Errors as clients see them: google.rpc.Status with standard details (AIP-193)."""
 
+import math
 import string
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
@@ -13,6 +14,21 @@ DOMAIN = "shop"
 
 DETAILS_KEY = "grpc-status-details-bin"
 
+DATABASE_FULL = "DATABASE_FULL"
+"""ErrorInfo reason of what a full disk refuses."""
+
+DATABASE_READ_ONLY = "DATABASE_READ_ONLY"
+"""ErrorInfo reason of a write to a database that takes none."""
+
+READ_ONLY_RETRY_AFTER = 5.0
+"""Seconds after which such a write may be tried again."""
+
+QUERY_TIMEOUT = "QUERY_TIMEOUT"
+"""ErrorInfo reason of a statement that took too long; the caller's own deadline has none."""
+
+FULL_RETRY_AFTER = 30.0
+"""Seconds after which a call that a full disk refused may be tried again: somebody has to make room first."""
+RETRY_AFTER_KEY = "retry-after"
 
 LONGEST_TEXT = 2_000
 """Bytes of an error's text as grpc sends it, in percent-encoding. It is sent twice, as the message and in the details,
@@ -37,6 +53,12 @@ class ApiError(Exception):
         """Whether the same call may succeed later though nothing else changes."""
         return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
+    @property
+    def reason(self) -> str:
+        """The reason of its ErrorInfo; empty where it has none."""
+        infos = (each.reason for each in self.details if isinstance(each, error_details_pb2.ErrorInfo))
+        return next(infos, "")
+
     def status(self) -> status_pb2.Status:
         packed = []
         for detail in self.details:
@@ -44,9 +66,23 @@ class ApiError(Exception):
             packed[-1].Pack(detail)
         return status_pb2.Status(code=self.code.value[0], message=self.text, details=packed)
 
-    def trailers(self) -> tuple[tuple[str, bytes], ...]:
-        """The trailing metadata that carries the details; Envoy's transcoder reads it too."""
-        return ((DETAILS_KEY, self.status().SerializeToString()),) if self.details else ()
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds after which to try again, as in the Retry-After header; None without RetryInfo."""
+        for detail in self.details:
+            if isinstance(detail, error_details_pb2.RetryInfo):
+                return math.ceil(int(detail.retry_delay.ToMilliseconds()) / 1000)
+        return None
+
+    def trailers(self) -> tuple[tuple[str, bytes | str], ...]:
+        """The trailing metadata that carries the details, which Envoy's transcoder reads too.
+
+        Where nothing was sent before, it is the header of the answer as well: that is how REST gets its Retry-After.
+        """
+        if not self.details:
+            return ()
+        details = (DETAILS_KEY, self.status().SerializeToString())
+        return (details,) if self.retry_after is None else (details, (RETRY_AFTER_KEY, str(self.retry_after)))
 
 
 _AS_IT_IS = string.punctuation.replace("%", "") + " "
@@ -119,8 +155,23 @@ def unavailable(text: str, retry_after: float = 1.0) -> ApiError:
 
 
 def resource_exhausted(text: str, retry_after: float = 1.0) -> ApiError:
-    """Too much waits already. `retry_after` is in seconds."""
+    """Something is used up, as a rule because too much waits already. `retry_after` is in seconds."""
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, text, _retry_info(retry_after))
+
+
+def database_full(text: str) -> ApiError:
+    """A database has no room on its disk."""
+    return with_reason(grpc.StatusCode.RESOURCE_EXHAUSTED, DATABASE_FULL, text, _retry_info(FULL_RETRY_AFTER))
+
+
+def database_read_only(text: str) -> ApiError:
+    """A database takes no writes, and nobody knows for how long. Reads work."""
+    return with_reason(grpc.StatusCode.UNAVAILABLE, DATABASE_READ_ONLY, text, _retry_info(READ_ONLY_RETRY_AFTER))
+
+
+def query_timeout(text: str) -> ApiError:
+    """A statement took as long as it may. No RetryInfo: it would take as long again."""
+    return with_reason(grpc.StatusCode.DEADLINE_EXCEEDED, QUERY_TIMEOUT, text)
 
 
 def internal() -> ApiError:

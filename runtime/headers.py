@@ -14,6 +14,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 IDEMPOTENCY_KEY = "idempotency-key"
 IF_MATCH = "if-match"
 
+LONGEST_ETAG = 100
+"""Characters. One of ours has at most 20."""
+
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -25,21 +28,31 @@ def _headers(context: Context, name: str) -> list[str]:
     ]
 
 
-def _header(context: Context, name: str) -> str:
-    return next(iter(_headers(context, name)), "")
-
-
 def caller(context: Context, header: str) -> str:
-    """Who calls, as a trusted edge says in `header`; empty for everybody where no header is trusted."""
-    return _header(context, header) if header else ""
+    """Who calls, as a trusted gateway says in `header`; empty for everybody where no header is trusted.
+
+    INVALID_ARGUMENT where it is there twice: one of the two is not the gateway's, and nobody knows which.
+    """
+    values = _headers(context, header) if header else []
+    if len(values) > 1:
+        raise invalid_argument([(header, "must be sent once")])
+    return values[0] if values else ""
 
 
 def request_key(context: Context, request_id: str) -> UUID | None:
-    """The idempotency key, from `request_id` or the Idempotency-Key header; None where there is neither."""
-    header = _header(context, IDEMPOTENCY_KEY).strip('"')
+    """The idempotency key, from `request_id` or the Idempotency-Key header; None where there is neither.
+
+    INVALID_ARGUMENT where the header is there twice or is empty: its sender counts on a key, and each retry without one
+    would order again.
+    """
+    headers = _headers(context, IDEMPOTENCY_KEY)
     with Violations() as check:
         from_field = check.uuid("request_id", request_id) if request_id else None
-        from_header = check.uuid("Idempotency-Key", header) if header else None
+        from_header = None
+        if len(headers) > 1:
+            check.add("Idempotency-Key", "must be sent once")
+        elif headers:
+            from_header = check.uuid("Idempotency-Key", headers[0].strip(' "'))
     if from_field and from_header and from_field != from_header:
         raise invalid_argument([("request_id", "differs from the Idempotency-Key header")])
     return from_field or from_header
@@ -50,7 +63,7 @@ def expected_etag(context: Context, etag: str) -> str:
 
     INVALID_ARGUMENT where either is not one etag, or the two differ: a condition must not be dropped in silence.
     """
-    asked = _unquoted(etag)
+    asked = "" if len(etag) > LONGEST_ETAG else _unquoted(etag)
     if etag and not asked:
         raise invalid_argument([("etag", "must be an etag")])
     values = _headers(context, IF_MATCH)
@@ -82,6 +95,6 @@ def _unquoted(etag: str) -> str:
     return etag.strip().removeprefix("W/").strip('"')
 
 
-async def send_etag(context: Context, etag: str) -> None:
-    """Sends the resource's etag as a response header."""
-    await context.send_initial_metadata((("etag", f'"{etag}"'),))
+async def send_etag(context: Context, etag: str, *, weak: bool = False) -> None:
+    """Sends a resource's etag as a response header; `weak` where answers with one etag may differ (RFC 9110, 8.8)."""
+    await context.send_initial_metadata((("etag", f'{"W/" if weak else ""}"{etag}"'),))

@@ -9,9 +9,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 LIVENESS = "liveness"
-"""The health name of the process itself; the services' own names are readiness."""
+"""The health name of the process itself; the services' own names say whether to call it."""
+
+READINESS = "readiness"
+"""The health name that Kubernetes asks for: that of the services, but maybe later (see `Server.set_ready`)."""
 
 Status = health_pb2.HealthCheckResponse
+
+
+class LastingProblem(str):
+    """What keeps a service from working and does not pass by itself: its readiness falls at once."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -23,6 +30,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._interval = interval
         self._own: dict[str, int] = {}
         self._leaving = False
+        self._closed = False
         self._changed = asyncio.Event()
 
     async def set(self, service: str, status: int) -> None:
@@ -31,9 +39,17 @@ class Health(health_pb2_grpc.HealthServicer):
             self._tell()
 
     async def enter_graceful_shutdown(self) -> None:
-        """Everything but the process itself is NOT_SERVING from here on, and watchers are sent away."""
+        """Everything but the process itself is NOT_SERVING from here on.
+
+        Watchers stay: clients that balance by health would ask again at once, and all the time.
+        """
         self._own.update({name: Status.NOT_SERVING for name in self._own if name != LIVENESS})
         self._leaving = True
+        self._tell()
+
+    def close(self) -> None:
+        """Ends all watches, for which the end of the server would wait."""
+        self._closed = True
         self._tell()
 
     def _tell(self) -> None:
@@ -53,17 +69,17 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(  # a generator, which tracing can wrap and an end can reach
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Ends when this process goes away, which would otherwise wait for it."""
+        """Ends when the server closes, which would otherwise wait for it."""
         sent = None
         while True:
-            leaving, changed = self._leaving, self._changed
+            closed, changed = self._closed, self._changed
             status = await self.status(request.service)
             if status is None:
                 status = Status.SERVICE_UNKNOWN
             if status != sent:
                 yield Status(status=status)
                 sent = status
-            if leaving:
+            if closed:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):

@@ -24,11 +24,11 @@ LARGEST_PAGE = 3 * 1024 * 1024
 """Bytes of a page's messages; by default, gRPC clients refuse an answer of 4 MiB."""
 
 
-def page_size(value: int) -> int:
+def page_size(value: int, default: int = DEFAULT_SIZE, most: int = LARGEST_SIZE) -> int:
     """How many rows a page gets. Too many is not an error, it is answered with fewer (AIP-158)."""
     if value < 0:
         raise invalid_argument([("page_size", "must not be negative")])
-    return min(value or DEFAULT_SIZE, LARGEST_SIZE)
+    return min(value or default, most)
 
 
 def fitting(messages: Iterable[Message]) -> int:
@@ -53,6 +53,13 @@ def page(
     return messages[:number], token_of(rows[number - 1]) if len(rows) > number else ""
 
 
+def whole(field: str, messages: Sequence[Message]) -> None:
+    """Raises INVALID_ARGUMENT where one answer cannot hold all of the messages that `field` asks for."""
+    number = fitting(messages)
+    if number < len(messages):
+        raise invalid_argument([(field, f"the answer would be too large; ask for at most {number} at a time")])
+
+
 def _fingerprint(query: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(query).encode()).hexdigest()[:16]
 
@@ -71,6 +78,10 @@ def decode(query: tuple[str, ...], token: str, types: tuple[type, ...]) -> list[
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         rows: list[Key] = json.loads(text)
         fingerprint, *keys = rows
+        for key in keys:
+            # Neither NUL nor half a surrogate pair is text to PostgreSQL.
+            if isinstance(key, str) and b"\0" in key.encode():
+                raise ValueError
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise invalid_argument([("page_token", "is not a page token")]) from None
     if fingerprint != _fingerprint(query):

@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import grpc
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from google.rpc import error_details_pb2
 
 from runtime.errors import ApiError, internal, not_found, unavailable
+from runtime.limits import EXTERNAL_ADDRESS, caller_of
 from runtime.topics import Watcher
 from runtime.validate import Violations
 from sse import wire
@@ -46,8 +45,9 @@ class StatusStreams:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[errors])
-        app.router.add_get("/api/orders/stream", self.by_query, allow_head=False)
-        app.router.add_get("/api/v1/orders/{order_id}/status/stream", self.by_path, allow_head=False)
+        # With and without a slash at the end, as everywhere at the edge. HEAD is answered by the same.
+        app.router.add_get("/api/orders/stream{slash:/?}", self.by_query)
+        app.router.add_get("/api/v1/orders/{order_id}/status/stream{slash:/?}", self.by_path)
         return app
 
     async def by_query(self, request: web.Request) -> web.StreamResponse:
@@ -60,7 +60,7 @@ class StatusStreams:
     async def _follow(self, request: web.Request, given: str) -> web.StreamResponse:
         with Violations() as check:
             order_id = str(check.uuid("order_id", given))
-        seen = wire.last_event_id(request.headers.get("Last-Event-ID"))
+        seen = wire.last_event_id(last_event_id(request))
         stream = self._streams.join(client_address(request), order_id)
         watcher = self._feed.topics.watch(order_id, 0, stream.wake)
         try:
@@ -71,6 +71,8 @@ class StatusStreams:
             watcher.version = seen if seen <= topic.version else 0
             if watcher.done:
                 return web.Response(status=204)
+            if request.method == "HEAD":
+                return web.Response(headers=wire.HEADERS)
             return await self._send(request, stream, watcher)
         finally:
             self._feed.topics.unwatch(watcher)
@@ -199,11 +201,17 @@ class Outlet:
             self._request.transport.close()
 
 
+def last_event_id(request: web.Request) -> str:
+    """What the client saw last: from the header, or from the query, where polyfills of EventSource put it."""
+    names = [request.query.getall(name, []) for name in wire.LAST_EVENT_ID_PARAMETERS]
+    return request.headers.get("Last-Event-ID") or next((values[-1] for values in names if values), "")
+
+
 def client_address(request: web.Request) -> str:
     """Who asks, as the edge saw it: the last hop is the edge's own word."""
-    external = request.headers.get("x-envoy-external-address", "")
+    external = request.headers.get(EXTERNAL_ADDRESS, "")
     forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return external or forwarded or request.remote or ""
+    return caller_of(external or forwarded or request.remote or "")
 
 
 @web.middleware
@@ -231,8 +239,7 @@ def refusal(request: web.Request, error: ApiError) -> web.Response:
     else:
         body = wire.status_json(error.status()).encode()
         headers = {"Content-Type": "application/json"}
-        for detail in error.details:
-            if isinstance(detail, error_details_pb2.RetryInfo):
-                headers["Retry-After"] = str(math.ceil(detail.retry_delay.ToMilliseconds() / 1000))
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
         answer = web.Response(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
     return answer

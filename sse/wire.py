@@ -14,7 +14,15 @@ from shop.order.v1.order_pb2 import Order, OrderStatusEvent
 HEARTBEAT = b": heartbeat\n\n"
 COMPLETED = b"event: completed\ndata: stream closed\n\n"
 
-HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    # Middlewares that compress keep a stream back until its end, unless they must not transform it.
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+LAST_EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id", "Last-Event-ID", "last_event_id")
+"""How polyfills of EventSource spell it in the query."""
 
 RETRY = (2_000, 6_000)
 """Milliseconds, from and to, after which browsers are told to come back: not all at once."""
@@ -77,6 +85,6 @@ def _compact(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def last_event_id(value: str | None) -> int:
+def last_event_id(value: str) -> int:
     """The version that a browser has seen; 0, a full replay, where the header is absent or invalid."""
-    return int(value) if value and _WHOLE_NUMBER.fullmatch(value) else 0
+    return int(value) if _WHOLE_NUMBER.fullmatch(value) else 0

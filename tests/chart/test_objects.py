@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
+from helm.files import differences
 from tests.chart import tools
 from tests.chart.sets import SETS
 
@@ -106,13 +107,6 @@ def test_two_releases_share_no_object() -> None:
     assert not one & two
 
 
-def test_the_longest_release_name_fits() -> None:
-    """Names become labels and host names of at most 63 characters; a StatefulSet's has to leave room for a hash."""
-    for each in tools.objects(release=53 * "r"):
-        limit = 52 if each["kind"] == "StatefulSet" else 63
-        assert len(each["metadata"]["name"]) <= limit, each["metadata"]["name"]
-
-
 def test_a_pod_has_time_for_its_shutdown() -> None:
     for pod, _, spec in pods("--set", "shutdown.delay=7,shutdown.grace=31"):
         if pod.startswith("Deployment") and "demo" not in pod:
@@ -134,8 +128,10 @@ def test_an_own_database_leaves_the_bundled_one_out() -> None:
 
 def test_with_given_passwords_nothing_is_random() -> None:
     """Argo CD renders again and again, and would find a difference each time."""
-    given = ("--set", "product.database.password=one,order.database.password=two")
-    assert tools.template(*given) == tools.template(*given)
+    given = ("template", "shop", str(tools.CHART), "--set", "product.database.password=one,order.database.password=two")
+    one, two = (tools.run(*given) for _ in range(2))
+    assert one.returncode == 0, one.stderr
+    assert one.stdout == two.stdout
 
 
 def test_nobody_is_told_a_superusers_password() -> None:
@@ -147,7 +143,52 @@ def test_nobody_is_told_a_superusers_password() -> None:
     assert len(servers) == 2
     for server in servers:
         names = {each["name"] for each in server["spec"]["template"]["spec"]["containers"][0]["env"]}
-        assert names == {"PGDATA", "POSTGRES_USER", "POSTGRES_DB", "APP_USER", "APP_PASSWORD"}
+        assert names == {"PGDATA", "POSTGRES_USER", "POSTGRES_DB"}
+
+
+def test_password_is_in_no_object_but_its_secret() -> None:
+    """Not even as a hash: without salt it can be guessed, and a pod that has it would be replaced with the password."""
+    one, two = (
+        tools.objects("--set", f"product.database.password={name},order.database.password={name}")
+        for name in ("one", "two")
+    )
+    changed = [here["kind"] for here, there in zip(one, two, strict=True) if here != there]
+    assert changed == ["Secret", "Secret"]
+
+
+def test_database_credentials_are_files_and_no_variables() -> None:
+    """Files change with the Secret while a pod runs; variables do not."""
+    for pod, _, spec in pods(*SETS["cnpg"]):
+        for container in containers(spec):
+            assert "valueFrom" not in str(container.get("env", [])), pod
+            assert "subPath" not in str(container.get("volumeMounts", [])), pod
+    for _, _, spec in pods():
+        mounts = [each for container in containers(spec) for each in container.get("volumeMounts", [])]
+        assert all("subPath" not in each for each in mounts if each["name"] == "credentials")
+
+
+def credential_files(sets: str, pod: str = "Deployment/shop-shopping-cart-product") -> dict[str, str]:
+    """Keys of the Secret, by the names of the files that they become."""
+    found = {name: spec for name, _, spec in pods("--set", sets)}
+    [secret] = [each["secret"] for each in found[pod]["volumes"] if each["name"] == "credentials"]
+    assert secret["secretName"] == "mine"
+    return {each["path"]: each["key"] for each in secret["items"]}
+
+
+def test_keys_of_the_secret_are_named_by_values() -> None:
+    found = credential_files("product.database.existingSecret=mine,product.database.keys.password=pass-phrase")
+    assert found == {
+        "host": "host",
+        "port": "port",
+        "username": "username",
+        "password": "pass-phrase",
+        "dbname": "dbname",
+    }
+
+
+def test_variable_of_extra_env_replaces_the_file() -> None:
+    sets = "product.database.existingSecret=mine,product.extraEnv[0].name=PGHOST,product.extraEnv[0].value=proxy"
+    assert credential_files(sets).keys() == {"port", "username", "password", "dbname"}
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [("null", "left out"), ("0", 0), ("60", 60)])
@@ -188,6 +229,44 @@ def test_the_notes_warn_of_a_node_that_hides_its_clients(sets: str, warned: bool
     assert ("Set gateway.service.externalTrafficPolicy: Local" in notes(sets)) == warned
 
 
+BEHIND = "networkPolicy.from[0].namespaceSelector.matchLabels.name=gateways"
+PARENT = "parentRefs[0].name=public"
+
+
+@pytest.mark.parametrize(
+    ("sets", "ways"),
+    [
+        ("gateway.service.type=LoadBalancer", "the load balancer"),
+        ("gateway.service.type=NodePort", "the port on every node"),
+        ("ingress.enabled=true", "the Ingress"),
+        (f"httpRoute.enabled=true,httpRoute.{PARENT}", "the HTTPRoute"),
+        (f"grpcRoute.enabled=true,grpcRoute.{PARENT}", "the GRPCRoute"),
+        ("gateway.service.type=NodePort,ingress.enabled=true", "the port on every node and the Ingress"),
+        (f"ingress.enabled=true,networkPolicy.enabled=false,{BEHIND}", "the Ingress"),
+        ("gateway.service.type=ClusterIP", ""),
+        ("gateway.service.type=LoadBalancer,gateway.service.loadBalancerSourceRanges={192.0.2.0/24}", ""),
+        (f"gateway.service.type=LoadBalancer,ingress.enabled=true,{BEHIND}", ""),
+    ],
+)
+def test_the_notes_warn_of_a_shop_that_is_open(sets: str, ways: str) -> None:
+    """It authenticates nobody: whoever comes in reads and changes everything."""
+    found = notes(sets)
+    assert ("does not authenticate callers" in found) == bool(ways)
+    assert f"and {ways} may let in everybody" in found or not ways
+
+
+def test_the_production_example_lets_nobody_in_but_a_gateway() -> None:
+    rendered = {
+        (each["kind"], each["metadata"]["name"]): each["spec"]
+        for each in tools.objects(*SETS["production"])
+        if each["kind"] in ("Service", "NetworkPolicy", "Ingress", "HTTPRoute", "GRPCRoute")
+    }
+    assert rendered["Service", "shop-shopping-cart-gateway"]["type"] == "ClusterIP"
+    assert not {kind for kind, _ in rendered} & {"Ingress", "HTTPRoute", "GRPCRoute"}
+    [rule] = rendered["NetworkPolicy", "shop-shopping-cart-gateway"]["ingress"]
+    assert all("podSelector" in peer for peer in rule["from"])
+
+
 def test_the_notes_ask_the_pods_for_a_key_that_is_missing() -> None:
     """They find them: the selector in the notes is that of the service's pods."""
     sets = "product.database.existingSecret=mine"
@@ -199,16 +278,33 @@ def test_the_notes_ask_the_pods_for_a_key_that_is_missing() -> None:
 
 
 def test_a_key_that_is_empty_is_left_to_libpq() -> None:
-    found = {
-        pod: spec for pod, _, spec in pods("--set", "product.database.existingSecret=mine,product.database.keys.port=")
-    }
-    names = {each["name"] for each in found["Deployment/shop-shopping-cart-product"]["containers"][0]["env"]}
-    assert "PGPORT" not in names
-    assert {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"} <= names
+    found = credential_files("product.database.existingSecret=mine,product.database.keys.port=")
+    assert found.keys() == {"host", "username", "password", "dbname"}
+
+
+def test_clients_inside_find_pods_before_they_are_ready() -> None:
+    """They ask each for its health. What readiness is late for would not be there otherwise."""
+    services = [each["spec"] for each in tools.objects() if each["kind"] == "Service"]
+    headless = [each for each in services if each.get("clusterIP") == "None"]
+    assert [each["publishNotReadyAddresses"] for each in headless] == [True, True]
+    for pod, _, spec in pods():
+        if pod in ("Deployment/shop-shopping-cart-product", "Deployment/shop-shopping-cart-order"):
+            [container] = spec["containers"]
+            assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+            peers = {each["name"]: each.get("value") for each in container["env"]}
+            assert (peers["PEERS"], peers["READY_DELAY"]) == (pod.partition("/")[2], "35")
+
+
+def test_the_chart_has_no_symbolic_link() -> None:
+    """Flux leaves them out of what it fetches from Git."""
+    assert [path for path in tools.CHART.rglob("*") if path.is_symlink()] == []
+
+
+def test_the_charts_copies_of_the_edge_are_up_to_date() -> None:
+    assert differences() == []
 
 
 def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:
-    """files/envoy is a link: Helm follows it, also into an archive."""
     done = tools.run("package", str(tools.CHART), "--destination", str(tmp_path))
     assert done.returncode == 0, done.stderr
     [archive] = tmp_path.iterdir()
@@ -236,12 +332,20 @@ EDGE = EdgeSettings(
     [
         ("gateway.trustedHops=1", replace(EDGE, trusted_hops=1)),
         ("gateway.cors.origins[0]=https://shop.example", replace(EDGE, cors_origins=("https://shop.example",))),
+        (
+            "gateway.cors.origins[0]=https://*.shop.example:8443,gateway.cors.credentials=true",
+            replace(EDGE, cors_origins=("https://*.shop.example:8443",), cors_credentials=True),
+        ),
         ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
         (
             "telemetry.endpoint=http://collector.observability:4317",
             replace(EDGE, otlp_endpoint="http://collector.observability:4317"),
         ),
         ("telemetry.endpoint=https://collector.observability:4317", EDGE),
+        ("telemetry.endpoint=http://[2001:db8::1]:4317", replace(EDGE, otlp_endpoint="http://[2001:db8::1]:4317")),
+        ("ipFamilies={IPv6}", replace(EDGE, listen="[::]:8080")),
+        ("ipFamilyPolicy=PreferDualStack", replace(EDGE, listen="[::]:8080")),
+        ("ipFamilyPolicy=PreferDualStack,gateway.listenHost=0.0.0.0", EDGE),
         ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
     ],
 )

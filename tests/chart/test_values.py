@@ -14,8 +14,18 @@ from helm.readme import comments
 from tests.chart import tools
 
 FREE = {
-    "global",
     "annotations",
+    "behavior",
+    "dnsConfig",
+    "labels",
+    "retention",
+    "sessionAffinityConfig",
+    "startup",
+    "readiness",
+    "liveness",
+    "podSecurityContext",
+    "containerSecurityContext",
+    "commonAnnotations",
     "podAnnotations",
     "podLabels",
     "commonLabels",
@@ -24,7 +34,7 @@ FREE = {
     "parameters",
 }
 FREE |= {"limits", "requests"}
-"""Objects whose keys are the user's."""
+"""Objects whose keys are the user's, or Kubernetes'."""
 
 WRONG = {
     "product.replica=3": "replica",
@@ -46,9 +56,27 @@ WRONG = {
     "telemetry.endpoint=http://collector": "/telemetry/endpoint",
     "product.podDisruptionBudget.maxUnavailable=some": "/product/podDisruptionBudget/maxUnavailable",
     "gateway.cors.origins[0]=shop.example.com": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=*": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=https://Shop.example": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=https://münchen.example": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=https://a b": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=https://shop.*.example": "/gateway/cors/origins/0",
+    "gateway.cors.origins[0]=https://shop.example:443": "gateway.cors.origins: https://shop.example:443",
+    "gateway.cors.origins[0]=http://shop.example:80": "gateway.cors.origins: http://shop.example:80",
     "shutdown.grace=soon": "/shutdown/grace",
     "commonLabels.app\\.kubernetes\\.io/part-of=store": "/commonLabels",
     "product.podLabels.app\\.kubernetes\\.io/component=web": "/product/podLabels",
+    "fullnameOverride=shop.v1": "/fullnameOverride",
+    "fullnameOverride=9shop": "/fullnameOverride",
+    "nameOverride=a.b": "/nameOverride",
+    "telemetry.endpoint=http://::1:4317": "/telemetry/endpoint",
+    "telemetry.endpoint=http://[::1:4317": "/telemetry/endpoint",
+    "ipFamilies={IPv5}": "/ipFamilies/0",
+    "gateway.service.loadBalancerSourceRanges={192.0.2.1}": "/gateway/service/loadBalancerSourceRanges/0",
+    "postgresql.storage.retention.whenDeleted=Keep": "/postgresql/storage/retention/whenDeleted",
+    "product.probes.liveness.failureTreshold=3": "failureTreshold",
+    "product.extraVolumes[0].emptyDir.medium=Memory": "/product/extraVolumes/0",
+    "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
 }
 
@@ -69,7 +97,8 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
 def closed(node: Any, path: str = "") -> Iterator[str]:
     """Paths of objects in the schema that let any key pass."""
     if isinstance(node, dict):
-        if "properties" in node and node.get("additionalProperties") is not False and "then" not in path:
+        open_by_intent = path == "/properties/global" or "then" in path
+        if "properties" in node and node.get("additionalProperties") is not False and not open_by_intent:
             yield path
         for key, value in node.items():
             if key not in ("if", "then"):

@@ -1,15 +1,18 @@
 """Databases that are not the chart's: an own one, CloudNativePG's, and those that do not work."""
 
+import time
 from collections.abc import Iterator
+from functools import partial
 from uuid import uuid4
 
 import pytest
 
 from tests.chart import tools
 from tests.support.buyer import buy, sees
-from tests.support.kube import CommandFailed, Namespace, Object, eventually, kubectl, namespace
-from tests.support.postgres_pod import PASSWORD, ROLE, secret, start
+from tests.support.kube import CommandFailed, Namespace, eventually, kubectl, namespace
+from tests.support.postgres_pod import PASSWORD, ROLE, psql, secret, start
 from tests.support.release import Release, is_ready
+from tests.support.rotation import files_have, patch
 
 KEYS = {"host": "server", "port": "tcp", "username": "login", "password": "pass-phrase", "dbname": "name"}
 """The chart's names of keys, and those that the Secrets of these tests have."""
@@ -46,6 +49,31 @@ async def test_an_own_database_is_used_by_whatever_keys_its_secret_has(shop: Rel
     shop.test()
 
 
+async def test_rotated_password_needs_no_restart_and_no_person(shop: Release) -> None:
+    """The worst way: the role has another password, its sessions are ended, and the kubelet brings the Secret's change
+    up to a minute and a half later. Calls fail until then; after it all is well, in the same pods."""
+    place, before = shop.namespace, _started(shop)
+    password = "it's another secret"
+    for service in ("product", "order"):
+        patch(place, f"mine-{service}", KEYS["password"], password)
+    role = f"ALTER ROLE {ROLE} PASSWORD '{password.replace(chr(39), 2 * chr(39))}'"
+    psql(place, "mine", role, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
+    began = time.monotonic()
+    # Where nobody got in, nobody is sent there: at once, and not after the half minute that an outage may last.
+    eventually(lambda: not any(is_ready(pod) for pod in shop.pods("product")), 25, "product is not ready")
+    for service in ("product", "order"):
+        eventually(partial(files_have, shop, service, password), 150, f"{service} has the new password")
+    print(f"the kubelet took {time.monotonic() - began:.0f} s")
+    shop.until_ready(20)
+    assert _started(shop) == before
+    await buy(shop)
+
+
+def _started(shop: Release) -> list[tuple[str, int]]:
+    pods = [pod for component in ("product", "order") for pod in shop.pods(component)]
+    return [(pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]) for pod in pods]
+
+
 @pytest.mark.parametrize("wrong", ["unreachable", "missing-key", "missing-secret", "too-old"])
 async def test_a_database_that_does_not_work_replaces_no_good_pod(
     shop: Release, wrong: str, old_postgres_image: str
@@ -67,7 +95,7 @@ async def test_a_database_that_does_not_work_replaces_no_good_pod(
         reason = {
             "unreachable": "not ready: the database does not answer: failed to resolve host 'nowhere.invalid'",
             "too-old": "; 17 or newer is needed",
-            "missing-key": f"couldn't find key {KEYS['username']} in Secret {place.name}/{wrong}",
+            "missing-key": f"references non-existent secret key: {KEYS['username']}",
             "missing-secret": f'secret "{wrong}" not found',
         }[wrong]
         said = eventually(
@@ -100,11 +128,10 @@ def _other_pod(shop: Release, good: str) -> str:
 def _complaint(shop: Release, pod: str) -> str:
     """What a pod that is not ready says: the kubelet's word where it could not start, and else its log's."""
     for status in shop.namespace.one("pod", pod)["status"].get("containerStatuses", []):
-        waiting: Object = status["state"].get("waiting", {})
-        if waiting.get("reason") == "CreateContainerConfigError":
-            return str(waiting["message"])
-        if waiting:
-            return ""
+        if "waiting" in status["state"]:
+            events = shop.namespace.get("events")
+            mine = [each for each in events if each["involvedObject"]["name"] == pod]
+            return "\n".join({each["message"] for each in mine if each["reason"] == "FailedMount"})
     return "\n".join(line for line in shop.namespace.logs(pod).splitlines() if "not ready" in line)
 
 
@@ -159,5 +186,14 @@ async def test_cloudnativepgs_secrets_are_taken_as_they_are(own: Namespace, imag
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
         " WHERE usename = 'order' AND application_name LIKE 'order%'"
     )
-    psql = ("psql", "-At", "order", "-c", ask)
-    assert own.execute(primary["metadata"]["name"], *psql, container="postgres") == "t\n"
+    ask_primary = ("psql", "-At", "order", "-c")
+    assert own.execute(primary["metadata"]["name"], *ask_primary, ask, container="postgres") == "t\n"
+    # A new password: the operator gives it to the role, and the shop reads it.
+    password = uuid4().hex
+    patch(own, "order-db-app", "password", password)
+    eventually(partial(files_have, release, "order", password), 150, "order has the new password")
+    await buy(release)
+    end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'order'"
+    assert int(own.execute(primary["metadata"]["name"], *ask_primary, end, container="postgres")) > 0
+    await buy(release)
+    assert await sees(release, bought)

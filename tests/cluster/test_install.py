@@ -17,7 +17,7 @@ from tests.support.release import Release
 
 
 def test_a_default_install_is_ready_within_90_seconds(shop: Release) -> None:
-    """By the pods' own timestamps: the fixture's `--wait` waits for rollout.minReadySeconds besides."""
+    """By the pods' own timestamps."""
     pods = [pod for pod in shop.namespace.get("pods", shop.selector()) if pod["status"]["phase"] == "Running"]
     began = min(_time(pod["metadata"]["creationTimestamp"]) for pod in pods)
     ready = max(_time(_ready_since(pod)) for pod in pods)

@@ -1,17 +1,52 @@
-"""An upgrade from the release before this one, and the way back, under load."""
+"""An upgrade from the release before this one, and the way back, under load and on tables of a size."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.previous import Nothing, archive, previous
 from tests.support.buyer import buy, sees
-from tests.support.kube import Namespace
+from tests.support.kube import Namespace, eventually
+from tests.support.postgres_pod import PASSWORD, ROLE, psql, psql_apart, secret, start
 from tests.support.release import COMPONENTS, Release
 from tests.support.traffic import Outcome, traffic
 
-DATABASES = ("product-db", "order-db")
+DATABASES = {"product": "product", "order": "orders"}
+"""Databases of the tests' own, by service: an upgrade of the chart may replace the pods of its own ones."""
+
+ROWS = 300_000
+
+READ_SECONDS = 60
+"""Seconds that a transaction lasts which has read the tables: a change of one has to wait for it."""
+
+FILL = {
+    "product": f"""
+        INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros, stock, star,
+            image_uri, create_time)
+        SELECT gen_random_uuid(), 'Filler ' || n, 'filler-' || n, 'FILLER-' || n, '', 'In the way of a migration',
+            'Filler ' || n % 50, 'EUR', n * 10000, 5, 4, '', now() - n * interval '1 minute'
+        FROM generate_series(1, {ROWS}) AS n;
+        INSERT INTO reservation (id, state, items, expire_time)
+        SELECT gen_random_uuid(), 'RELEASED', '[]', now() FROM generate_series(1, {ROWS}) AS n;
+        ANALYZE
+        """,
+    "order": f"""
+        WITH made AS (
+            INSERT INTO orders (id, number, status, items, currency, total_micros, customer_email, create_time)
+            SELECT gen_random_uuid(), 'OLD-' || n, 'RECEIVED', jsonb_build_array(jsonb_build_object(
+                'product_id', gen_random_uuid(), 'quantity', 1, 'name', 'Filler', 'price_micros', 1000000)),
+                'EUR', 1000000, 'filler' || n % 1000 || '@example.com', now() - n * interval '1 minute'
+            FROM generate_series(1, {ROWS}) AS n RETURNING id, create_time
+        )
+        INSERT INTO order_event (order_id, version, status, create_time)
+        SELECT id, 1, 'RECEIVED', create_time FROM made;
+        ANALYZE
+        """,
+}
+
+TABLES = {"product": ("product", "reservation"), "order": ("orders", "order_event", "outbox")}
 
 
 @pytest.fixture
@@ -24,31 +59,56 @@ def previous_chart(tmp_path: Path) -> Path:
     return tmp_path / "helm" / "shopping-cart"
 
 
-@pytest.mark.timeout(2200, func_only=True)
-async def test_an_upgrade_and_a_rollback_fail_no_call_and_keep_the_data(
-    own: Namespace, image: str, previous_image: str, previous_chart: Path
-) -> None:
-    shop = Release(own, image)
+@pytest.fixture
+def installed(own: Namespace, image: str, previous_image: str, previous_chart: Path, postgres_image: str) -> Release:
+    """The release before this one, with ROWS rows in each large table."""
+    start(own, "mine", postgres_image, *DATABASES.values())
+    values = {"demo.enabled": "false"}
+    for service, database in DATABASES.items():
+        keys = {"host": "mine", "port": "5432", "username": ROLE, "password": PASSWORD, "dbname": database}
+        secret(own, f"mine-{service}", keys)
+        values[f"{service}.database.existingSecret"] = f"mine-{service}"
+    shop = Release(own, image, values=values)
     shop.install(chart=previous_chart, image=previous_image)
     shop.until_ready()
-    kept = _kept(shop)
+    began = time.monotonic()
+    for service, database in DATABASES.items():
+        psql(own, "mine", FILL[service], database=database)
+    print(f"{ROWS} rows in each large table after {time.monotonic() - began:.0f} s")
+    return shop
+
+
+@pytest.mark.timeout(2200, func_only=True)
+async def test_an_upgrade_and_a_rollback_fail_no_call_and_keep_the_data(installed: Release) -> None:
+    shop = installed
     with traffic(shop) as outcome:
         first = await buy(shop)
+        for service in DATABASES:
+            read_for_long(shop, service)
         # The annotations have every pod replaced, also where the two releases have the same image.
-        shop.upgrade(*_annotated("new"), "--wait", "--timeout", "150s", timeout=160)
+        shop.upgrade(*_annotated("new"), "--wait", "--timeout", "280s", timeout=290)
         _rolled_out(shop)
     _well("upgrade", outcome)
     assert await sees(shop, first)
-    assert _kept(shop) == kept
     second = await buy(shop)
     with traffic(shop) as outcome:
-        shop.rollback(1, "--wait", "--timeout", "150s")
+        shop.rollback(1, "--wait", "--timeout", "200s")
         _rolled_out(shop)
     _well("rollback", outcome)
     assert await sees(shop, first)
     assert await sees(shop, second)
-    assert _kept(shop) == kept
+    for service, database in DATABASES.items():
+        assert int(psql(shop.namespace, "mine", f"SELECT count(*) FROM {TABLES[service][0]}", database=database)) > ROWS
     shop.test()
+
+
+def read_for_long(shop: Release, service: str) -> None:
+    """Somebody's report: begins a transaction that has read every large table and stays open."""
+    place, database = shop.namespace, DATABASES[service]
+    counts = [f"SELECT count(*) FROM {table}" for table in TABLES[service]]
+    psql_apart(place, "mine", "BEGIN", *counts, f"SELECT pg_sleep({READ_SECONDS})", "COMMIT", database=database)
+    ask = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%'"
+    eventually(lambda: int(psql(place, "mine", ask, database=database)) == 1, 60, f"{service}'s tables are read")
 
 
 def _annotated(note: str) -> list[str]:
@@ -65,12 +125,3 @@ def _well(what: str, outcome: Outcome) -> None:
     assert outcome.failures == []
     assert outcome.wrong == []
     assert outcome.connections > outcome.watched, "no stream was cut: no pod was replaced"
-
-
-def _kept(shop: Release) -> list[object]:
-    """What has to be the same before and after: the databases' passwords, and their pods."""
-    secrets = [shop.namespace.one("secret", shop.component(each))["data"] for each in DATABASES]
-    return [
-        *secrets,
-        *(shop.namespace.one("pod", f"{shop.component(each)}-0")["metadata"]["uid"] for each in DATABASES),
-    ]

@@ -53,7 +53,7 @@ async def test_the_wire_format_is_the_documented_one(rest: Rest) -> None:
     answer = await rest.http.get(PATHS[0].format(order["id"]))
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
     assert answer.headers["x-accel-buffering"] == "no"
     blocks = answer.text.split("\n\n")
     assert blocks[2:] == ["event: completed\ndata: stream closed", ""]

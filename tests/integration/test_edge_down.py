@@ -68,7 +68,7 @@ async def test_an_event_source_is_told_to_come_again(http: httpx.AsyncClient, pa
     answer = await http.get(path, headers={"accept": "text/event-stream"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/event-stream"
-    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
     assert re.fullmatch(r"retry: 2\d{3}\n\n", answer.text)
 
 

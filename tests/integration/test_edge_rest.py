@@ -69,6 +69,7 @@ async def test_a_product_can_be_read_changed_and_sent_back(http: httpx.AsyncClie
         ("missing", 404, 5, {"reason": "PRODUCT_NOT_FOUND", "domain": "shop", "metadata": {"id": "missing"}}),
         ("malformed", 400, 3, {"fieldViolations": [{"field": "id", "description": "must be a UUID", "reason": ""}]}),
         ("busy", 429, 8, {"retryDelay": "1.500s"}),
+        ("late", 504, 4, {"reason": "QUERY_TIMEOUT", "domain": "shop", "metadata": {}}),
     ],
 )
 async def test_details_of_an_error_are_in_the_json(
@@ -79,21 +80,22 @@ async def test_details_of_an_error_are_in_the_json(
     assert [{key: value for key, value in each.items() if key != "@type"} for each in error["details"]] == [detail]
 
 
+JSON = {"content-type": "application/json"}
+
 BAD: list[tuple[str, str, dict[str, Any], int, int]] = [
     ("GET", "/nothing", {}, 404, 5),
     ("GET", "/api/v1/nothing", {}, 404, 5),
     ("GET", "/api/v1/products?bogus=1", {}, 400, 3),
-    ("PUT", "/api/v1/products/abc", {"json": {}}, 404, 5),
-    ("POST", "/api/orders/stream", {"json": {}}, 404, 5),
+    ("PUT", "/api/v1/products/abc", {"json": {}}, 405, 12),
+    ("POST", "/api/orders/stream", {"json": {}}, 405, 12),
     ("POST", "/api/v1/orders/o1:zap", {"json": {}}, 404, 5),
     ("GET", "/api/v1/orders/o1:zap", {}, 404, 5),
-    ("POST", "/api/v1/products", {"content": "not json"}, 400, 3),
-    ("POST", "/api/v1/products", {"content": '{"name":'}, 400, 3),
-    ("POST", "/api/v1/products", {"content": "[]"}, 400, 3),
+    ("POST", "/api/v1/products", {"content": "not json", "headers": JSON}, 400, 3),
+    ("POST", "/api/v1/products", {"content": '{"name":', "headers": JSON}, 400, 3),
+    ("POST", "/api/v1/products", {"content": "[]", "headers": JSON}, 400, 3),
     ("POST", "/api/v1/products", {"json": {"stock": "many"}}, 400, 3),
-    ("POST", "/api/v1/products", {"content": b"x" * 1_100_000}, 413, 3),
+    ("POST", "/api/v1/products", {"content": b"x" * 1_100_000, "headers": JSON}, 413, 3),
     ("GET", "/api/v1/orders/a%2fb", {}, 400, 3),
-    ("GET", "/api/v1/products", {"headers": {"under_score": "1"}}, 400, 3),
     ("GET", "/api/v1/products", {"headers": {"long": "x" * 40_000}}, 431, 3),
     ("POST", "/shop.product.v1.ProductService/GetProduct", {"json": {}}, 415, 3),
     ("POST", "/shop.product.v1.StockService/ReleaseReservation", {"json": {}}, 415, 3),
@@ -106,11 +108,6 @@ async def test_what_envoy_refuses_looks_like_what_a_service_refuses(
     http: httpx.AsyncClient, method: str, path: str, extra: dict[str, Any], status: int, code: int
 ) -> None:
     refused(await http.request(method, path, **extra), status, code)
-
-
-async def test_head_has_no_body(http: httpx.AsyncClient) -> None:
-    answer = await http.head("/api/v1/products")
-    assert (answer.status_code, answer.content) == (404, b"")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +182,8 @@ async def test_any_other_header_can_name_the_caller_but_for_one_with_an_undersco
     """A gateway in front may set it; one that does not also remove what clients send lets them name themselves."""
     assert (await http.post("/api/v1/orders", json={}, headers={"x-caller": "ada"})).status_code == 200
     assert shop.calls.metadata["x-caller"] == "ada"
-    refused(await http.post("/api/v1/orders", json={}, headers={"x_caller": "ada"}), 400, 3)
+    assert (await http.post("/api/v1/orders", json={}, headers={"x_caller": "ada"})).status_code == 200
+    assert not {"x_caller", "x-caller"} & set(shop.calls.metadata)
 
 
 async def test_a_client_cannot_set_the_timeout_or_the_retries_of_the_edge(shop: Edge, http: httpx.AsyncClient) -> None:
@@ -201,6 +199,8 @@ async def test_reads_are_retried_when_a_service_is_unavailable_and_writes_are_no
     shop.calls.count.clear()
     assert (await http.get("/api/v1/products/flaky")).status_code == 200
     assert shop.calls.count["GetProduct flaky"] == 3
+    refused(await http.get("/api/v1/products/late"), 504, 4)
+    assert shop.calls.count["GetProduct late"] == 1, "what took too long would take its time again"
     error = refused(await http.post("/api/v1/products", json={"name": "flaky"}), 503, 14)
     assert error["details"][0]["retryDelay"] == "1s"
     assert shop.calls.count["CreateProduct flaky"] == 1

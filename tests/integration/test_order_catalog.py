@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import grpc
 import pytest
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import catalog
+from runtime.errors import ApiError, database_full, query_timeout
 from tests.support.order import A, create_request, order_shop
 from tests.support.product import refused
 
@@ -17,8 +19,9 @@ from tests.support.product import refused
 class Product(stock_pb2_grpc.StockServiceServicer):
     """A product service that fails as it is told."""
 
-    def __init__(self, code: grpc.StatusCode | None = None, delay: float = 0) -> None:
+    def __init__(self, code: grpc.StatusCode | None = None, delay: float = 0, refusal: ApiError | None = None) -> None:
         self.code = code
+        self.refusal = refusal
         self.delay = delay
         self.deadlines: list[float] = []
 
@@ -26,6 +29,8 @@ class Product(stock_pb2_grpc.StockServiceServicer):
         self.deadlines.append(context.time_remaining())
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self.refusal:
+            await context.abort(self.refusal.code, self.refusal.text, self.refusal.trailers())
         if self.code:
             await context.abort(self.code, "SQLSTATE 08006: something internal")
         item = stock_pb2.ReservedItem(
@@ -87,6 +92,24 @@ async def test_failures_of_the_product_service_are_told_in_words_of_our_own(
             await shop.create()
         assert error.what.code == answer
         assert "SQLSTATE" not in error.what.message
+
+
+async def test_slow_and_full_catalogue_are_told_as_such_and_not_asked_again(order_database: str) -> None:
+    for refusal, answer in (
+        (query_timeout("it took too long"), ("DEADLINE_EXCEEDED", "QUERY_TIMEOUT", None)),
+        (database_full("it is full"), ("RESOURCE_EXHAUSTED", "DATABASE_FULL", 30)),
+    ):
+        product = Product()
+        async with serving(product) as address, order_shop(order_database, address) as shop:
+            key = str(uuid4())
+            order = await shop.create(request_id=key)
+            product.refusal = refusal
+            with refused() as error:
+                await shop.create()
+            assert (error.what.code, error.what.reason, error.what.retry_after) == answer
+            assert error.what.message.endswith("nothing was ordered")
+            assert len(product.deadlines) == 2
+            assert (await shop.create(request_id=key)).id == order.id, "an order that is there is the answer"
 
 
 async def test_the_callers_deadline_reaches_the_product_service(order_database: str) -> None:

@@ -303,7 +303,11 @@ class TestConfirmAndRelease:
         with refused() as error:
             await shop.adjust(created.id, 1)
         assert error.what.reason == "STOCK_LIMIT"
-        assert (await shop.adjust(created.id, -10)).stock == 100_000_000
+        assert (await shop.adjust(created.id, -3)).stock == 100_000_007, "it can be lowered bit by bit"
+        with refused() as error:
+            await shop.adjust(created.id, 1)
+        assert error.what.reason == "STOCK_LIMIT"
+        assert (await shop.adjust(created.id, -7)).stock == 100_000_000
 
     async def test_confirming_an_unknown_id_is_not_found(self, shop: ProductShop) -> None:
         with refused() as error:

@@ -1,11 +1,16 @@
 """Channels between services: what is tried again, and what is not."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from runtime.client import RETRY, channel
+from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.server import Server
+from runtime.telemetry import Telemetry
 
 
 @pytest.fixture
@@ -43,3 +48,102 @@ async def test_another_call_is_not(failing: tuple[str, list[int]]) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await call(b"x", timeout=10)
     assert len(attempts) == 1
+
+
+class Replicas:
+    """Two processes of a service, on one port of two loopback addresses."""
+
+    def __init__(self, port: int) -> None:
+        env = {"SHUTDOWN_DELAY": "1", "SHUTDOWN_GRACE": "1"}
+        self.hosts = ("127.0.0.1", "127.0.0.2")
+        self.servers: list[Server] = []
+        for host in self.hosts:
+            variables = Env({**env, "LISTEN_HOST": host})
+            telemetry = Telemetry(TelemetryConfig.from_env(variables), "test")
+            server = Server(ServerConfig.from_env(variables, grpc_port=port), telemetry, ["test.Some"])
+
+            async def who(request: bytes, context: object, host: str = host) -> bytes:
+                return host.encode()
+
+            handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Who": grpc.unary_unary_rpc_method_handler(who)}
+            server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Some", handlers),))
+            self.servers.append(server)
+        self.target = "ipv4:" + ",".join(f"{host}:{port}" for host in self.hosts)
+
+
+@pytest.fixture
+async def replicas(free_port: int) -> AsyncIterator[Replicas]:
+    made = Replicas(free_port)
+    for server in made.servers:
+        await server.start()
+        await server.set_ready(True)
+    yield made
+    for server in made.servers:
+        await server.stop()
+
+
+async def answered(to: grpc.aio.Channel, calls: int = 20) -> set[str]:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Who")
+    return {(await call(b"", timeout=3)).decode() for _ in range(calls)}
+
+
+async def becomes(to: grpc.aio.Channel, wanted: set[str]) -> None:
+    async with asyncio.timeout(3):
+        while await answered(to) != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_replica_that_is_not_serving_gets_no_calls(replicas: Replicas) -> None:
+    """At once, while its connection stands; and it is back as soon as it says so. No call fails."""
+    first, second = replicas.hosts
+    async with channel(replicas.target) as to:
+        await becomes(to, {first, second})
+        await replicas.servers[0].set_ready(False)
+        await asyncio.sleep(0.05)
+        assert await answered(to) == {second}
+        await replicas.servers[0].set_ready(True)
+        await becomes(to, {first, second})
+
+
+async def test_replica_that_drains_gets_no_calls(replicas: Replicas) -> None:
+    first, second = replicas.hosts
+    async with channel(replicas.target) as to:
+        await becomes(to, {first, second})
+        draining = asyncio.create_task(replicas.servers[0].drain())
+        await asyncio.sleep(0.05)
+        began = time.process_time()
+        assert await answered(to) == {second}
+        await asyncio.sleep(0.6)
+        assert time.process_time() - began < 0.2, "its health is asked for again and again"
+        await draining
+        await replicas.servers[0].stop()
+        assert await answered(to) == {second}
+
+
+async def test_call_is_tried_again_until_a_replica_is_back(replicas: Replicas) -> None:
+    """As where the last known one goes away, and DNS has to say where its successor is."""
+    async with channel(replicas.target, idempotent=["test.Some"]) as to:
+        await becomes(to, set(replicas.hosts))
+        for server in replicas.servers:
+            await server.set_ready(False)
+        await asyncio.sleep(0.05)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Who")
+        waiting = asyncio.create_task(_call(call))
+        await asyncio.sleep(0.5)
+        await replicas.servers[1].set_ready(True)
+        assert await waiting == replicas.hosts[1].encode()
+
+
+async def _call(call: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]") -> bytes:
+    return await call(b"", timeout=3)
+
+
+async def test_proxy_of_the_environment_is_not_used(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for the way out of a cluster; what is inside of the shop is not reached through it."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    address = replicas.target.removeprefix("ipv4:").partition(",")[0]
+    async with channel(f"dns:///{address}") as to:
+        assert await answered(to, 1) == {replicas.hosts[0]}

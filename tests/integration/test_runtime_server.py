@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -10,8 +11,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from runtime import errors
+from runtime import errors, server
 from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.health import LastingProblem
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 
@@ -44,10 +46,14 @@ async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
         raise errors.aborted("ORDER_EXPIRED", "too late")
 
 
-HANDLERS = grpc.method_handlers_generic_handler(
-    "test.Echo",
-    {"Unary": grpc.unary_unary_rpc_method_handler(unary), "Stream": grpc.unary_stream_rpc_method_handler(stream)},
-)
+def register(servicer: object, server: Any) -> None:
+    """As generated code does it."""
+    handlers: dict[str, Any] = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    server.add_registered_method_handlers("test.Echo", handlers)
 
 
 class Running:
@@ -75,14 +81,20 @@ class Running:
 
 @pytest.fixture
 async def running(free_port: int) -> AsyncIterator[Running]:
-    env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
+    async with serving(free_port) as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving(free_port: int, **variables: str) -> AsyncIterator[Running]:
+    env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", **variables})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
-    server = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
-    server.grpc.add_generic_rpc_handlers((HANDLERS,))
-    await server.start()
+    made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
+    made.add(register, None)
+    await made.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
-        yield Running(server, channel)
-    await server.stop()
+        yield Running(made, channel)
+    await made.stop()
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
@@ -192,8 +204,91 @@ async def test_who_watches_the_health_keeps_no_process_from_going_away(running: 
     assert (await call.read()).status == SERVING
     await running.server.drain()
     assert (await call.read()).status == NOT_SERVING
-    assert await call.read() is grpc.aio.EOF
     assert await running.check("liveness") == SERVING
+    stopping = asyncio.create_task(running.server.stop())
+    async with asyncio.timeout(0.5):  # half of the grace
+        assert await call.read() is grpc.aio.EOF
+        await stopping
+
+
+async def test_watch_stays_open_while_draining(running: Running) -> None:
+    """A client that balances by health would open the next one at once, and so on until the end."""
+    call = running.health.Watch(health_pb2.HealthCheckRequest(service="test.Echo"))
+    assert (await call.read()).status == NOT_SERVING
+    await running.server.drain()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call.read(), 0.3)
+
+
+async def test_lasting_problem_ends_readiness_at_once(running: Running) -> None:
+    problem = ""
+
+    async def look() -> str:
+        return problem
+
+    watching = asyncio.create_task(running.server.watch(look))
+    try:
+        await status_becomes(running, "test.Echo", SERVING)
+        problem = LastingProblem("password authentication failed")
+        await status_becomes(running, "test.Echo", NOT_SERVING)
+        problem = ""
+        await status_becomes(running, "test.Echo", SERVING)
+    finally:
+        watching.cancel()
+
+
+async def status_becomes(running: Running, name: str, status: int) -> None:
+    async with asyncio.timeout(3):
+        while await running.check(name) != status:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_readiness_is_late_where_other_replicas_are_there(
+    free_port: int, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    """Clients go by the service's own health, which is not late."""
+
+    async def has_peers(name: str) -> bool:
+        return others and name == "shop-test"
+
+    monkeypatch.setattr(server, "has_peers", has_peers)
+    monkeypatch.setattr(server, "READINESS_INTERVAL", 0.02)
+    problem = ""
+
+    async def look() -> str:
+        return problem
+
+    clock = asyncio.get_running_loop().time
+    async with serving(free_port, READY_DELAY="0.6", PEERS="shop-test") as running:
+        began = clock()
+        watching = asyncio.create_task(running.server.watch(look))
+        await status_becomes(running, "test.Echo", SERVING)
+        await status_becomes(running, "readiness", SERVING)
+        assert (clock() - began >= 0.6) == others
+        # It is late once.
+        problem = LastingProblem("refused")
+        await status_becomes(running, "readiness", NOT_SERVING)
+        problem = ""
+        began = clock()
+        await status_becomes(running, "readiness", SERVING)
+        assert clock() - began < 0.6
+        watching.cancel()
+
+
+async def test_services_serve_before_kubernetes_hears_of_it(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def has_peers(name: str) -> bool:
+        return True
+
+    async def look() -> str:
+        return ""
+
+    monkeypatch.setattr(server, "has_peers", has_peers)
+    async with serving(free_port, READY_DELAY="300", PEERS="shop-test") as running:
+        watching = asyncio.create_task(running.server.watch(look))
+        await status_becomes(running, "test.Echo", SERVING)
+        assert await running.check("readiness") == NOT_SERVING
+        watching.cancel()
 
 
 async def test_a_taken_port_is_one_clear_error(running: Running, free_port: int) -> None:

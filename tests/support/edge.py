@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_
 from envoy.render import EdgeSettings, write
 from local.shop import envoy_binary
 from runtime import errors
-from runtime.interceptor import ErrorInterceptor
+from runtime.guard import Guarded
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
@@ -64,6 +63,10 @@ class Product(product_pb2_grpc.ProductServiceServicer):
                 raise errors.invalid_argument([("id", "must be a UUID")])
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
+            case "late":
+                raise errors.query_timeout("the database took too long")
+            case "large":
+                return product_pb2.Product(id="large", description="x" * 100_000)
             case "slow":
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:
@@ -91,6 +94,15 @@ class Product(product_pb2_grpc.ProductServiceServicer):
     async def UpdateProduct(self, request: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
         return request.product
 
+    async def DeleteProduct(self, request: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
+        return product_pb2.Product(id=request.id)
+
+    async def ListCategories(
+        self, request: product_pb2.ListCategoriesRequest, context: Context
+    ) -> product_pb2.ListCategoriesResponse:
+        self.calls.note("ListCategories", context)
+        return product_pb2.ListCategoriesResponse()
+
 
 class Stock(stock_pb2_grpc.StockServiceServicer):
     """Is there, so that only the edge can be the one who refuses it."""
@@ -110,6 +122,10 @@ class Order(order_pb2_grpc.OrderServiceServicer):
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         self.calls.note("CreateOrder", context)
         return order_pb2.Order(notes=request.notes)
+
+    async def ListOrders(self, request: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
+        self.calls.note("ListOrders", context)
+        return order_pb2.ListOrdersResponse()
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
         self.calls.note("GetOrder", context)
@@ -157,11 +173,20 @@ class Edge:
     def access_log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
+    async def logged(self, part: str, entries: int) -> list[dict[str, Any]]:
+        """What the access log has on paths with a part, once it is so many entries: Envoy writes it now and then."""
+        async with asyncio.timeout(5):
+            while len(found := [each for each in self.access_log() if part in (each["path"] or "")]) < entries:
+                await asyncio.sleep(0.05)
+        return found
+
 
 @contextmanager
 def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
-    """Runs Envoy on free ports until the end of the block. The folder of the settings must be writable."""
-    bootstrap = write(replace(settings, listen="127.0.0.1:0", admin_port=0))
+    """Runs Envoy on free ports until the end of the block: at loopback, or everywhere if the settings say `[::]`. The
+    folder of the settings must be writable."""
+    listen = "[::]:0" if settings.listen.startswith("[::]") else "127.0.0.1:0"
+    bootstrap = write(replace(settings, listen=listen, admin_port=0))
     log, admin_file = settings.files / "log", settings.files / "admin"
     command = [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
     with log.open("w") as output:
@@ -207,13 +232,13 @@ def _eventually(process: subprocess.Popen[bytes], log: Path, look: Any) -> str:
 
 
 async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> int:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),))
+    server = grpc.aio.server()
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    for register in add:
-        register(server)
+    for register, servicer in add:
+        register(servicer, Guarded(server))
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -231,16 +256,16 @@ async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
         product = await _serve(
             stack,
             (PRODUCT,),
-            partial(product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
-            partial(stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
+            (product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
+            (stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
         )
         order = await _serve(
-            stack, (ORDER,), partial(order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+            stack, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
         )
         sse_grpc = await _serve(stack, (PRODUCT, ORDER))
         app = web.Application()
-        app.router.add_get("/api/orders/stream", _follow)
-        app.router.add_get("/api/v1/orders/{id}/status/stream", _follow)
+        app.router.add_get("/api/orders/stream{slash:/?}", _follow)
+        app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -10,6 +10,11 @@ exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/t
 """
 """By itself, and not by an image's entrypoint: it has to work for any PostgreSQL."""
 
+_PSQL = """
+export PATH=$(echo /usr/lib/postgresql*/bin /usr/lib/postgresql/*/bin | tr ' ' ':'):$PATH
+for i in $(seq 60); do pg_isready -qh /tmp && break; sleep 0.5; done
+psql -qAth /tmp -U postgres -d "$0" -v ON_ERROR_STOP=1""".strip()
+
 ROLE = "shop"
 PASSWORD = "it's a secret"  # a quote in it, which no shell and no SQL may stumble over
 
@@ -28,11 +33,18 @@ def start(namespace: Namespace, name: str, image: str, *databases: str) -> None:
     namespace.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=90s")
     sql = [f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD.replace(chr(39), 2 * chr(39))}'"]
     sql += [f"CREATE DATABASE {each} OWNER {ROLE}" for each in databases]
-    ask = "export PATH=$(echo /usr/lib/postgresql*/bin /usr/lib/postgresql/*/bin | tr ' ' ':'):$PATH; "
-    wait = "for i in $(seq 60); do pg_isready -qh /tmp && break; sleep 0.5; done; "
-    namespace.execute(
-        name, "bash", "-c", f"{ask}{wait}psql -qh /tmp -U postgres -v ON_ERROR_STOP=1", stdin=";\n".join(sql) + ";\n"
-    )
+    psql(namespace, name, *sql)
+
+
+def psql(namespace: Namespace, name: str, *statements: str, database: str = "postgres") -> str:
+    """What statements print that the superuser runs in a database of such a pod."""
+    return namespace.execute(name, "bash", "-c", _PSQL, database, stdin=";\n".join(statements) + ";\n")
+
+
+def psql_apart(namespace: Namespace, name: str, *statements: str, database: str = "postgres") -> None:
+    """As `psql`, and does not wait for its end."""
+    script = f"cat >/tmp/apart.$0.sql; ({_PSQL} -f /tmp/apart.$0.sql) >/dev/null 2>&1 &"
+    namespace.execute(name, "bash", "-c", script, database, stdin=";\n".join(statements) + ";\n")
 
 
 def secret(namespace: Namespace, name: str, keys: dict[str, str]) -> None:

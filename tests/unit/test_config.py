@@ -2,9 +2,10 @@
 
 import pytest
 
+from product.__main__ import Config
 from runtime.client import target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
-from runtime.database import connection_info
+from runtime.credentials import ConnectionInfo
 
 
 def test_defaults_are_used_for_absent_and_empty_variables() -> None:
@@ -22,11 +23,29 @@ def test_defaults_are_used_for_absent_and_empty_variables() -> None:
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
         ("CALLER_HEADER", "X-Caller"),
+        ("LISTEN_HOST", "[::1"),
+        ("LISTEN_HOST", "::1:50052"),
+        ("LISTEN_HOST", "a host"),
     ],
 )
 def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         ServerConfig.from_env(Env({name: value}), grpc_port=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("::", "[::]:1"),
+        ("[::]", "[::]:1"),
+        ("0:0::0:1", "[::1]:1"),
+        ("10.0.0.1", "10.0.0.1:1"),
+        ("localhost", "localhost:1"),
+    ],
+)
+def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, address: str) -> None:
+    config = ServerConfig.from_env(Env({"LISTEN_HOST": given}), grpc_port=1)
+    assert config.address(config.grpc_port) == address
 
 
 @pytest.mark.parametrize(
@@ -37,11 +56,28 @@ def test_a_bad_database_variable_is_named(name: str, value: str) -> None:
         DatabaseConfig.from_env(Env({name: value}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("STOCK_POOL_SIZE", "0"), ("SEARCH_POOL_SIZE", "101"), ("SEARCH_TIMEOUT", "61")]
+)
+def test_bad_variable_of_product_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Config.from_env(Env({name: value}))
+
+
+def test_stock_and_searches_have_limits_of_their_own() -> None:
+    config = Config.from_env(Env({"DATABASE_POOL_SIZE": "9", "DATABASE_TIMEOUT": "7"}))
+    assert [(each.pool_size, each.timeout) for each in (config.database, config.stock, config.search)] == [
+        (9, 7),
+        (4, 7),
+        (2, 2),
+    ]
+
+
 def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:
     """It may hold a password, which must not get into a log."""
     config = DatabaseConfig.from_env(Env({"DATABASE_URL": "host=x password=s3cret nonsense"}))
     with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
-        connection_info(config, "test")
+        ConnectionInfo(config, "test")
     assert "s3cret" not in str(caught.value)
 
 

@@ -9,6 +9,7 @@ from shop.order.v1 import order_pb2
 from demo.__main__ import pace
 from demo.load import catalogue
 from demo.simulate import SHARES, Pace
+from product.request import new_product
 from runtime.config import ConfigError, Env
 
 Status = order_pb2.Order.Status
@@ -21,6 +22,11 @@ def test_the_catalogue_is_large_varied_and_unambiguous() -> None:
     assert len({each.sku for each in products}) == len({each.slug for each in products}) == len(products)
     assert {each.price.currency_code for each in products} == {"EUR"}, "anything can be ordered with anything"
     assert sum(each.stock > 0 for each in products) >= 24
+
+
+def test_every_demo_product_is_one_that_the_shop_takes() -> None:
+    for product in catalogue():
+        new_product(product)
 
 
 def test_an_order_takes_from_ten_to_thirty_seconds_always_the_same() -> None:

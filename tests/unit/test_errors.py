@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
-from runtime.errors import DETAILS_KEY, ApiError, enumerated, failed_precondition, invalid_argument
+from runtime.errors import DETAILS_KEY, ApiError, enumerated, failed_precondition, invalid_argument, unavailable
 
 SOFT_LIMIT = 8 * 1024
 """Bytes of metadata beyond which grpc begins to refuse calls."""
@@ -33,3 +33,13 @@ def test_of_many_violations_the_first_are_named_and_the_others_counted() -> None
 def test_a_short_text_is_sent_as_it_is() -> None:
     assert failed_precondition("REASON", "as it is: ä").text == "as it is: ä"
     assert enumerated(["a", "b"], 2) == "a; b"
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.1, "1"), (1.0, "1"), (1.5, "2")])
+def test_retry_info_is_a_retry_after_header_too(seconds: float, header: str) -> None:
+    """In whole seconds, and never too early."""
+    assert dict(unavailable("try again", seconds).trailers())["retry-after"] == header
+
+
+def test_error_that_will_not_pass_has_no_retry_after() -> None:
+    assert "retry-after" not in dict(failed_precondition("REASON", "no").trailers())

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.errors import ApiError
-from runtime.headers import Context, expected_etag, request_key, version_of
+from runtime.headers import Context, caller, expected_etag, request_key, version_of
 
 KEY = "123e4567-e89b-42d3-a456-426614174000"
 OTHER = "123e4567-e89b-42d3-a456-426614174001"
@@ -43,7 +43,7 @@ def test_a_header_that_is_not_one_etag_is_refused_and_not_dropped(values: tuple[
         expected_etag(call(*(("if-match", value) for value in values)), "")
 
 
-@pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " "])
+@pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " ", "7" + " " * 100])
 def test_an_etag_of_nothing_is_no_condition_and_refused(etag: str) -> None:
     with pytest.raises(ApiError, match="etag: must be an etag"):
         expected_etag(call(), etag)
@@ -62,6 +62,27 @@ def test_an_idempotency_key_comes_from_the_message_or_the_header() -> None:
         request_key(call(("idempotency-key", OTHER)), KEY)
     with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
         request_key(call(("idempotency-key", "once")), "")
+
+
+@pytest.mark.parametrize("values", [(KEY, KEY), (KEY, OTHER), ("", KEY)])
+def test_repeated_idempotency_key_is_refused(values: tuple[str, ...]) -> None:
+    with pytest.raises(ApiError, match="Idempotency-Key: must be sent once"):
+        request_key(call(*(("idempotency-key", value) for value in values)), KEY)
+
+
+@pytest.mark.parametrize("value", ["", " ", '""'])
+def test_empty_idempotency_key_is_refused(value: str) -> None:
+    """Its sender counts on a key; each retry would order again."""
+    with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
+        request_key(call(("idempotency-key", value)), "")
+
+
+def test_repeated_caller_header_is_refused() -> None:
+    """Where a gateway adds its header instead of setting it, the first one is the client's."""
+    assert caller(call(("x-user", "ada")), "x-user") == "ada"
+    assert caller(call(), "x-user") == caller(call(("x-user", "ada"), ("x-user", "bob")), "") == ""
+    with pytest.raises(ApiError, match="x-user: must be sent once"):
+        caller(call(("x-user", "mallory"), ("x-user", "ada")), "x-user")
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,38 @@ from google.type import money_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.currencies import DECIMALS
 from runtime.errors import ApiError
 from runtime.money import LARGEST_PRICE_UNITS, MICROS, price_micros, to_money
 from runtime.validate import Violations
 
 
-@given(st.integers(0, LARGEST_PRICE_UNITS * MICROS))
-def test_a_price_survives_the_way_out_and_in(micros: int) -> None:
+@given(st.sampled_from(sorted(DECIMALS)), st.integers(0, LARGEST_PRICE_UNITS))
+def test_a_price_survives_the_way_out_and_in(currency: str, smallest: int) -> None:
+    micros = smallest * MICROS // 10 ** DECIMALS[currency]
     with Violations() as check:
-        assert price_micros(check, "price", to_money("EUR", micros)) == micros
+        assert price_micros(check, "price", to_money(currency, micros)) == micros
+
+
+@pytest.mark.parametrize(
+    ("currency", "decimals"), [("JPY", 0), ("KRW", 0), ("EUR", 2), ("USD", 2), ("MGA", 2), ("KWD", 3), ("CLF", 4)]
+)
+def test_price_has_no_more_decimals_than_its_currency(currency: str, decimals: int) -> None:
+    smallest = 10 ** (9 - decimals)
+    for nanos in (0, smallest, 1_000_000_000 - smallest):
+        with Violations() as check:
+            price_micros(check, "price", money_pb2.Money(currency_code=currency, units=1, nanos=nanos % 1_000_000_000))
+    with pytest.raises(ApiError, match=f"price.nanos: .*{currency} has") as caught, Violations() as check:
+        price_micros(check, "price", money_pb2.Money(currency_code=currency, units=1, nanos=smallest // 10))
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "currency", ["XXX", "XTS", "XAU", "XDR", "ZZZ", "BGN", "HRK", "DEM", "eur", "Eur", " EUR", "EU", ""]
+)
+def test_currency_outside_iso_4217_is_refused(currency: str) -> None:
+    with pytest.raises(ApiError, match="must be a currency of ISO 4217"), Violations() as check:
+        price_micros(check, "price", money_pb2.Money(currency_code=currency, units=1))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +51,7 @@ def test_a_price_survives_the_way_out_and_in(micros: int) -> None:
         ("EUR", 0, -1_000, {"price.nanos"}),
         ("EUR", 0, 1_000_000_000, {"price.nanos"}),
         ("EUR", 0, 999, {"price.nanos"}),
-        ("", -1, 1, {"price.currency_code", "price.units", "price.nanos"}),
+        ("", -1, -1, {"price.currency_code", "price.units", "price.nanos"}),
     ],
 )
 def test_what_is_no_price_is_named(currency: str, units: int, nanos: int, fields: set[str]) -> None:

@@ -15,7 +15,7 @@ from runtime.errors import ApiError
 QUERY = ("search", "category", "name desc")
 
 
-@given(st.text(), st.integers(), st.floats(allow_nan=False))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.integers(), st.floats(allow_nan=False))
 def test_keys_survive_a_token_exactly(text: str, number: int, fraction: float) -> None:
     token = pages.encode(QUERY, [text, number, fraction])
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
@@ -40,6 +40,19 @@ def test_a_forged_token_is_refused_and_never_another_error(text: str) -> None:
     token = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     with pytest.raises(ApiError, match="page token"):
         pages.decode(QUERY, token, (int,))
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\ud800"])
+def test_key_that_is_no_text_of_the_database_is_refused(key: str) -> None:
+    with pytest.raises(ApiError, match="not a page token"):
+        pages.decode(QUERY, pages.encode(QUERY, [key]), (str,))
+
+
+def test_batch_that_is_too_large_says_how_many_fit() -> None:
+    large = [wrappers_pb2.BytesValue(value=b"x" * 1_000_000)] * 4
+    pages.whole("ids", large[:3])
+    with pytest.raises(ApiError, match="ids: the answer would be too large; ask for at most 3 at a time"):
+        pages.whole("ids", large)
 
 
 def test_the_longest_name_fits_into_a_token() -> None:

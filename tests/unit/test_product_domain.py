@@ -1,6 +1,6 @@
 """The catalogue's rules: codes made from names, etags, orders, search words, and why stock cannot be had."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -91,9 +91,78 @@ def test_the_place_in_a_list_survives_its_token_exactly(order_by: str) -> None:
     assert order.position(keys) == (expected, ID)
 
 
+@pytest.mark.parametrize(
+    ("order_by", "text"),
+    [
+        ("", "create_time desc"),
+        ("createTime", "create_time"),
+        ("createTime desc", "create_time desc"),
+        ("price DESC", "price desc"),
+        ("  price\tDesc ", "price desc"),
+        ("name asc", "name"),
+        ("name ASC", "name"),
+    ],
+)
+def test_order_by_is_read_as_sql_and_rest_write_it(order_by: str, text: str) -> None:
+    assert domain.order_of(order_by).text == text
+
+
+@pytest.mark.parametrize(
+    "order_by",
+    ["create_Time", "CREATETIME", "NAME", "name desc asc", "name,price", "-name", "desc", "name" + " " * 100],
+)
+def test_order_by_of_no_field_is_refused(order_by: str) -> None:
+    with pytest.raises(ApiError, match="order_by: must be one of"):
+        domain.order_of(order_by)
+
+
+CONTENT = Content(
+    name="Steel watch",
+    slug="steel-watch",
+    sku="W-41",
+    variant="black, 41 mm",
+    description="Two lines,\nand 100 % steel.",
+    category="Café",
+    currency="EUR",
+    price_micros=12_500_000,
+    star=4.5,
+    image_uri="/watch.png",
+    made=frozenset({"slug"}),
+)
+
+
+def test_fingerprint_of_a_product_is_that_of_release_0_1() -> None:
+    """A retry of before an upgrade meets what the older release wrote."""
+    assert CONTENT.fingerprint(10).hex() == "db1bc1a1166d0ab84a683dff5b768e662b643aebe00c5609116b040e835dd217"
+    small = Content(name="Steel watch", currency="EUR").complete({"slug", "sku"})
+    assert small.fingerprint(0).hex() == "b18bfa2aa949793072c3e1d6d95bbdb51ef3f3d1384f34bad56de32716dc8ead"
+
+
+def test_new_field_changes_no_fingerprint() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Later(Content):
+        colour: str = ""
+
+    later = Later(**{each.name: getattr(CONTENT, each.name) for each in fields(CONTENT)})
+    assert later.fingerprint(10) == CONTENT.fingerprint(10)
+
+
+def test_stock_above_the_limit_can_be_lowered() -> None:
+    """What orders give back may be on top of it."""
+    full = replace(PRODUCT, stock=domain.LARGEST_STOCK + 10)
+    assert domain.check_adjustment(full, ID, -5, None) == full
+    with pytest.raises(ApiError, match="cannot have more than 100,000,000"):
+        domain.check_adjustment(full, ID, 1, None)
+
+
 def test_words_become_patterns_the_longest_first() -> None:
-    assert domain.patterns("of Gold  of 50%_\\") == ["%50\\%\\_\\\\%", "%Gold%", "%of%"]
-    assert domain.patterns(" \t\n") == []
+    """Apart are those of which the index of trigrams knows nothing."""
+    assert domain.patterns("of Gold  of 50%_\\ golden") == (["%golden%", "%Gold%"], ["%50\\%\\_\\\\%", "%of%"])
+    assert domain.patterns("a-b-c gw-0815 größ 手机 x_yz") == (
+        ["%gw-0815%", "%größ%"],
+        ["%a-b-c%", "%x\\_yz%", "%手机%"],
+    )
+    assert domain.patterns(" \t\n") == ([], [])
 
 
 def test_the_retry_of_a_conditional_delete_is_no_conflict() -> None:

@@ -1,5 +1,6 @@
 """Checks of input name every violation at once, and what they let through is safe to store."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -60,6 +61,66 @@ def test_text_that_passes_has_no_control_characters_and_its_length(value: str, l
     assert 1 <= len(passed) <= 10
     assert "\0" not in passed
     assert lines or not set(passed) & set("\t\n\r")
+
+
+class Unread(str):
+    """A text that nobody may look into."""
+
+    __slots__ = ()
+
+    def strip(self, *_: Any) -> str:
+        raise AssertionError("read before it was measured")
+
+    def __iter__(self) -> Any:
+        raise AssertionError("read before it was measured")
+
+
+def test_text_is_measured_before_it_is_read() -> None:
+    with pytest.raises(ApiError, match="name: must have at most 200 characters, not 1000000"), Violations() as check:
+        check.text("name", Unread("x" * 1_000_000), most=200, least=1)
+
+
+def passed(value: str, *, most: int = 20, least: int = 1, lines: bool = False) -> str:
+    with Violations() as check:
+        return check.text("name", value, most=most, least=least, lines=lines)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\u3164", "\u2800", "\u115f", "\u1160", "\uffa0", "\u034f", "\u17b5", "\u0301", "\u200b", "\u00a0", "\ufeff",
+     "\u2060", "\u180e", "\ue000", "\u00ad", "\ufe0f", "\U000e0100", "\u2800 \u3164\u0301"],
+)  # fmt: skip
+def test_text_in_which_nothing_can_be_seen_is_refused(value: str) -> None:
+    with pytest.raises(ApiError, match="name: must not be empty"):
+        passed(value)
+    assert passed(f"{value}a"), "beside something visible it may be"
+
+
+@pytest.mark.parametrize("value", ["a", "-", "é", "क्", "👩\u200d🚀", "می\u200cخواهم", "한", "\U0001f381"])
+def test_text_of_any_script_is_accepted(value: str) -> None:
+    assert passed(value) == value
+
+
+@pytest.mark.parametrize("value", ["a\u2028b", "a\u2029b", "a\nb", "a\tb", "a\u0085b", "a\u202eb", "a\u2066b"])
+def test_single_line_has_no_line_breaks(value: str) -> None:
+    with pytest.raises(ApiError, match="must not contain control characters or line breaks"):
+        passed(value)
+
+
+def test_several_lines_may_have_any_line_break() -> None:
+    assert passed("a\nb\tc\r\nd\u2028e\u2029f", lines=True) == "a\nb\tc\r\nd\u2028e\u2029f"
+
+
+def test_text_is_kept_in_nfc_and_counted_so() -> None:
+    assert passed("Cafe\u0301", most=4) == "Caf\u00e9"
+    with pytest.raises(ApiError, match="at most 4 characters, not 8"):
+        passed("\u0958" * 4, most=4)  # which Unicode composes no more
+
+
+def test_marks_that_would_take_long_to_sort_are_refused() -> None:
+    assert passed("a" + "\u0316\u0301" * 15, most=100)
+    with pytest.raises(ApiError, match="more than 30 combining marks in a row"):
+        passed("a" + "\u0301\u0316" * 16, most=100)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 5.1])

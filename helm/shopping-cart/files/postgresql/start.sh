@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts PostgreSQL by way of the image's own entrypoint.
+# Starts PostgreSQL by way of the image's own entrypoint, under any user number.
 set -euo pipefail
 
 # One server at a time: where a pod was deleted by force, its server may still be there when the next one starts.
@@ -10,12 +10,38 @@ flock 9
 POSTGRES_PASSWORD=$(head -c 24 /dev/urandom | base64)
 export POSTGRES_PASSWORD
 
-# The Secret counts, also with a volume from before: an uninstalled release left it behind, or the password was changed.
-# (On an empty volume the entrypoint makes the role, with role.sql.)
+# The Secret with the service's role, as it is now: the kubelet brings what changes in it into these files.
+credentials() {
+  APP_USER=$(</credentials/username)
+  APP_PASSWORD=$(</credentials/password)
+  export APP_USER APP_PASSWORD
+}
+
+set_passwords() {
+  psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres --file /shop/passwords.sql
+}
+
+# Gives the role its new password, whenever there is one. Sessions that are open stay.
+follow_credentials() {
+  local known=$APP_USER:$APP_PASSWORD
+  while sleep 2; do
+    credentials || continue
+    if [[ $APP_USER:$APP_PASSWORD != "$known" ]] && pg_isready --quiet --host 127.0.0.1 && set_passwords; then
+      known=$APP_USER:$APP_PASSWORD
+      echo "the role $APP_USER has the password that the Secret has now"
+    fi
+  done
+}
+
+credentials
+
+# By a server that listens on the socket only: `postgres --single` needs a name for its user number, which a number that
+# the cluster has chosen does not have. (On an empty volume the entrypoint makes the role, with role.sql.)
 if [[ -s $PGDATA/PG_VERSION ]]; then
-  printf "ALTER ROLE \"%s\" PASSWORD '%s'\n" \
-    "$APP_USER" "${APP_PASSWORD//\'/\'\'}" "$POSTGRES_USER" "${POSTGRES_PASSWORD//\'/\'\'}" |
-    postgres --single -D "$PGDATA" postgres >/dev/null
+  pg_ctl start --pgdata "$PGDATA" --silent --wait --timeout 86400 --options "-c listen_addresses=''"
+  set_passwords
+  pg_ctl stop --pgdata "$PGDATA" --silent --wait --timeout 86400 --mode fast
 fi
 
+follow_credentials 9>&- &
 exec docker-entrypoint.sh postgres "$@"

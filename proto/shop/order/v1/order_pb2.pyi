@@ -312,7 +312,7 @@ class ListOrdersRequest(_message.Message):
     status: Global___Order.Status.ValueType
     """The status that orders must have; any when unspecified."""
     customer_email: _builtins.str
-    """The customer's e-mail address that orders must have, upper and lower case alike; any when empty."""
+    """The customer's e-mail address that orders must have, whole, upper and lower case alike; any when empty."""
     number: _builtins.str
     """The number that the order must have; any when empty."""
     def __init__(

@@ -45,7 +45,7 @@ class Product(_message.Message):
     id: _builtins.str
     """The id, a UUID in its canonical form."""
     name: _builtins.str
-    """The name that people read. 1 to 200 characters."""
+    """The name that people read. 1 to 200 characters, one of which can be seen. All texts are kept in Unicode's NFC."""
     slug: _builtins.str
     """The name in a URL: lower-case letters, digits and single hyphens, at most 100. Made from the name when absent. Unique
     among live products.
@@ -72,7 +72,9 @@ class Product(_message.Message):
     """The version of everything but the stock. Send it back to make an update conditional."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """The unit price: 0 to 1,000,000,000 units, with at most six decimal places."""
+        """The unit price: 0 to 1,000,000,000 units of a currency of ISO 4217, with no more decimal places than it has (two for
+        EUR, none for JPY). A price of before this rule stays as it is until it is written anew.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -231,9 +233,11 @@ class ListProductsRequest(_message.Message):
     At most 200 characters.
     """
     category: _builtins.str
-    """The category that products must be in, exactly."""
+    """The category that products must be in, exactly. At most 100 characters."""
     order_by: _builtins.str
-    """One of `name`, `price`, `create_time`, `star`, each alone or followed by ` desc`. `create_time desc` when empty."""
+    """One of `name`, `price`, `create_time`, `star`, each alone or followed by ` desc`. `create_time desc` when empty.
+    A price is compared as a number, whatever its currency.
+    """
     def __init__(
         self,
         *,
@@ -365,16 +369,25 @@ Global___UndeleteProductRequest: _TypeAlias = UndeleteProductRequest  # noqa: Y0
 
 @_typing.final
 class ListCategoriesRequest(_message.Message):
-    """Asks for all categories."""
+    """Asks for a page of categories."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many categories a page holds at most: 1,000 when 0, and never more."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,23 +395,27 @@ Global___ListCategoriesRequest: _TypeAlias = ListCategoriesRequest  # noqa: Y015
 
 @_typing.final
 class ListCategoriesResponse(_message.Message):
-    """Holds all categories."""
+    """Holds a page of categories."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CATEGORIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last one."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Category]:
-        """The categories, by name."""
+        """The categories of the page, by name."""
 
     def __init__(
         self,
         *,
         categories: _abc.Iterable[Global___Category] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,7 +111,7 @@ class ProductServiceServicer:
 
     def BatchGetProducts(self, request, context):
         """Gets several products, in the order of the ids, deleted ones too. Returns NOT_FOUND, naming the first of them, if
-        any never existed.
+        any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,9 +159,9 @@ class ProductServiceServicer:
 
     def AdjustStock(self, request, context):
         """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
-        FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
-        is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+        FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if adding
+        made it more than 100,000,000, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the
+        etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,7 @@ class ProductServiceStub:
     """Gets a product, a deleted one too. Returns NOT_FOUND if it never existed."""
     BatchGetProducts: _grpc.UnaryUnaryMultiCallable[_product_pb2.BatchGetProductsRequest, _product_pb2.BatchGetProductsResponse]
     """Gets several products, in the order of the ids, deleted ones too. Returns NOT_FOUND, naming the first of them, if
-    any never existed.
+    any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
     """
     ListProducts: _grpc.UnaryUnaryMultiCallable[_product_pb2.ListProductsRequest, _product_pb2.ListProductsResponse]
     """Lists live products, newest first unless `order_by` says otherwise."""
@@ -68,9 +68,9 @@ class ProductServiceStub:
     """Lists the categories that live products are in, by name."""
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_product_pb2.AdjustStockRequest, _product_pb2.Product]
     """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
-    FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
-    is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+    FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if adding
+    made it more than 100,000,000, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the
+    etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
     """
 
 @_typing.type_check_only
@@ -91,7 +91,7 @@ class ProductServiceAsyncStub(ProductServiceStub):
     """Gets a product, a deleted one too. Returns NOT_FOUND if it never existed."""
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_product_pb2.BatchGetProductsRequest, _product_pb2.BatchGetProductsResponse]  # type: ignore[assignment]
     """Gets several products, in the order of the ids, deleted ones too. Returns NOT_FOUND, naming the first of them, if
-    any never existed.
+    any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
     """
     ListProducts: _aio.UnaryUnaryMultiCallable[_product_pb2.ListProductsRequest, _product_pb2.ListProductsResponse]  # type: ignore[assignment]
     """Lists live products, newest first unless `order_by` says otherwise."""
@@ -113,9 +113,9 @@ class ProductServiceAsyncStub(ProductServiceStub):
     """Lists the categories that live products are in, by name."""
     AdjustStock: _aio.UnaryUnaryMultiCallable[_product_pb2.AdjustStockRequest, _product_pb2.Product]  # type: ignore[assignment]
     """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
-    FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-    than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
-    is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+    FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if adding
+    made it more than 100,000,000, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the
+    etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
     """
 
 class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -151,7 +151,7 @@ class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_product_pb2.BatchGetProductsResponse, _abc.Awaitable[_product_pb2.BatchGetProductsResponse]]:
         """Gets several products, in the order of the ids, deleted ones too. Returns NOT_FOUND, naming the first of them, if
-        any never existed.
+        any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
         """
 
     @_abc_1.abstractmethod
@@ -209,9 +209,9 @@ class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_product_pb2.Product, _abc.Awaitable[_product_pb2.Product]]:
         """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
-        FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if more
-        than 100,000,000 would be, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag
-        is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+        FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if adding
+        made it more than 100,000,000, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the
+        etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
         """
 
 def add_ProductServiceServicer_to_server(servicer: ProductServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -339,7 +339,7 @@ class ListReservationsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many to list at most: 100 when 0, and never more."""
+    """How many to list at most: 100 when 0, and never more. A page of very large ones is shorter."""
     page_token: _builtins.str
     """The next_page_token of the page before; empty for the first page. The states must stay the same."""
     @_builtins.property

@@ -118,7 +118,8 @@ class StockServiceServicer:
 
     def BatchGetReservations(self, request, context):
         """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
-        reservations after one of the databases was restored from a backup.
+        reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
+        for, if they are too large for one answer (3 MiB).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

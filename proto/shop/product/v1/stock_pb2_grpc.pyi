@@ -57,7 +57,8 @@ class StockServiceStub:
     """
     BatchGetReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]
     """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
-    reservations after one of the databases was restored from a backup.
+    reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
+    for, if they are too large for one answer (3 MiB).
     """
     ListReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]
     """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
@@ -97,7 +98,8 @@ class StockServiceAsyncStub(StockServiceStub):
     """
     BatchGetReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchGetReservationsRequest, _stock_pb2.BatchGetReservationsResponse]  # type: ignore[assignment]
     """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
-    reservations after one of the databases was restored from a backup.
+    reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
+    for, if they are too large for one answer (3 MiB).
     """
     ListReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListReservationsRequest, _stock_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
@@ -164,7 +166,8 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stock_pb2.BatchGetReservationsResponse, _abc.Awaitable[_stock_pb2.BatchGetReservationsResponse]]:
         """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
-        reservations after one of the databases was restored from a backup.
+        reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
+        for, if they are too large for one answer (3 MiB).
         """
 
     @_abc_1.abstractmethod

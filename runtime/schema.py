@@ -1,0 +1,141 @@
+"""What the schema of a database has to be: the migrations of a service, and how a database's record of them compares.
+
+A migration is a file named like `0001_what_it_does.sql`. It runs as one transaction, unless its first line is
+
+    -- migrate: no transaction
+
+as for indexes that are built while others write. Each statement of such a file is then a transaction of its own, so an
+attempt can end between two of them, and the next one begins with the first: every statement must be able to run again.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+RECORD = "SELECT version, name FROM schema_migration ORDER BY version"
+"""What a database says of the migrations applied to it."""
+
+_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_NO_TRANSACTION = re.compile(r"\A-- migrate: no transaction *\n")
+_HEADER = re.compile(r"^\s*--\s*migrate\b.*$", re.MULTILINE | re.IGNORECASE)
+_TOKEN = re.compile(
+    r"""--[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | (?P<tag>\$\w*\$).*?(?P=tag) | ;""",
+    re.DOTALL | re.VERBOSE,
+)
+"""What may hide a semicolon, and a semicolon that ends a statement."""
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_CREATE = re.compile(r'CREATE (UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (?P<name>\w+|"[^"]+") ON ', re.IGNORECASE)
+_DROP = re.compile(r"DROP INDEX CONCURRENTLY IF EXISTS ", re.IGNORECASE)
+_CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+
+
+class MigrationError(Exception):
+    """The schema cannot be brought up to date; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a migration outside of a transaction."""
+
+    text: str
+    concurrent: bool
+    """Whether it lets others read and write while it waits for them."""
+    index: str | None
+    """The index that it builds: a failed attempt leaves it there, but invalid."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    version: int
+    name: str
+    text: str
+    statements: Sequence[Statement] | None
+    """None: all of it is one transaction."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text. The line ends of the checkout do not count."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        match = _NAME.fullmatch(path.name)
+        if not match:
+            raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
+        text = path.read_text(encoding="utf-8")  # with universal line ends
+        alone = bool(_NO_TRANSACTION.match(text))
+        if len(_HEADER.findall(text)) != alone:
+            raise MigrationError(f"{path.name}: write `-- migrate: no transaction` as the first line, or not at all")
+        return cls(int(match[1]), path.stem, text, _statements(path.name, text) if alone else None)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The migrations of one service, in order."""
+
+    names: Sequence[str]
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        return cls([each.name for each in migrations(directory)])
+
+    @property
+    def version(self) -> int:
+        return len(self.names)
+
+    def check(self, record: Iterable[tuple[int, str]]) -> str:
+        """Returns what keeps a database with this record from being used, in one line; empty when nothing does."""
+        names = dict(record)
+        if problem := self.check_owner(names.items()):
+            return problem
+        found = max(names, default=0)
+        return "" if found >= self.version else f"the schema is at version {found}; {self.version} is needed"
+
+    def check_owner(self, record: Iterable[tuple[int, str]]) -> str:
+        """Returns whose database it is, in one line, where it is not ours; empty when it is, or nobody's yet."""
+        for (version, name), ours in zip(sorted(record), self.names, strict=False):
+            if name != ours:
+                return (
+                    f"the database belongs to another service: its migration {version} is {name}, and not {ours}; "
+                    "give each service a database of its own"
+                )
+        return ""
+
+
+def migrations(directory: Path) -> list[Migration]:
+    """Reads the files of a directory in order. Their numbers run from 1 without a gap."""
+    found = [Migration.read(path) for path in sorted(directory.glob("*.sql"))]
+    if [each.version for each in found] != list(range(1, len(found) + 1)):
+        raise MigrationError(f"the migrations in {directory} are not numbered from 1 without a gap")
+    return found
+
+
+def _statements(file: str, text: str) -> list[Statement]:
+    """Splits a file at its semicolons. Escaped quotes (E'\\'') and comments within comments are not understood."""
+    found, begin = [], 0
+    for token in _TOKEN.finditer(text):
+        if token[0] == ";":
+            found.append(text[begin : token.start()])
+            begin = token.end()
+    found.append(text[begin:])
+    return [_statement(file, each.strip()) for each in found if _plain(each)]
+
+
+def _statement(file: str, text: str) -> Statement:
+    plain = _plain(text)
+    create = _CREATE.match(plain)
+    concurrent = bool(_CONCURRENTLY.search(plain))
+    if concurrent and not (create or _DROP.match(plain)):
+        raise MigrationError(
+            f"{file}: write CREATE INDEX CONCURRENTLY IF NOT EXISTS name ON … or DROP INDEX CONCURRENTLY IF EXISTS …: "
+            "a statement outside of a transaction must be able to run again"
+        )
+    return Statement(text, concurrent, create["name"] if create else None)
+
+
+def _plain(text: str) -> str:
+    """A statement without comments, on one line."""
+    return " ".join(_COMMENT.sub(" ", text).split())

@@ -1,0 +1,41 @@
+"""A database's password that somebody changes while a release runs on it."""
+
+from base64 import b64encode
+
+from tests.support.kube import CommandFailed, Namespace
+from tests.support.release import Release
+
+
+def role_accepts(release: Release, service: str, password: str) -> bool:
+    """Whether a bundled database lets its service's role in with a password."""
+    # By the pod's own address: on loopback nobody is asked for one.
+    ask = 'read -r PGPASSWORD && export PGPASSWORD && psql -At -h "$(hostname -i)" -U "$0" -d "$0" -c "SELECT 1"'
+    try:
+        return "1" in _psql_shell(release.namespace, release.pod(f"{service}-db"), ask, service, password + "\n")
+    except CommandFailed:
+        return False
+
+
+def end_sessions(release: Release, service: str) -> int:
+    """Ends the sessions of a service in its bundled database; how many there were."""
+    ask = """psql -At -U postgres -d postgres -v "user=$0" -f -"""
+    sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = :'user'"
+    return int(_psql_shell(release.namespace, release.pod(f"{service}-db"), ask, service, sql))
+
+
+def _psql_shell(place: Namespace, pod: str, script: str, argument: str, stdin: str = "") -> str:
+    return place.execute(pod, "bash", "-c", script, argument, stdin=stdin)
+
+
+def files_have(release: Release, service: str, password: str) -> bool:
+    """Whether the kubelet has brought a password to each pod of a service."""
+    return all(
+        release.namespace.execute(pod["metadata"]["name"], "cat", "/credentials/password") == password
+        for pod in release.pods(service)
+    )
+
+
+def patch(place: Namespace, secret: str, key: str, value: str) -> None:
+    """Changes one key of a Secret, as External Secrets or somebody with kubectl does."""
+    data = b64encode(value.encode()).decode()
+    place.kubectl("patch", "secret", secret, "--type=merge", "--patch", f'{{"data": {{"{key}": "{data}"}}}}')
