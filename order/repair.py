@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
+import grpc
+
 from order.catalog import PAGE, ProductStock, State, Stored
 from order.domain import EXPIRED, Item, Line, Status, same_items, sources
 from order.store import Live, OrderStore, Standing
@@ -165,7 +167,7 @@ class Comparison:
         try:
             await self._stock.reserve(order.id, lines, None)
         except ApiError as refusal:
-            if refusal.passes:
+            if refusal.passes or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise
             self.left += 1
             self.found["orders without stock"] += 1

@@ -1,12 +1,11 @@
-"""What the interceptor of every call does with streams."""
+"""What stands around every call."""
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
 
-from runtime.interceptor import ErrorInterceptor
+from runtime.guard import guard
 
 
 async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
@@ -20,11 +19,7 @@ async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
         finally:
             closed.append(True)
 
-    async def continuation(details: Any) -> Any:
-        return grpc.unary_stream_rpc_method_handler(follow)
-
-    details: Any = SimpleNamespace(method="/shop.order.v1.OrderService/StreamOrderStatus")
-    handler: Any = await ErrorInterceptor().intercept_service(continuation, details)
+    handler: Any = guard("/shop.order.v1.OrderService/Stream", grpc.unary_stream_rpc_method_handler(follow))
     responses = handler.unary_stream(b"", None)
     assert await anext(responses) == b"1"
     kept = responses.ag_frame  # as a traceback would: nothing is collected
