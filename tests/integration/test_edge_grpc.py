@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2, status_feed_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
@@ -87,10 +87,15 @@ async def test_health_is_answered_for_every_public_service(channel: grpc.aio.Cha
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_reflection_is_answered_while_its_stream_stays_open(channel: grpc.aio.Channel) -> None:
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_is_answered_while_its_stream_stays_open(channel: grpc.aio.Channel, version: str) -> None:
     """It is bidirectional: a filter that waits for the whole request would hang it."""
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub
-    call = stub(channel).ServerReflectionInfo(timeout=5)
+    ask: Any = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call = ask(timeout=5)
     for _ in range(2):
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         answer = await call.read()

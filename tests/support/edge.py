@@ -18,13 +18,12 @@ import grpc
 import httpx
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
 from envoy.render import EdgeSettings, write
 from local.shop import envoy_binary
-from runtime import errors
+from runtime import errors, reflection
 from runtime.guard import Guarded
 
 PRODUCT = "shop.product.v1.ProductService"
@@ -239,7 +238,7 @@ async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> in
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     for register, servicer in add:
         register(servicer, Guarded(server))
-    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.add_to_server(server, (*names, health.SERVICE_NAME))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stack.push_async_callback(server.stop, None)
