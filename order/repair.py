@@ -174,7 +174,8 @@ class Comparison:
             self._say(f"order {order.id} {lost}; CANNOT BE HAD: {refusal.text}")
             return
         # If it was cancelled meanwhile, the reservation is RELEASED, which a confirmation leaves alone.
-        if await self._stock.confirm(order.id) is State.CONFIRMED:
+        reservation = await self._stock.confirm(order.id)
+        if reservation and reservation.state is State.CONFIRMED:
             self._finding(order.id, lost, "reserved")
 
     async def _cancel(self, order: Live) -> None:
