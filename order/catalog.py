@@ -101,8 +101,8 @@ class Stock(Protocol):
         """
         ...
 
-    async def confirm(self, order_id: UUID) -> State | None:
-        """Makes a hold lasting. Answers what the reservation is then; None if there is none."""
+    async def confirm(self, order_id: UUID) -> Reservation | None:
+        """Makes a hold lasting. Answers the reservation as it is then; None if there is none."""
         ...
 
     async def release(self, order_id: UUID) -> None:
@@ -145,10 +145,10 @@ class ProductStock:
         finally:
             self._waiting -= 1
 
-    async def confirm(self, order_id: UUID) -> State | None:
+    async def confirm(self, order_id: UUID) -> Reservation | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
-            return State((await self._stub.ConfirmReservation(request, timeout=TIMEOUT)).state)
+            return _reservation(await self._stub.ConfirmReservation(request, timeout=TIMEOUT))
         except grpc.aio.AioRpcError as error:
             if of_call(error)[1] == "RESERVATION_NOT_FOUND":
                 return None

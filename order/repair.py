@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
+import grpc
+
 from order.catalog import PAGE, ProductStock, State, Stored
 from order.domain import EXPIRED, Item, Line, Status, same_items, sources
 from order.store import Live, OrderStore, Standing
@@ -165,14 +167,15 @@ class Comparison:
         try:
             await self._stock.reserve(order.id, lines, None)
         except ApiError as refusal:
-            if refusal.passes:
+            if refusal.passes or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise
             self.left += 1
             self.found["orders without stock"] += 1
             self._say(f"order {order.id} {lost}; CANNOT BE HAD: {refusal.text}")
             return
         # If it was cancelled meanwhile, the reservation is RELEASED, which a confirmation leaves alone.
-        if await self._stock.confirm(order.id) is State.CONFIRMED:
+        reservation = await self._stock.confirm(order.id)
+        if reservation and reservation.state is State.CONFIRMED:
             self._finding(order.id, lost, "reserved")
 
     async def _cancel(self, order: Live) -> None:
