@@ -15,13 +15,16 @@ help: ## Show this help
 
 # --- what the commands need -------------------------------------------------------------------------------------------
 
+# A Ctrl-C ends Python without a traceback.
+QUIETLY = import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(QUIETLY); runpy.run_module("venv", run_name="__main__")' $(VENV)
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
 
