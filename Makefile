@@ -37,6 +37,11 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
+$(VENV)/bench.stamp: requirements/bench.txt | $(BIN)/python
+	@echo "installing what the benchmarks need (a minute, once)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/bench.txt
+	@cp requirements/bench.txt $@
+
 # --- run --------------------------------------------------------------------------------------------------------------
 
 .PHONY: up
@@ -74,6 +79,14 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 	@$(RUN) -m pytest -q tests/chart
 
 # --- measure ----------------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases)
+	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE))
+
+.PHONY: profile
+profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the load of a CASE
+	@$(RUN) -m bench profile $(CASE)
 
 .PHONY: bench-streams
 bench-streams: $(VENV)/dev.stamp ## Measure the live streams, four minutes (CASE=1000, 10000 or faults for one of the cases)

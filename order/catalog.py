@@ -15,12 +15,12 @@ from shop.product.v1 import stock_pb2, stock_pb2_grpc
 from order.domain import Item, Line
 from runtime.errors import (
     DATABASE_FULL,
-    DATABASE_TIMEOUT,
+    QUERY_TIMEOUT,
     ApiError,
     already_exists,
     database_full,
-    database_timeout,
     of_call,
+    query_timeout,
     resource_exhausted,
     unavailable,
 )
@@ -250,10 +250,8 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
         return key_reused()
     if reason == DATABASE_FULL:
         return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
-    if reason == DATABASE_TIMEOUT:
-        return database_timeout(
-            "no stock could be set aside: the catalogue's database took too long; nothing was ordered"
-        )
+    if reason == QUERY_TIMEOUT:
+        return query_timeout("no stock could be set aside: the catalogue's database took too long; nothing was ordered")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _too_many()
     return ProductUnavailable()

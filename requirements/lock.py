@@ -17,7 +17,7 @@ from uv import find_uv_bin
 
 HERE = Path(__file__).resolve().parent
 PYPROJECT = HERE.parent / "pyproject.toml"
-EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"]}
+EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"], "bench": ["bench"]}
 
 
 def header() -> str:

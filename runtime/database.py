@@ -106,8 +106,27 @@ def _cut(connection: AsyncConnection[Any]) -> None:
 class Database:
     """Runs statements, each a transaction of its own, and rarely several in one."""
 
-    def __init__(self, config: DatabaseConfig, application: str) -> None:
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        application: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        write_probe: LiteralString = "",
+    ) -> None:
+        """`settings` are PostgreSQL's, by name, for each statement. `write_probe` is a statement that writes as the
+        service does: after a write was refused it is tried, and rolled back, until the database takes it (see `admit`).
+        """
+        self._write_probe = write_probe
+        self._write_refusal: str | None = None
         self._timeout = config.timeout
+        milliseconds = str(int(config.timeout * 1000))
+        self._settings = {
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "timezone": "UTC",
+            **(settings or {}),
+        }
         self.conninfo = ConnectionInfo(config, application)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             self.conninfo,
@@ -133,13 +152,10 @@ class Database:
         self._renewals: set[asyncio.Task[None]] = set()
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        milliseconds = str(int(self._timeout * 1000))
         with answering(connection, self._timeout):
             await connection.execute(
-                "SELECT set_config('statement_timeout', %s, false),"
-                " set_config('idle_in_transaction_session_timeout', %s, false),"
-                " set_config('timezone', 'UTC', false)",
-                (milliseconds, milliseconds),
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+                (list(self._settings), list(self._settings.values())),
             )
 
     async def open(self) -> None:
@@ -158,8 +174,12 @@ class Database:
         row: type[Row],
         *,
         idempotent: bool = True,
+        replan: bool = False,
     ) -> list[Row]:
         """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
+
+        `replan` is for a statement whose best plan depends on its parameters: it is planned for them each time, where
+        others are planned for any after some runs.
 
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
         the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
@@ -174,7 +194,7 @@ class Database:
             for attempt in count():
                 began = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - began)
+                    return await self._fetch_once(query, params, row, deadline - began, replan)
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.Error as error:
@@ -207,7 +227,7 @@ class Database:
         return rows[0] if rows else None
 
     async def _fetch_once(
-        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
+        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float, replan: bool
     ) -> list[Row]:
         connection = await self._take(patience)
         life = asyncio.timeout(None)
@@ -217,7 +237,7 @@ class Database:
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
         # A cancellation that met the return of the connection would lose it to the pool.
-        return await finish(self._run(connection, life, query, params, row), left)
+        return await finish(self._run(connection, life, query, params, row, replan), left)
 
     async def _run(
         self,
@@ -226,12 +246,14 @@ class Database:
         query: LiteralString,
         params: Mapping[str, object],
         row: type[Row],
+        replan: bool,
     ) -> list[Row]:
         """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
         try:
             async with life, connection.cursor(row_factory=class_row(row)) as cursor:
                 with answering(connection, self._timeout + MARGIN):
-                    await cursor.execute(query, params)
+                    # What is not prepared has no plan to keep.
+                    await cursor.execute(query, params, prepare=False if replan else None)
                 return await cursor.fetchall() if cursor.description else []
         finally:
             await self._give_back(connection)
@@ -276,6 +298,8 @@ class Database:
         """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
         in vain then. It costs the database nothing."""
         self._check_queue()
+        if refusal := driver_errors.answer(self._write_refusal):
+            raise refusal
         if self._away:
             await self._give_back(await self._take(AWAY))
 
@@ -314,9 +338,11 @@ class Database:
     def _answer(self, name: str, error: psycopg.Error) -> Exception:
         """What the caller is told of an error that the database answered with; the error itself where it is a fault of
         ours."""
-        answer = driver_errors.answer(error)
+        answer = driver_errors.answer(error.sqlstate)
         if answer is None:
             return error
+        if self._write_probe and driver_errors.is_write_refusal(error):
+            self._write_refusal = error.sqlstate
         log.warning("%s: %s (SQLSTATE %s)", name, answer.text, error.sqlstate)
         return answer
 
@@ -335,6 +361,8 @@ class Database:
                     found = schema.check(await (await connection.execute(RECORD)).fetchall())
                 self._sound = not found
                 self._away = False
+                if self._write_refusal:
+                    await self._probe_writes(connection)
                 return found
             finally:
                 await self._give_back(connection)
@@ -343,6 +371,19 @@ class Database:
             return f"the schema is missing; version {schema.version} is needed"
         except (psycopg.Error, ApiError):
             return await self._refusal()
+
+    async def _probe_writes(self, connection: AsyncConnection[Any]) -> None:
+        """Finds out whether the database takes writes again."""
+        try:
+            with answering(connection, self._timeout):
+                async with connection.transaction(force_rollback=True):
+                    await connection.execute(self._write_probe)
+        except psycopg.Error as error:
+            if not driver_errors.is_write_refusal(error):
+                raise
+        else:
+            log.info("the database takes writes again")
+            self._write_refusal = None
 
     async def _refusal(self) -> str:
         """Why no connection can be had, which the pool keeps to itself; empty when it is only busy."""

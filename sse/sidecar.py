@@ -10,6 +10,7 @@ from aiohttp import web
 
 from runtime import client
 from runtime.forever import forever
+from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 from sse import edge
@@ -25,7 +26,8 @@ BACKLOG = 4096
 """Connections that may wait to be accepted: after a restart many browsers come back within seconds."""
 
 HEADER_SIZE = 64 * 1024
-"""Bytes of one header; Envoy lets 60 KiB through, and a browser with many cookies must not be refused here."""
+"""Bytes of one header; the edge lets 32 KiB of them through in all and refuses what is beyond, so nothing is refused
+here."""
 
 CLOSING = 5.0
 """Seconds that streams get to take their last bytes."""
@@ -60,6 +62,7 @@ class Sidecar:
             services,
             health_servicer=edge.EdgeHealth(services),
             descriptors=edge.public_descriptors(),
+            watches=CallerLimit(config.limits.watches, config.limits.streams_per_client),
         )
         self._running = AsyncExitStack()
 

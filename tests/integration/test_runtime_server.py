@@ -46,10 +46,14 @@ async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
         raise errors.aborted("ORDER_EXPIRED", "too late")
 
 
-HANDLERS = grpc.method_handlers_generic_handler(
-    "test.Echo",
-    {"Unary": grpc.unary_unary_rpc_method_handler(unary), "Stream": grpc.unary_stream_rpc_method_handler(stream)},
-)
+def register(servicer: object, server: Any) -> None:
+    """As generated code does it."""
+    handlers: dict[str, Any] = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    server.add_registered_method_handlers("test.Echo", handlers)
 
 
 class Running:
@@ -80,7 +84,7 @@ async def running(free_port: int) -> AsyncIterator[Running]:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
     made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
-    made.grpc.add_generic_rpc_handlers((HANDLERS,))
+    made.add(register, None)
     await made.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
         yield Running(made, channel)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_
 from envoy.render import EdgeSettings, write
 from local.shop import envoy_binary
 from runtime import errors
-from runtime.interceptor import ErrorInterceptor
+from runtime.guard import Guarded
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
@@ -65,7 +64,7 @@ class Product(product_pb2_grpc.ProductServiceServicer):
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
             case "late":
-                raise errors.database_timeout("the database took too long")
+                raise errors.query_timeout("the database took too long")
             case "large":
                 return product_pb2.Product(id="large", description="x" * 100_000)
             case "slow":
@@ -233,13 +232,13 @@ def _eventually(process: subprocess.Popen[bytes], log: Path, look: Any) -> str:
 
 
 async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> int:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),))
+    server = grpc.aio.server()
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    for register in add:
-        register(server)
+    for register, servicer in add:
+        register(servicer, Guarded(server))
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -257,11 +256,11 @@ async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
         product = await _serve(
             stack,
             (PRODUCT,),
-            partial(product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
-            partial(stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
+            (product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
+            (stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
         )
         order = await _serve(
-            stack, (ORDER,), partial(order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+            stack, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
         )
         sse_grpc = await _serve(stack, (PRODUCT, ORDER))
         app = web.Application()

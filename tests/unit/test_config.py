@@ -2,6 +2,7 @@
 
 import pytest
 
+from product.__main__ import Config
 from runtime.client import target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
@@ -53,6 +54,23 @@ def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, addre
 def test_a_bad_database_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         DatabaseConfig.from_env(Env({name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("STOCK_POOL_SIZE", "0"), ("SEARCH_POOL_SIZE", "101"), ("SEARCH_TIMEOUT", "61")]
+)
+def test_bad_variable_of_product_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Config.from_env(Env({name: value}))
+
+
+def test_stock_and_searches_have_limits_of_their_own() -> None:
+    config = Config.from_env(Env({"DATABASE_POOL_SIZE": "9", "DATABASE_TIMEOUT": "7"}))
+    assert [(each.pool_size, each.timeout) for each in (config.database, config.stock, config.search)] == [
+        (9, 7),
+        (4, 7),
+        (2, 2),
+    ]
 
 
 def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:

@@ -33,6 +33,13 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- $text = regexReplaceAll (printf "(?s) *# if %s\n.*?# end %s\n" $block $block) $text "" }}
 {{- end }}
 {{- end }}
+{{- $memory := include "shopping-cart.envoy.memory" $root | int64 }}
+{{- $heap := div (mul $memory 3) 4 }}
+{{- /* An event stream takes some 40 KiB in Envoy. */}}
+{{- $needed := div (mul $gateway.sse.maxStreams 40 1024 4) 3 }}
+{{- if gt $needed $memory }}
+{{- fail (printf "gateway.sse.maxStreams: %d streams need a memory limit of Envoy (gateway.envoy.resources.limits.memory) of %dMi or more" (int64 $gateway.sse.maxStreams) (add1 (div $needed 1048576))) }}
+{{- end }}
 {{- $values := dict
   "LISTEN_HOST" (include "shopping-cart.envoy.host" $root)
   "LISTEN_PORT" "8080"
@@ -45,6 +52,8 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
   "SSE_GRPC_PORT" "50054"
   "FILES" "/etc/envoy"
   "MAX_STREAMS" (add $gateway.sse.maxStreams 5000 | toString)
+  "MAX_HEAP" ($heap | toString)
+  "MAX_CONNECTIONS" (div $memory 51200 | toString)
   "TRUSTED_HOPS" ($gateway.trustedHops | toString)
   "CALLER_HEADER" "x-shop-caller"
   "CORS_ORIGINS" ($origins | toJson)
@@ -61,6 +70,23 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- fail (printf "nothing is known for %s in %s" . (index $ 1)) }}
 {{- end }}
 {{- $text }}
+{{- end }}
+
+{{/* The bytes of memory that Envoy may take: its container's limit, or 512 MiB where there is none. */}}
+{{- define "shopping-cart.envoy.memory" -}}
+{{- $limit := "512Mi" }}
+{{- with .Values.gateway.envoy.resources }}{{ with .limits }}{{ with .memory }}{{ $limit = . }}{{ end }}{{ end }}{{ end }}
+{{- if not (kindIs "string" $limit) }}
+{{- $limit | int64 }}
+{{- else }}
+{{- $number := regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $limit }}
+{{- $unit := trimPrefix $number $limit }}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- if not (and $number (hasKey $units $unit)) }}
+{{- fail (printf "gateway.envoy.resources.limits.memory: %s is no quantity of memory, as in 512Mi" $limit) }}
+{{- end }}
+{{- mulf (float64 $number) (float64 (get $units $unit)) | floor | int64 }}
+{{- end }}
 {{- end }}
 
 {{/* Host and port of the telemetry endpoint, as YAML. */}}
