@@ -125,6 +125,14 @@ def test_the_readme_has_the_values_as_they_are() -> None:
     assert done.returncode == 0
 
 
+def test_every_template_begins_with_the_defaults() -> None:
+    """Each is rendered by itself: `--show-only`, or in an order of Helm's own."""
+    templates = [path for path in (tools.CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")]
+    assert len(templates) > 40
+    begin = '{{- include "shopping-cart.prepare" . }}\n'
+    assert [path.name for path in templates if not path.read_text().startswith(begin)] == []
+
+
 def test_the_schema_knows_unknown_keys_nowhere() -> None:
     schema = json.loads((tools.CHART / "values.schema.json").read_text())
     assert list(closed(schema)) == []
