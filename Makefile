@@ -15,13 +15,16 @@ help: ## Show this help
 
 # --- what the commands need -------------------------------------------------------------------------------------------
 
+# A Ctrl-C ends Python without a traceback.
+QUIETLY = import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(QUIETLY); runpy.run_module("venv", run_name="__main__")' $(VENV)
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
 
@@ -73,6 +76,10 @@ test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster,
 .PHONY: test-faults
 test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
 	@$(RUN) -m pytest tests/faults $(ARGS)
+
+.PHONY: test-abuse
+test-abuse: $(VENV)/dev.stamp ## Attack a shop from one address, and measure memory and an honest client beside it (ARGS for pytest)
+	@$(RUN) -m pytest tests/abuse $(ARGS)
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart

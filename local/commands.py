@@ -21,12 +21,13 @@ the catalogue:
 a product of your own:
   curl -s -X POST {url}/api/v1/products -H 'Content-Type: application/json' -d '{{"name": "Oak step stool", \
 "category": "Home", "stock": 5, "price": {{"currencyCode": "EUR", "units": "79"}}}}'
-an order:
-  PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=1&orderBy=price' | sed 's/.*"id":"\\([^"]*\\)".*/\\1/')
+an order, and its status, live:
+  PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=100&orderBy=price' | python3 -c \
+'import json, sys; print(next(each["id"] for each in json.load(sys.stdin)["products"] if each["stock"] != "0"))')
   ORDER=$(curl -s -X POST {url}/api/v1/orders -H 'Content-Type: application/json' \
--d '{{"items": [{{"productId": "'$PRODUCT'", "quantity": 1}}]}}' | sed 's/^{{"id":"\\([^"]*\\)".*/\\1/')
-its status, live:
-  curl -N "{url}/api/orders/stream?order_id=$ORDER"
+-d '{{"items": [{{"productId": "'$PRODUCT'", "quantity": 1}}]}}' | python3 -c \
+'import json, sys; answer = json.load(sys.stdin); print(answer.get("id") or sys.exit(answer["message"]))') \
+&& curl -N "{url}/api/orders/stream?order_id=$ORDER"
 gRPC:
   {grpcurl} -plaintext localhost:{port} list
 """

@@ -111,6 +111,9 @@ class DatabaseConfig:
     """A libpq connection string or URI; what it leaves out comes from `credentials`, then from PGHOST and so on."""
     credentials: str = ""
     """A folder with the files host, port, username, password and dbname, read for each connection; empty: none."""
+    pooler: str = ""
+    """What of the connection string differs for calls, which go through a pooler in transaction mode; empty: nothing,
+    there is none."""
     pool_size: int
     pool_waiting: int
     """Calls that may wait for a connection; those beyond get RESOURCE_EXHAUSTED at once."""
@@ -122,6 +125,7 @@ class DatabaseConfig:
         return cls(
             conninfo=env.text("DATABASE_URL", ""),
             credentials=env.text("DATABASE_CREDENTIALS", ""),
+            pooler=env.text("DATABASE_POOLER_URL", ""),
             pool_size=env.integer("DATABASE_POOL_SIZE", 6, 1, 100),
             pool_waiting=env.integer("DATABASE_POOL_WAITING", 200, 1, 100_000),
             timeout=env.seconds("DATABASE_TIMEOUT", 5, 0.1, 60),

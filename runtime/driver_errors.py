@@ -55,6 +55,14 @@ def answer(state: str | None) -> ApiError | None:
     return make() if make else None
 
 
+HINTS = {
+    "26000": "a prepared statement is gone: is there a pooler in transaction mode? Set DATABASE_POOLER_URL",
+    "42P05": "a prepared statement is there twice: is there a pooler in transaction mode? Set DATABASE_POOLER_URL",
+    "42P01": "has `migrate` run?",
+    "42703": "has `migrate` run?",
+}
+"""What an operator has to do about an answer, by SQLSTATE."""
+
 _TIMEOUT = "the database took too long; nothing was written"
 
 _ANSWERS: dict[str, Callable[[], ApiError]] = {
@@ -76,6 +84,9 @@ _ANSWERS: dict[str, Callable[[], ApiError]] = {
     # configuration_limit_exceeded, as temp_file_limit is, and insufficient_resources
     "53400": lambda: resource_exhausted("the database is out of resources; nothing was written"),
     "53000": lambda: resource_exhausted("the database is out of resources; nothing was written"),
+    # invalid_sql_statement_name, duplicate_prepared_statement
+    "26000": lambda: unavailable("the database is not ready"),
+    "42P05": lambda: unavailable("the database is not ready"),
     # undefined_table, undefined_column: the migration has not run yet
     "42P01": lambda: unavailable("the database is not ready"),
     "42703": lambda: unavailable("the database is not ready"),

@@ -55,9 +55,6 @@ class CallerLimit:
         self._count = 0
         self._callers: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return self._count
-
     @contextmanager
     def admit(self, caller: str) -> Iterator[None]:
         """Counts one of a caller until the end of the block. Raises RESOURCE_EXHAUSTED beyond a limit."""

@@ -70,7 +70,7 @@ class Server:
         self._config = config
         self._names = ["", *names]
         interceptors = list(telemetry.server_interceptors())
-        if watches:
+        if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
@@ -78,6 +78,8 @@ class Server:
         reflection.add_to_server(self.grpc, (*names, *more, health.SERVICE_NAME), descriptors)
         self.ready = False
         self._settled = not config.ready_delay
+        self.port = config.grpc_port
+        """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
 
     def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
         """Serves the methods of a service, each inside of `guard`. `register` is the generated
@@ -88,7 +90,7 @@ class Server:
         """Listens. The process is live; its services are not ready yet."""
         address = self._config.address(self._config.grpc_port)
         try:
-            self.grpc.add_insecure_port(address)
+            self.port = self.grpc.add_insecure_port(address)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}: is the port taken?") from None
         await self._health.set(LIVENESS, _SERVING)

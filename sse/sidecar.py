@@ -72,6 +72,11 @@ class Sidecar:
         port: int = self._runner.addresses[0][1]
         return port
 
+    @property
+    def grpc_port(self) -> int:
+        """Likewise, of reflection and health."""
+        return self._server.port
+
     async def start(self) -> None:
         """Listens. It is ready whatever the services behind it are: what passes, it answers by itself."""
         running = self._running

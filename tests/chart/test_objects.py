@@ -347,6 +347,11 @@ EDGE = EdgeSettings(
         ("ipFamilyPolicy=PreferDualStack", replace(EDGE, listen="[::]:8080")),
         ("ipFamilyPolicy=PreferDualStack,gateway.listenHost=0.0.0.0", EDGE),
         ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
+        ("gateway.envoy.resources.limits.memory=1Gi", replace(EDGE, memory=1024**3)),
+        ("gateway.envoy.resources.limits.memory=805306368", replace(EDGE, memory=768 * 1024**2)),
+        ("gateway.envoy.resources.limits.memory=1.5G", replace(EDGE, memory=1_500_000_000)),
+        ("gateway.envoy.resources.limits.memory=1e9", replace(EDGE, memory=1_000_000_000)),
+        ("gateway.envoy.resources.limits=null", EDGE),
     ],
 )
 def test_chart_and_local_edge_render_the_same(setting: str, edge: EdgeSettings) -> None:

@@ -78,6 +78,8 @@ WRONG = {
     "product.extraVolumes[0].emptyDir.medium=Memory": "/product/extraVolumes/0",
     "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
+    "gateway.sse.maxStreams=9831": "513Mi or more",
+    "gateway.envoy.resources.limits.memory=lots": "gateway.envoy.resources.limits.memory: lots",
 }
 
 
@@ -121,6 +123,14 @@ def test_every_value_has_a_comment() -> None:
 def test_the_readme_has_the_values_as_they_are() -> None:
     done = subprocess.run([sys.executable, "helm/readme.py", "--check"], cwd=tools.ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_every_template_begins_with_the_defaults() -> None:
+    """Each is rendered by itself: `--show-only`, or in an order of Helm's own."""
+    templates = [path for path in (tools.CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")]
+    assert len(templates) > 40
+    begin = '{{- include "shopping-cart.prepare" . }}\n'
+    assert [path.name for path in templates if not path.read_text().startswith(begin)] == []
 
 
 def test_the_schema_knows_unknown_keys_nowhere() -> None:

@@ -15,9 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from local import children
 from local.children import ChildError, gone
 from local.postgres import Account, Postgres, installed
 from local.settings import LOOPBACK, Settings
+from local.shop import envoy_command
 from runtime.config import ConfigError
 from tests.support.database import FAST
 from tests.support.up import NOBODY, Up, python_for
@@ -146,6 +148,22 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, start: Start) -> None:
         port = busy.getsockname()[1]
         said = start(tmp_path, ORDER_PORT=str(port)).refusal()
     assert said == f"shop: port {port} is taken; set ORDER_PORT to another one\n"
+
+
+def test_envoy_raises_its_limit_of_open_files(tmp_path: Path) -> None:
+    """To the hard one, as the documentation says; a stream takes two."""
+    bootstrap = tmp_path / "envoy.yaml"
+    bootstrap.write_text("static_resources: {}")
+    command = ["prlimit", "--nofile=256:2000", *envoy_command(bootstrap)]
+    envoy = children.start("envoy", command, tmp_path, dict(os.environ))
+    try:
+        give_up = time.monotonic() + 20
+        while not re.search(r"Max open files +2000 +2000", Path(f"/proc/{envoy.process.pid}/limits").read_text()):
+            envoy.check()
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    finally:
+        envoy.stop()
 
 
 def test_a_missing_tool_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ async def test_full_disk_stops_the_reserving_until_there_is_room(
     order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reconcile, "INTERVAL", 0.2)
-    caplog.set_level(logging.INFO, "runtime.database")
+    caplog.set_level(logging.INFO, "runtime.readiness")
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
         key = str(uuid4())

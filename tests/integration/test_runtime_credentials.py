@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from order import tail
-from runtime import database as module
+from runtime import readiness as module
 from runtime.config import DatabaseConfig
 from runtime.credentials import FILES, ConnectionInfo
 from runtime.database import Database

@@ -14,9 +14,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.config import DatabaseConfig
-from runtime.database import RECONNECT, RETRIES, ConstraintViolation, Database
+from runtime.database import RETRIES, ConstraintViolation, Database
 from runtime.errors import ApiError
 from runtime.migrate import migrate
+from runtime.pool import RECONNECT
 from runtime.schema import MigrationError, Schema, migrations
 from tests.support.database import TestServer
 from tests.support.order import eventually

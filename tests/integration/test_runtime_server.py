@@ -11,11 +11,13 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from local.settings import free_ports
 from runtime import errors, server
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.health import LastingProblem
 from runtime.server import Server
 from runtime.telemetry import Telemetry
+from tests.support.proxy import Proxy
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -196,6 +198,42 @@ async def test_health_can_be_watched(running: Running) -> None:
     await running.server.set_ready(False)
     assert (await call.read()).status == NOT_SERVING
     call.cancel()
+
+
+async def test_a_peer_that_died_silently_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls would be kept for two hours otherwise. Within 40 seconds; here of the least that grpc takes."""
+    times = {
+        "grpc.keepalive_time_ms": 30_000,
+        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.http2.ping_timeout_ms": 10_000,
+    }
+    assert times.items() <= dict(server.OPTIONS).items()
+    monkeypatch.setattr(server, "OPTIONS", [(key, 1_000 if key in times else value) for key, value in server.OPTIONS])
+    left = asyncio.Event()
+
+    async def wait(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"one"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    handlers = grpc.method_handlers_generic_handler("test.Echo", {"Stream": grpc.unary_stream_rpc_method_handler(wait)})
+    env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "0"})
+    (port,) = free_ports(1)
+    started = Server(ServerConfig.from_env(env, grpc_port=port), Telemetry(TelemetryConfig.from_env(env), "test"), [])
+    started.grpc.add_generic_rpc_handlers((handlers,))
+    await started.start()
+    async with Proxy(port).running() as proxy, grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}") as channel:
+        call: Any = channel.unary_stream("/test.Echo/Stream")
+        stream = call(b"")
+        assert await stream.read() == b"one"
+        await asyncio.sleep(3.5)
+        assert not left.is_set(), "one that lives answers its pings"
+        proxy.hang()
+        await asyncio.wait_for(left.wait(), 10)
+        stream.cancel()
+    await started.stop()
 
 
 async def test_who_watches_the_health_keeps_no_process_from_going_away(running: Running) -> None:

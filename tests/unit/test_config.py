@@ -1,6 +1,7 @@
 """Configuration is verified before anything opens, and the message names the variable."""
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from product.__main__ import Config
 from runtime.client import target
@@ -71,6 +72,23 @@ def test_stock_and_searches_have_limits_of_their_own() -> None:
         (4, 7),
         (2, 2),
     ]
+
+
+def test_pooler_takes_what_it_leaves_out_from_the_database() -> None:
+    config = DatabaseConfig.from_env(
+        Env({"DATABASE_URL": "postgresql://ada:s3cret@db/shop", "DATABASE_POOLER_URL": "host=pooler port=6432"})
+    )
+    direct = conninfo_to_dict(ConnectionInfo(config, "test")())
+    pooled = conninfo_to_dict(ConnectionInfo(config, "test", through_pooler=True)())
+    assert (direct["host"], direct.get("port")) == ("db", None)
+    assert {**direct, "host": "pooler", "port": "6432"} == pooled
+
+
+def test_bad_pooler_is_named_without_being_repeated() -> None:
+    config = DatabaseConfig.from_env(Env({"DATABASE_POOLER_URL": "host=x password=s3cret nonsense"}))
+    with pytest.raises(ConfigError, match="DATABASE_POOLER_URL") as caught:
+        ConnectionInfo(config, "test")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:
