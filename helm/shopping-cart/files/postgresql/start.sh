@@ -12,8 +12,8 @@ export POSTGRES_PASSWORD
 
 # The Secret with the service's role, as it is now: the kubelet brings what changes in it into these files.
 credentials() {
-  # A key that somebody took out of the Secret must not become an empty password.
-  APP_USER=$(</credentials/username) && APP_PASSWORD=$(</credentials/password) &&
+  # A key that somebody took out of the Secret must not become an empty password. (`$(<file)` would end the shell there.)
+  APP_USER=$(cat /credentials/username) && APP_PASSWORD=$(cat /credentials/password) &&
     [[ -n $APP_USER && -n $APP_PASSWORD ]] && export APP_USER APP_PASSWORD
 }
 
