@@ -180,13 +180,15 @@ async def test_malformed_request_is_refused_without_an_exceptions_name(free_port
         ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []
     )
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
-        call: Any = channel.stream_stream(f"/{reflection.V1}/{METHOD}")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call(iter([b"\xff"]), timeout=10).read()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            call: Any = channel.stream_stream(f"/{reflection.V1}/{METHOD}")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(iter([b"\xff"]), timeout=10).read()
+    finally:
+        await server.stop()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "is no message of this method" in (caught.value.details() or "")
-    await server.stop()
 
 
 def test_edge_describes_nothing_internal() -> None:
