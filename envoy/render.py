@@ -100,6 +100,8 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
     return {
         "LISTEN_HOST": listen_host,
         "LISTEN_PORT": listen_port,
+        # Envoy refuses it at any other address.
+        "IPV4_COMPAT": json.dumps(listen_host == "::"),
         "ADMIN_PORT": str(settings.admin_port),
         "PRODUCT_HOST": product_host,
         "PRODUCT_PORT": product_port,

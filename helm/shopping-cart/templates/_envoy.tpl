@@ -43,6 +43,7 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- $values := dict
   "LISTEN_HOST" (include "shopping-cart.envoy.host" $root)
   "LISTEN_PORT" "8080"
+  "IPV4_COMPAT" (eq (include "shopping-cart.envoy.host" $root) "::" | toString)
   "ADMIN_PORT" "9901"
   "PRODUCT_HOST" (include "shopping-cart.component" (list $root "product"))
   "PRODUCT_PORT" "50052"
