@@ -101,7 +101,6 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
         "LISTEN_HOST": listen_host,
         "LISTEN_BOTH": json.dumps(listen_host == "::"),
         "LISTEN_PORT": listen_port,
-        # Envoy refuses it at any other address.
         "ADMIN_PORT": str(settings.admin_port),
         "PRODUCT_HOST": product_host,
         "PRODUCT_PORT": product_port,
