@@ -15,8 +15,8 @@ SOURCE = "127.0.0.2"
 """The one address that attacks come from; honest clients have 127.0.0.1."""
 
 AGAIN = 3.0
-"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they can hold. Nothing in
-the shop bounds how often somebody asks."""
+"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they can hold. How
+often somebody asks is bounded by nothing in the shop."""
 
 BURST = 0.2
 """Seconds between two bursts of streams that are reset."""
