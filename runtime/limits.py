@@ -144,7 +144,12 @@ class AnswerLimit:
             response = await inner(request, context)
             size = response.ByteSize() if isinstance(response, Message) else 0
             if size >= LARGE:
-                self._check(context, size)
+                try:
+                    self._check(context, size)
+                except ApiError:
+                    # The exception's frames would keep it until Python next looks for garbage.
+                    del response, request
+                    raise
                 self._count(context, size)
             return response
 

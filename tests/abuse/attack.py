@@ -23,6 +23,8 @@ SMALL_PAGE = "/api/v1/products?pageSize=20&category=Small"
 
 MANY_HALF = "more half-sent bodies than there is memory"
 
+RESETS = "streams reset at once"
+
 STATUS_STREAM = "/shop.order.v1.OrderService/StreamOrderStatus"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -75,7 +77,7 @@ def _unread_large(port: int, order_id: str) -> Flood:
 def _unread_grpc(port: int, order_id: str) -> Flood:
     """The answers wait in the service, since the edge passes on what the client takes."""
     message = _frame(product_pb2.ListProductsRequest(page_size=100, category="Large").SerializeToString())
-    request = Request(_grpc("/shop.product.v1.ProductService/ListProducts"), message, rate=20)
+    request = Request(_grpc("/shop.product.v1.ProductService/ListProducts"), message, rate=10)
     return _http2(port, 5, request, window=0)
 
 
@@ -124,7 +126,7 @@ def _rapid_reset(port: int, order_id: str) -> Flood:
 
 
 def _status_streams(port: int, order_id: str) -> Flood:
-    return _http2(port, 30, Request(_grpc(STATUS_STREAM), _follow(order_id)))
+    return _http2(port, 30, Request(_grpc(STATUS_STREAM), _follow(order_id), rate=20))
 
 
 def _status_streams_web(port: int, order_id: str) -> Flood:
@@ -136,16 +138,16 @@ def _status_streams_web(port: int, order_id: str) -> Flood:
 
 def _watches(port: int, order_id: str) -> Flood:
     message = _frame(health_pb2.HealthCheckRequest().SerializeToString())
-    return _http2(port, 30, Request(_grpc(WATCH), message))
+    return _http2(port, 30, Request(_grpc(WATCH), message, rate=20))
 
 
 def _reflections(port: int, order_id: str) -> Flood:
     message = _frame(reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString())
-    return _http2(port, 30, Request(_grpc(REFLECTION), message, ends=False))
+    return _http2(port, 30, Request(_grpc(REFLECTION), message, ends=False, rate=20))
 
 
 def _event_streams(port: int, order_id: str) -> Flood:
-    return _http2(port, 30, Request(_headers("GET", f"/api/orders/stream?order_id={order_id}")))
+    return _http2(port, 30, Request(_headers("GET", f"/api/orders/stream?order_id={order_id}"), rate=20))
 
 
 ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
@@ -163,7 +165,7 @@ ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
     "headers that never end": _slowloris,
     "headers of 31 KiB": _large_headers,
     "headers of 46 KiB": _too_large_headers,
-    "streams reset at once": _rapid_reset,
+    RESETS: _rapid_reset,
     "native status streams": _status_streams,
     "gRPC-Web status streams": _status_streams_web,
     "event streams": _event_streams,

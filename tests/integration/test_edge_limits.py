@@ -203,7 +203,7 @@ async def test_a_full_heap_refuses_what_is_new() -> None:
 
 async def test_http1_that_overfills_the_heap_is_told_to_come_again() -> None:
     """What arrives over HTTP/1.1 is not counted by stream."""
-    some = "scaling_threshold: 0.85, saturation_threshold: 1.0"
+    some = "scaling_threshold: 0.75, saturation_threshold: 0.95"
     none = "scaling_threshold: 0.0001, saturation_threshold: 0.001"
     async with edge(rewrites={some: none}) as full, httpx.AsyncClient(base_url=full.url) as http:
         answer = await http.get("/api/v1/products/abc")
