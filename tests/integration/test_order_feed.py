@@ -193,10 +193,10 @@ async def test_a_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> No
     async with shop.connection() as connection:
         keys = await insert_orders(connection, 1000)
         feed = Feed(shop)
-        await feed.follow(*keys, *(str(uuid4()) for _ in range(10)))
-        while len(feed.seen) < 1010:
+        await feed.follow(*keys, *(str(uuid4()) for _ in range(10)), *(f"malformed {n}" for n in range(300)))
+        while len(feed.seen) < 1310:
             await feed.read()
-        assert len(feed.missing) == 10
+        assert len(feed.missing) == 310
         await move_all(connection, 2, "PROCESSED")
         await move_all(connection, 3, "CANCELLED")
     while len(feed.done) < 1000:
