@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from runtime.config import ConfigError
+from runtime.health import CALLS
 
 RETRY = {
     "maxAttempts": 5,
@@ -63,8 +64,8 @@ def channel(
 ) -> grpc.aio.Channel:
     """A channel that spreads calls over those addresses of a name whose process says SERVING. It connects with the
     first call. `idempotent` has the full names of services whose calls may be made twice."""
-    # Each peer's health is watched; "" is that of all its services. A peer without health checks counts as healthy.
-    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+    # Each peer's health is watched. A peer without health checks counts as healthy.
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": CALLS}}
     if idempotent:
         names = [{"service": name} for name in idempotent]
         config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": THROTTLE}

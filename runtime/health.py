@@ -11,6 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 LIVENESS = "liveness"
 """The health name of the process itself; the services' own names say whether to call it."""
 
+CALLS = ""
+"""The health name that the shop's own clients watch: whether calls are answered."""
+
 READINESS = "readiness"
 """The health name that Kubernetes asks for: that of the services, but maybe later (see `Server.set_ready`)."""
 
@@ -39,11 +42,13 @@ class Health(health_pb2_grpc.HealthServicer):
             self._tell()
 
     async def enter_graceful_shutdown(self) -> None:
-        """Everything but the process itself is NOT_SERVING from here on.
+        """The services and READINESS are NOT_SERVING from here on, which sends Envoy and Kubernetes elsewhere.
 
-        Watchers stay: clients that balance by health would ask again at once, and all the time.
+        The process itself and CALLS are not: calls are answered until the server closes. gRPC clients ask DNS for
+        others when a connection ends, and not when a peer says NOT_SERVING; they may know of none. Watchers stay, too:
+        clients that balance by health would ask again at once, and all the time.
         """
-        self._own.update({name: Status.NOT_SERVING for name in self._own if name != LIVENESS})
+        self._own.update({name: Status.NOT_SERVING for name in self._own if name not in (LIVENESS, CALLS)})
         self._leaving = True
         self._tell()
 

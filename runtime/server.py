@@ -27,6 +27,9 @@ READINESS_INTERVAL = 1.0
 PATIENCE = 30.0
 """Seconds for which a service that was ready stays so: a blip must not empty DNS and cut every stream (DESIGN §5)."""
 
+GOAWAY = 0.1
+"""Seconds for the word that a connection ends to reach clients, before the watches of the health end."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -162,8 +165,11 @@ class Server:
 
     async def stop(self) -> None:
         """Lets running calls finish. Streams have to be ended before, or this takes the whole grace."""
+        stopping = asyncio.ensure_future(self.grpc.stop(self._config.shutdown_grace))
+        # First the connections say that they end: a client whose watch alone ended would take this peer for ill.
+        await asyncio.sleep(GOAWAY)
         self._health.close()
-        await self.grpc.stop(self._config.shutdown_grace)
+        await stopping
 
 
 async def until_stopped() -> None:

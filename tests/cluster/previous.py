@@ -6,9 +6,9 @@ import sys
 
 from tests.chart import tools
 
-MARK = "Nobody needs the superuser's password"
-"""Until there is a release, it is the first commit whose databases outlast an upgrade to this one and whose order pods
-try again what the end of a product pod broke off: all of that was there when this came."""
+MARK = "gRPC clients inside by that of the empty name"
+"""Until there is a release, it is the first commit whose pods answer the clients inside until their connections end,
+and whose clients go by that: all of that was there when this came."""
 
 
 class Nothing(Exception):

@@ -36,8 +36,8 @@ spec:
           startupProbe:
             grpc: {port: {{ .port }}, service: liveness}
             {{- toYaml $probes.startup | nindent 12 }}
-          # Envoy and gRPC clients go by the services' own health. This one is for disruption budgets and rollouts: where
-          # there are other replicas it comes late, when all clients have found this one.
+          # Envoy goes by the services' own health, gRPC clients inside by that of the empty name. This one is for disruption
+          # budgets and rollouts: where there are other replicas it comes late, when all clients have found this one.
           readinessProbe:
             grpc: {port: {{ .port }}, service: readiness}
             {{- toYaml $probes.readiness | nindent 12 }}
