@@ -271,9 +271,8 @@ class TestCategories:
                     break
             assert found == ["a", "b", "c", "d", "e"]
 
-    async def test_page_has_a_thousand_categories_at_most(self, shop: ProductShop) -> None:
-        """So many are in the only page that a client from before there were pages reads, and the cost of a page is
-        bounded: it looks at no more categories than it has."""
+    async def fill(self, shop: ProductShop) -> None:
+        """Categories `0001` to `1001`."""
         async with shop.connection() as connection:
             await connection.execute(
                 "INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros,"
@@ -281,9 +280,25 @@ class TestCategories:
                 " SELECT gen_random_uuid(), n, n, n, '', '', lpad(n, 4, '0'), 'EUR', 0, 0, 0, ''"
                 " FROM generate_series(1, 1001) AS s (i), CAST(i AS text) AS n"
             )
+            await connection.execute("VACUUM ANALYZE product")
+
+    async def test_page_has_a_thousand_categories_at_most(self, shop: ProductShop) -> None:
+        """A client from before there were pages reads one page only."""
+        await self.fill(shop)
         first, token = await self.categories(shop)
         assert (first[0], first[-1], len(first)) == ("0001", "1000", 1_000)
         assert await self.categories(shop, 5_000, token) == (["1001"], "")
+
+    async def test_page_looks_at_no_more_categories_than_it_has(self, product_database: str) -> None:
+        async with product_shop(product_database) as shop:
+            await self.fill(shop)
+            assert (await self.categories(shop, 3))[0] == ["0001", "0002", "0003"]
+        # The service's connections are closed: their statistics are there.
+        async with await psycopg.AsyncConnection.connect(product_database) as connection:
+            rows = await connection.execute(
+                "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'product_category_idx'"
+            )
+            assert await rows.fetchall() == [(4,)]
 
     async def test_bad_page_of_categories_is_refused(self, shop: ProductShop) -> None:
         foreign = pages.encode(("products",), ["a"])

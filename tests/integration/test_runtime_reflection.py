@@ -174,6 +174,23 @@ async def test_request_for_nothing_is_refused(ask: Ask) -> None:
     assert answer.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
+async def test_malformed_request_is_refused_without_an_exceptions_name(free_port: int) -> None:
+    env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
+    server = Server(
+        ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []
+    )
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            call: Any = channel.stream_stream(f"/{reflection.V1}/{METHOD}")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(iter([b"\xff"]), timeout=10).read()
+    finally:
+        await server.stop()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "is no message of this method" in (caught.value.details() or "")
+
+
 def test_edge_describes_nothing_internal() -> None:
     pool = public_descriptors()
     for name in ("shop/product/v1/stock.proto", "shop/order/v1/status_feed.proto"):
