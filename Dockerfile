@@ -38,12 +38,14 @@ RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/bin/pip* \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /commands /usr/local/bin
 COPY --from=build /app /app
-# glibc keeps a heap for each thread of gRPC and of the driver; two are enough, and cost half of the memory.
+# glibc keeps a heap for each thread of gRPC and of the driver; two are enough, and cost half of the memory. The driver
+# brings an OpenSSL of its own, which looks for the public authorities (`sslrootcert=system`) in a folder that nobody has.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app:/app/proto \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MALLOC_ARENA_MAX=2
+    MALLOC_ARENA_MAX=2 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /app
 USER 10001:10001
 EXPOSE 50052 50053 50054 8081

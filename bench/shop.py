@@ -5,13 +5,16 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from envoy.render import EdgeSettings, write
-from local.children import ChildError, run
+from local.children import ChildError, below, run
 from local.fleet import Command, Fleet, until_serving
 from local.postgres import Postgres
 from local.settings import LOOPBACK, free_ports, prepare
@@ -19,6 +22,9 @@ from local.shop import envoy_command
 
 READY_WITHIN = 60.0
 """Seconds until a process must answer."""
+
+MEMORY = 1024**3
+"""Bytes that each Envoy may take: 10,000 streams need some 400 MiB."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -34,6 +40,11 @@ class BenchShop(Fleet):
         self._orders = ports[:orders]
         self._edges = [tuple(ports[orders + 4 * n : orders + 4 * n + 4]) for n in range(edges)]
         self._spent: defaultdict[str, float] = defaultdict(float)
+
+    @property
+    def state(self) -> Path:
+        """The folder that is gone with the shop."""
+        return self._state
 
     @property
     def order_target(self) -> str:
@@ -62,7 +73,7 @@ class BenchShop(Fleet):
         part, _, number = name.partition("-")
         n = int(number or 0)
         if part == "envoy":
-            return envoy_command(self._write_edge(n)), self.environment()
+            return envoy_command(write(self.edge_settings(n))), self.environment()
         command = [sys.executable, "-m", part, "run"]
         if part == "sse":
             return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
@@ -81,6 +92,24 @@ class BenchShop(Fleet):
             for port in self.edge_ports:
                 await until_serving(f"{LOOPBACK}:{port}", "sse")
 
+    def wait(self) -> None:
+        """Waits until REST answers through the first edge. Raises ChildError if that takes too long."""
+        for path in ("products", "orders"):
+            self.await_url(f"http://{LOOPBACK}:{self.edge_ports[0]}/api/v1/{path}?pageSize=1")
+
+    def await_url(self, url: str) -> None:
+        """Waits for a success. Raises ChildError if that takes too long."""
+        give_up = time.monotonic() + READY_WITHIN
+        while True:
+            self.check()
+            try:
+                with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own, on loopback
+                    return
+            except OSError as error:
+                if time.monotonic() > give_up:
+                    raise ChildError(f"{url} does not answer: {error}; the logs are in {self.logs}") from None
+            time.sleep(0.1)
+
     def check(self) -> None:
         """Raises ChildError if a part has ended."""
         self.postgres.check()
@@ -89,6 +118,11 @@ class BenchShop(Fleet):
     def cpu(self, kind: str) -> float:
         """CPU seconds that the parts of a kind have used, those that were killed included."""
         return sum(self._spent[name] + _cpu(self.children[name].process.pid) for name in self.names(kind))
+
+    def postgres_cpu(self) -> float:
+        """CPU seconds that PostgreSQL has used, connections that have ended included."""
+        parent = self.postgres.pid
+        return _cpu(parent, children=True) + sum(_cpu(pid) for pid in below(parent))
 
     def resident(self, kind: str) -> int:
         """Bytes of memory that the parts of a kind hold."""
@@ -103,35 +137,48 @@ class BenchShop(Fleet):
         }
         return super().environment(**own, **more)
 
-    def _write_edge(self, n: int) -> Path:
+    def edge_settings(self, n: int) -> EdgeSettings:
         listen, admin, http, grpc_port = self._edges[n]
-        return write(
-            EdgeSettings(
-                files=self._state / f"envoy-{n}",
-                listen=f"{LOOPBACK}:{listen}",
-                admin_port=admin,
-                product=f"{LOOPBACK}:{self._product}",
-                order=f"{LOOPBACK}:{self._orders[0]}",
-                sse_http_port=http,
-                sse_grpc_port=grpc_port,
-            )
+        return EdgeSettings(
+            files=self._state / f"envoy-{n}",
+            listen=f"{LOOPBACK}:{listen}",
+            admin_port=admin,
+            product=f"{LOOPBACK}:{self._product}",
+            order=f"{LOOPBACK}:{self._orders[0]}",
+            sse_http_port=http,
+            sse_grpc_port=grpc_port,
+            memory=MEMORY,
         )
 
 
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def _cpu(pid: int, *, children: bool = False) -> float:
+    """Of a process, and of its children that have ended; nothing of one that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11 : 15 if children else 13])) / TICKS
 
 
 def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+Shop = TypeVar("Shop", bound=BenchShop)
+
+
 @contextmanager
 def bench_shop(orders: int = 1, edges: int = 1) -> Iterator[BenchShop]:
     """A shop that is gone with all its data at the end of the block."""
+    with running(lambda state: BenchShop(state, orders, edges)) as shop:
+        yield shop
+
+
+@contextmanager
+def running(make: Callable[[Path], Shop]) -> Iterator[Shop]:
+    """Starts a shop, which is gone with all its data at the end of the block, but for the logs of what failed."""
     state = Path(tempfile.mkdtemp(prefix="shop-bench-"))
-    shop = BenchShop(state, orders, edges)
+    shop = make(state)
     try:
         shop.start()
         yield shop

@@ -20,11 +20,14 @@ log = logging.getLogger(__name__)
 
 Status = order_pb2.Order.Status
 
-SHARES = {Status.PLACED: 0.3, Status.PROCESSED: 0.4, Status.DELIVERED: 0.3}
-"""How much of an order's whole time it spends in a status."""
+UNTIL = {Status.PLACED: 0.3, Status.PROCESSED: 0.7, Status.DELIVERED: 1.0}
+"""The share of an order's whole time after which it leaves a status."""
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the open orders."""
+
+LATE = 2 * LOOK_EVERY
+"""Seconds that the last step may come late: until the next look, and for the calls of one."""
 
 PAGES = 10
 """Pages of open orders, per status and look: newest first, so old ones cannot starve new ones."""
@@ -44,12 +47,13 @@ class Pace:
     longest: float
 
     def whole(self, order_id: UUID) -> float:
-        """The time of one order: always the same, and spread evenly over all of them."""
-        return self.shortest + (self.longest - self.shortest) * (order_id.int % 1009) / 1008
+        """The time of one order: always the same, spread evenly over all of them, and over before `longest` is."""
+        longest = max(self.longest - LATE, self.shortest)
+        return self.shortest + (longest - self.shortest) * (order_id.int % 1009) / 1008
 
-    def due(self, order_id: UUID, status: "Status.ValueType", since: datetime) -> datetime:
-        """When an order that has had a status `since` then moves on."""
-        return since + timedelta(seconds=self.whole(order_id) * SHARES[status])
+    def due(self, order_id: UUID, status: "Status.ValueType", placed: datetime) -> datetime:
+        """When an order that was placed then leaves a status: one step's delay does not make the next one later."""
+        return placed + timedelta(seconds=self.whole(order_id) * UNTIL[status])
 
 
 class Simulator:
@@ -78,9 +82,9 @@ class Simulator:
         gate = asyncio.Semaphore(AT_ONCE)
         due = [
             order
-            for status in SHARES
+            for status in UNTIL
             async for order in self._open(status)
-            if self._pace.due(UUID(order.id), status, order.update_time.ToDatetime(UTC)) <= now
+            if self._pace.due(UUID(order.id), status, order.create_time.ToDatetime(UTC)) <= now
         ]
         await asyncio.gather(*(self._move(order, gate) for order in due))
 

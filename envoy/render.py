@@ -13,6 +13,12 @@ SOURCE = Path(__file__).parent
 TEMPLATES = ("envoy.yaml", "tls.yaml")
 COPIES = ("shop.binpb", "index.html", "requests.lua")
 
+HEAP = (3, 4)
+"""The share of Envoy's memory that its heap may take. The rest is its program, and what it freed and still keeps."""
+
+CONNECTION = 50 * 1024
+"""Bytes of Envoy's memory for which it accepts one connection. An idle one takes 20 to 25 KiB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeSettings:
@@ -30,6 +36,8 @@ class EdgeSettings:
     """On loopback only."""
     max_streams: int = 20_000
     """Live streams that pass at once, of each kind; an HTTP/1.1 loopback address has no more than 28,000 ports."""
+    memory: int = 512 * 1024**2
+    """Bytes that Envoy may take, as a container's limit: its heap and its connections are bounded by them."""
     trusted_hops: int = 0
     """Proxies in front whose X-Forwarded-For is believed."""
     caller_header: str = "x-shop-caller"
@@ -101,6 +109,8 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
         "SSE_GRPC_PORT": str(settings.sse_grpc_port),
         "FILES": str(settings.files),
         "MAX_STREAMS": str(settings.max_streams),
+        "MAX_HEAP": str(settings.memory * HEAP[0] // HEAP[1]),
+        "MAX_CONNECTIONS": str(settings.memory // CONNECTION),
         "TRUSTED_HOPS": str(settings.trusted_hops),
         "CALLER_HEADER": settings.caller_header,
         "CORS_ORIGINS": json.dumps([origin_match(origin) for origin in settings.cors_origins]),

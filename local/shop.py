@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from envoy.render import EdgeSettings, write
-from local.children import Child, ChildError, run, start
+from local import children
+from local.children import Child, ChildError, Sleep, run, start
 from local.postgres import Postgres, installed
 from local.settings import LOOPBACK, PYTHONPATH, Settings, free_ports, prepare
 from runtime.config import ConfigError
@@ -25,6 +26,14 @@ LOCK = "lock"
 
 READY_WITHIN = 60.0
 """Seconds from the start of a process until it must answer."""
+
+ENDS_WITHIN = 1.0
+"""Seconds that streams may take to end, and processes after them, before what is left is killed."""
+
+DATABASE_ENDS_WITHIN = 1.8
+"""Seconds that the database may take after that."""
+
+ENDS_FIRST = ("demo-simulate", "sse")
 
 Say = Callable[[str], None]
 
@@ -47,14 +56,16 @@ def envoy_command(bootstrap: Path) -> list[str | Path]:
 
 
 class Shop:
-    """All processes of one shop. `start` brings them up in order, `stop` ends them in reverse."""
+    """All processes of one shop. `start` brings them up in order, `stop` ends them all."""
 
-    def __init__(self, settings: Settings, say: Say = lambda _: None) -> None:
+    def __init__(self, settings: Settings, say: Say = lambda _: None, sleep: Sleep = time.sleep) -> None:
+        """`sleep` may raise, which breaks off a start."""
         self._settings = settings
         self._say = say
+        self._sleep = sleep
         self._stack = ExitStack()
         self._children: list[Child] = []
-        self.postgres = Postgres(settings.state)
+        self.postgres = Postgres(settings.state, sleep=sleep)
         self.sse_http_port, self.sse_grpc_port, self.admin_port = free_ports(3)
 
     def __enter__(self) -> Self:
@@ -81,7 +92,6 @@ class Shop:
         settings.check_ports()
 
         self._say("starting PostgreSQL")
-        self._stack.callback(self.postgres.stop)
         self.postgres.start()
         if self.postgres.home.parent != settings.state:
             self._say(f"its data is in {self.postgres.home}: its user cannot reach {settings.state}")
@@ -110,9 +120,15 @@ class Shop:
         return self._settings.state / "logs"
 
     def stop(self) -> None:
-        """Ends everything, the last started first."""
-        self._stack.close()
+        """Ends everything within seconds: the streams while Envoy can still pass on their last words, then whoever
+        writes, and the database last."""
+        first = [child for child in self._children if child.name in ENDS_FIRST]
+        rest = [child for child in self._children if child not in first]
+        for group in (first, rest):
+            children.stop(group, patience=ENDS_WITHIN)
         self._children.clear()
+        self.postgres.stop(DATABASE_ENDS_WITHIN)
+        self._stack.close()
 
     def check(self) -> None:
         """Raises ChildError if a process has ended."""
@@ -141,11 +157,10 @@ class Shop:
 
     def _add(self, child: Child) -> None:
         self._children.append(child)
-        self._stack.callback(child.stop)
 
     def _environment(self, **more: str) -> dict[str, str]:
         settings = self._settings
-        defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "5", "LOG_FORMAT": "text"}
+        defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", "LOG_FORMAT": "text"}
         # What belongs to one process must not come to all of them by accident.
         inherited = {k: v for k, v in settings.environment.items() if not k.startswith(("DATABASE_", "PG", "PORT"))}
         return {
@@ -166,7 +181,7 @@ class Shop:
 
     def _run(self, name: str, *arguments: str, **environment: str) -> str:
         command = [sys.executable, "-m", *arguments]
-        return run(name, command, self.logs, self._environment(**environment), READY_WITHIN)
+        return run(name, command, self.logs, self._environment(**environment), READY_WITHIN, sleep=self._sleep)
 
     def _service(self, name: str, port: int, **environment: str) -> None:
         arguments = (name,) if name == "sse" else (name, "run")
@@ -198,7 +213,7 @@ class Shop:
                 return
             if time.monotonic() > give_up:
                 raise ChildError(f"{path} does not answer; the logs are in {self.logs}")
-            time.sleep(0.05)
+            self._sleep(0.05)
 
 
 def _without_proxy(variables: Mapping[str, str]) -> Mapping[str, str]:

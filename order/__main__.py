@@ -1,5 +1,5 @@
 """The order process: `python -m order run` serves, `python -m order migrate` brings the schema up to date, and
-`python -m order reconcile [--dry-run]` mends what a restored database has left inconsistent."""
+`python -m order reconcile [--help]` mends what a restored database has left inconsistent."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
-from order import catalog, feed_service, service
+from order import catalog, commands, feed_service, service
 from order.catalog import ProductStock, Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
@@ -21,19 +21,18 @@ from order.follow import Followers, Logs
 from order.identity import Pairing
 from order.outbox import Relay
 from order.reconcile import Reconciler
-from order.repair import Repair
 from order.retention import Pruner
 from order.service import OrderService
-from order.store import OrderStore
+from order.store import WRITE_PROBE, OrderStore
 from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
 from runtime.database import Database
-from runtime.errors import ApiError
 from runtime.forever import forever
+from runtime.limits import CallerLimit
 from runtime.migrate import migrate as apply_migrations
-from runtime.process import Command, CommandError, main
+from runtime.process import main
 from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server, until_stopped
 from runtime.telemetry import Telemetry
@@ -57,6 +56,8 @@ class Config:
     """Days for which the event log of a finished order is kept."""
     max_streams: int
     """StreamOrderStatus calls at once."""
+    max_streams_per_client: int
+    """Those of one client address; 0: as many as in all."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
@@ -67,6 +68,7 @@ class Config:
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
             max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
+            max_streams_per_client=env.integer("ORDER_MAX_STREAMS_PER_CLIENT", 100, 0, 100_000),
         )
 
 
@@ -84,7 +86,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
     takes the place of the product service."""
     schema = Schema.load(MIGRATIONS)
-    database = Database(config.database, NAME)
+    database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     store = OrderStore(database)
     logs = Logs(store)
     followers = Followers(logs.topics)
@@ -109,10 +111,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             return await database.problem(schema) or await tailer.problem()
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
-        order_pb2_grpc.add_OrderServiceServicer_to_server(
-            OrderService(store, stock, followers, config.server.caller_header, config.max_streams, changed), server.grpc
+        streams = CallerLimit(config.max_streams, config.max_streams_per_client)
+        server.add(
+            order_pb2_grpc.add_OrderServiceServicer_to_server,
+            OrderService(store, stock, followers, config.server.caller_header, streams, changed),
         )
-        status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server(StatusFeedService(followers), server.grpc)
+        server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         reconciler = Reconciler(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
         named = partial(found, config.product_target)
@@ -167,26 +171,17 @@ async def migrate() -> None:
     await apply_migrations(ConnectionInfo(config, f"{NAME} migrate"), MIGRATIONS)
 
 
-async def reconcile(*, dry_run: bool = False) -> None:
-    """Compares all orders with all reservations. Raises CommandError where something is left to be done."""
+async def reconcile(options: commands.Options) -> None:
     config = Config.from_env(Env(os.environ))
-    database = Database(config.database, f"{NAME} reconcile")
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(database.close)
-        await database.open()
-        to_product = channel(config.product_target, idempotent=[catalog.SERVICE])
-        stack.push_async_callback(to_product.close)
-        try:
-            await Repair(OrderStore(database), ProductStock(to_product), print, dry_run=dry_run).run()
-        except ApiError as error:
-            raise CommandError(f"{error.text}; run it again") from None
+    await commands.reconcile(config.database, config.product_target, options)
 
 
 if __name__ == "__main__":
-    commands: Mapping[str, Command] = {
-        "run": run,
-        "migrate": migrate,
-        "reconcile": reconcile,
-        "reconcile --dry-run": partial(reconcile, dry_run=True),
-    }
-    sys.exit(main(NAME, commands, sys.argv[1:], default="run"))
+    name, options = sys.argv[1:2], commands.Options()
+    if name == ["reconcile"]:
+        options = commands.parse(sys.argv[2:])
+    else:
+        name = sys.argv[1:]
+    sys.exit(
+        main(NAME, {"run": run, "migrate": migrate, "reconcile": partial(reconcile, options)}, name, default="run")
+    )

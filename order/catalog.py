@@ -15,12 +15,12 @@ from shop.product.v1 import stock_pb2, stock_pb2_grpc
 from order.domain import Item, Line
 from runtime.errors import (
     DATABASE_FULL,
-    DATABASE_TIMEOUT,
+    QUERY_TIMEOUT,
     ApiError,
     already_exists,
     database_full,
-    database_timeout,
     of_call,
+    query_timeout,
     resource_exhausted,
     unavailable,
 )
@@ -101,8 +101,8 @@ class Stock(Protocol):
         """
         ...
 
-    async def confirm(self, order_id: UUID) -> State | None:
-        """Makes a hold lasting. Answers what the reservation is then; None if there is none."""
+    async def confirm(self, order_id: UUID) -> Reservation | None:
+        """Makes a hold lasting. Answers the reservation as it is then; None if there is none."""
         ...
 
     async def release(self, order_id: UUID) -> None:
@@ -145,10 +145,10 @@ class ProductStock:
         finally:
             self._waiting -= 1
 
-    async def confirm(self, order_id: UUID) -> State | None:
+    async def confirm(self, order_id: UUID) -> Reservation | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
-            return State((await self._stub.ConfirmReservation(request, timeout=TIMEOUT)).state)
+            return _reservation(await self._stub.ConfirmReservation(request, timeout=TIMEOUT))
         except grpc.aio.AioRpcError as error:
             if of_call(error)[1] == "RESERVATION_NOT_FOUND":
                 return None
@@ -250,10 +250,8 @@ def _for_clients(error: grpc.aio.AioRpcError) -> ApiError:
         return key_reused()
     if reason == DATABASE_FULL:
         return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
-    if reason == DATABASE_TIMEOUT:
-        return database_timeout(
-            "no stock could be set aside: the catalogue's database took too long; nothing was ordered"
-        )
+    if reason == QUERY_TIMEOUT:
+        return query_timeout("no stock could be set aside: the catalogue's database took too long; nothing was ordered")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _too_many()
     return ProductUnavailable()

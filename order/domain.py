@@ -63,6 +63,13 @@ class Line:
     quantity: int
 
 
+def same_items(items: Sequence[Item], others: Sequence[Item]) -> bool:
+    """Whether both are the same pieces of the same products, in whatever sequence, and at whatever price."""
+    return {(each["product_id"], each["quantity"]) for each in items} == {
+        (each["product_id"], each["quantity"]) for each in others
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """A new order as the client sent it, checked."""

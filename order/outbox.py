@@ -151,8 +151,8 @@ class Relay:
             )
 
     async def _confirm(self, order_id: UUID) -> float | None:
-        state = await self._stock.confirm(order_id)
-        if state is State.CONFIRMED:
+        reservation = await self._stock.confirm(order_id)
+        if reservation and reservation.state is State.CONFIRMED:
             return None
         status = (await self._orders.statuses([order_id])).get(order_id)
         if status in (None, Status.CANCELLED):
@@ -161,7 +161,7 @@ class Relay:
         log.error(
             "order %s has no stock: its reservation is %s; was the product database restored?",
             order_id,
-            state.name if state else "unknown",
+            reservation.state.name if reservation else "unknown",
         )
         return HOPELESS_WAIT
 

@@ -9,9 +9,9 @@ import logging
 from uuid import UUID
 
 from order.catalog import ProductOlder, Stock
-from order.domain import EXPIRED, Status
+from order.domain import EXPIRED, Status, same_items
 from order.identity import Pairing
-from order.store import OrderStore
+from order.store import OrderStore, Standing
 from order.worker import Seldom, Worker
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Reconciler:
         if not ids:
             return False
         await self._orders.bury(ids)
-        found = await self._orders.statuses(ids)
+        found = await self._orders.standing(ids)
         failed: dict[UUID, Exception] = {}
         for start in range(0, len(ids), TOGETHER):
             together = ids[start : start + TOGETHER]
@@ -86,10 +86,13 @@ class Reconciler:
             log.error("expired holds are left alone: %s; see docs/operations.md, Restoring a backup", problem)
         return not problem
 
-    async def _settle(self, order_id: UUID, status: str) -> None:
-        if status not in (EXPIRED, Status.CANCELLED):
-            await self._stock.confirm(order_id)
-            return
+    async def _settle(self, order_id: UUID, order: Standing) -> None:
+        if order.status not in (EXPIRED, Status.CANCELLED):
+            reservation = await self._stock.confirm(order_id)
+            if reservation is None or same_items(reservation.items, order.items):
+                return
+            # A restored product database had lost the order's own, and its key was used for other goods.
+            log.error("the hold of order %s had other items; released: run reconcile", order_id)
         await self._stock.release(order_id)
-        if status == EXPIRED:
+        if order.status == EXPIRED:
             log.info("expired hold of order %s released", order_id)

@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from uuid import UUID
 
 import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from order import request
-from order.catalog import State, Stock, key_reused
+from order.catalog import ProductUnavailable, State, Stock, key_reused
 from order.convert import event_messages, order_message
-from order.domain import Draft, Item, Order, Status, order_id, sources
+from order.domain import Draft, Item, Order, Status, order_id, same_items, sources
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
-from runtime.errors import ApiError, aborted, failed_precondition, not_found, resource_exhausted, unavailable
+from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.finish import finish
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
+from runtime.limits import CallerLimit, caller_of_call
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         stock: Stock,
         followers: Followers,
         caller_header: str,
-        max_streams: int,
+        streams: CallerLimit,
         changed: Callable[[Status], None],
     ) -> None:
         """`changed` is told of each status that an order got here, after the commit."""
@@ -48,8 +50,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._stock = stock
         self._followers = followers
         self._caller_header = caller_header
-        self._max_streams = max_streams
-        self._streams = 0
+        self._streams = streams
         self._changed = changed
 
     async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
@@ -62,18 +63,18 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
     async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
         """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
-        await self._store.admit()
+        try:
+            await self._store.admit()
+        except ApiError as refusal:
+            if not refusal.reason:
+                raise  # too many calls, or no database: a look for the order would be one more
+            return await self._placed_before(key, draft, refusal)
         try:
             reservation = await self._stock.reserve(key, draft.lines, patience)
         except ApiError as refusal:
-            # An order that is there is the answer all the same: the product service may be away, or restored from a
-            # backup that knows nothing of it.
             if refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not refusal.reason:
-                raise  # too many calls wait; a look for the order would be one more
-            before = await self._store.find(key)
-            if before is None:
-                raise
-            return _replayed(before, draft)
+                raise  # too many calls, again
+            return await self._placed_before(key, draft, refusal)
         if reservation.state is not State.RELEASED:
             order = await self._store.insert(
                 key, who, draft, reservation.currency, _in_sequence(draft, reservation.items)
@@ -86,7 +87,26 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         before = await self._store.find(key)
         if before is None:
             raise _expired()
+        if reservation.state is not State.RELEASED and not same_items(reservation.items, before.items):
+            await self._give_back(key)
         return _replayed(before, draft)
+
+    async def _placed_before(self, key: UUID, draft: Draft, refusal: ApiError) -> Order:
+        """Returns the order that is there: it is the answer all the same, when nothing can be written, and when the
+        product service is away, or was restored from a backup that knows nothing of it. Raises `refusal` otherwise."""
+        before = await self._store.find(key)
+        if before is None:
+            raise refusal
+        return _replayed(before, draft)
+
+    async def _give_back(self, key: UUID) -> None:
+        """Releases a reservation that is not that of the order with its id: a restored product database had lost the
+        order's own, and its key was used for other goods. Or it is that of a tombstone, which may have none."""
+        try:
+            await self._stock.release(key)
+            log.warning("the reservation of order %s had other items; released", key)
+        except ProductUnavailable:
+            log.warning("the reservation of order %s has other items, and product is away: run reconcile", key)
 
     async def GetOrder(self, message: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", message.id)
@@ -135,10 +155,15 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         key = parse_uuid("order_id", message.order_id)
         after = request.after_version(message)
-        if self._streams >= self._max_streams:
-            raise resource_exhausted("too many streams are open")
+        with self._streams.admit(caller_of_call(context)):
+            async with aclosing(self._events(key, after, context)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(
+        self, key: UUID, after: int, context: Context
+    ) -> AsyncGenerator[order_pb2.OrderStatusEvent, None]:
         follower = self._followers.add()
-        self._streams += 1
         try:
             topics, name = self._followers.topics, str(key)
             known = name in topics
@@ -165,7 +190,6 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
                 if watcher.topic.missing:
                     raise _not_what_it_was()
         finally:
-            self._streams -= 1
             follower.close()
 
 

@@ -16,6 +16,17 @@ _COLUMNS: LiteralString = (
 )
 
 
+WRITE_PROBE: LiteralString = """
+    WITH placed AS (
+        INSERT INTO orders (id, status) VALUES (gen_random_uuid(), 'EXPIRED') RETURNING id
+    ), event AS (
+        INSERT INTO order_event (order_id, version, status, create_time) SELECT id, 1, 'PLACED', now() FROM placed
+    )
+    INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
+    """
+"""Writes where a new order does, to be rolled back."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Filter:
     """Which orders a list has; an empty field asks for nothing."""
@@ -40,11 +51,22 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far an order is; `pending`: a message on it waits to be sent."""
+    """How far an order is, and what was ordered; `pending`: a message on it waits to be sent."""
 
     id: UUID
     status: str
+    items: list[Item]
     pending: bool
+
+
+@dataclass(frozen=True)
+class Live:
+    """An order that was not cancelled."""
+
+    id: UUID
+    number: str
+    status: str
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -58,7 +80,8 @@ class OrderStore:
         self._database = database
 
     async def admit(self) -> None:
-        """Raises where an insert is known to be refused: before stock is set aside for it."""
+        """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
+        aside for it, which nobody could free while no tombstone can be written."""
         await self._database.admit()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
@@ -192,7 +215,7 @@ class OrderStore:
         rows = await self._database.fetch(
             "order.standing",
             """
-            SELECT id, status, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
+            SELECT id, status, items, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
             FROM orders WHERE id = ANY (%(ids)s)
             """,
             {"ids": order_ids},
@@ -200,14 +223,25 @@ class OrderStore:
         )
         return {row.id: row for row in rows}
 
-    async def live(self, after: UUID | None, limit: int) -> list[Order]:
+    async def live(self, after: UUID | None, limit: int) -> list[Live]:
         """Orders that were not cancelled by id, those that follow the id `after`."""
-        query: LiteralString = f"""
-            SELECT {_COLUMNS} FROM orders
+        return await self._database.fetch(
+            "order.live",
+            """
+            SELECT id, number, status, items FROM orders
             WHERE status NOT IN ('CANCELLED', 'EXPIRED') AND (%(after)s::uuid IS NULL OR id > %(after)s)
             ORDER BY id LIMIT %(limit)s
-            """  # noqa: S608 - literals only
-        return await self._database.fetch("order.live", query, {"after": after, "limit": limit}, Order)
+            """,
+            {"after": after, "limit": limit},
+            Live,
+        )
+
+    async def any(self) -> bool:
+        """Whether there is an order, a cancelled one too."""
+        rows = await self._database.fetch(
+            "order.any", "SELECT id, status FROM orders WHERE status <> 'EXPIRED' LIMIT 1", {}, _Found
+        )
+        return bool(rows)
 
     async def retell(self) -> None:
         """Has the relay send at once what waits for people: the messages on orders that had no stock."""

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +29,9 @@ NAME = "product"
 PORT = 50052
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
+"""So that all searches together keep no more processors of the database busy than they have connections."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -36,13 +39,24 @@ class Config:
 
     server: ServerConfig
     database: DatabaseConfig
+    stock: DatabaseConfig
+    """For StockService alone: whatever is read in the catalogue, orders get their stock."""
+    search: DatabaseConfig
+    """For searches alone, which may read every product: few at a time, and not for long."""
     telemetry: TelemetryConfig
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        database = DatabaseConfig.from_env(env)
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
-            database=DatabaseConfig.from_env(env),
+            database=database,
+            stock=replace(database, pool_size=env.integer("STOCK_POOL_SIZE", 4, 1, 100)),
+            search=replace(
+                database,
+                pool_size=env.integer("SEARCH_POOL_SIZE", 2, 1, 100),
+                timeout=env.seconds("SEARCH_TIMEOUT", 2, 0.1, 60),
+            ),
             telemetry=TelemetryConfig.from_env(env),
         )
 
@@ -53,19 +67,28 @@ async def serving(config: Config) -> AsyncIterator[Server]:
     calls finish, and releases everything in reverse order."""
     schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME)
+    stock = Database(config.stock, f"{NAME} stock")
+    searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
-        stack.push_async_callback(database.close)
-        await database.open()
+        for each in (database, stock, searches):
+            stack.push_async_callback(each.close)
+            await each.open()
         server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
-        product_pb2_grpc.add_ProductServiceServicer_to_server(
-            ProductService(ProductStore(database), config.server.caller_header), server.grpc
+        server.add(
+            product_pb2_grpc.add_ProductServiceServicer_to_server,
+            ProductService(ProductStore(database, searches), config.server.caller_header),
         )
-        stock_pb2_grpc.add_StockServiceServicer_to_server(StockService(StockStore(database)), server.grpc)
+        server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(stock)))
+
+        async def problem() -> str:
+            # Of searches it is not asked: too many of them are no reason to be called less for anything else.
+            return await stock.problem(schema) or await database.problem(schema)
+
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(lambda: database.problem(schema)))
+        watching = asyncio.create_task(server.watch(problem))
         stack.callback(watching.cancel)
         yield server
         watching.cancel()

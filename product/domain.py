@@ -286,7 +286,23 @@ def order_of(order_by: str) -> Order:
     return Order(field, direction)
 
 
-def patterns(search: str) -> list[str]:
-    """The LIKE patterns of the words of a search, the longest first: it tells the most."""
-    words = sorted(dict.fromkeys(search.split()), key=len, reverse=True)
-    return ["%" + re.sub(r"([\\%_])", r"\\\1", word) + "%" for word in words]
+MAX_WORDS = 10
+"""Different words of a search. Each is looked for in every row that has those before it."""
+
+_TRIGRAM = re.compile(r"[^\W_]{3}")
+"""What the index of trigrams knows of a word: three letters or digits in a row."""
+
+
+def words_of(search: str) -> list[str]:
+    """The different words of a search, the longest first: it tells the most."""
+    return sorted(dict.fromkeys(search.split()), key=len, reverse=True)
+
+
+def patterns(search: str) -> tuple[list[str], list[str]]:
+    """The LIKE patterns of the words of a search: those that the trigram index finds, and those that it cannot find."""
+    indexed: list[str] = []
+    others: list[str] = []
+    for word in words_of(search):
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
+        (indexed if _TRIGRAM.search(word) else others).append(pattern)
+    return indexed, others

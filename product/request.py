@@ -10,7 +10,7 @@ from google.protobuf import field_mask_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.convert import seconds_of
-from product.domain import LARGEST_STOCK, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content
+from product.domain import LARGEST_STOCK, MAX_WORDS, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content, words_of
 from product.reservation import LARGEST_ORDER, STATES, State, Wanted
 from runtime import pages
 from runtime.errors import invalid_argument
@@ -134,6 +134,8 @@ def filters(message: product_pb2.ListProductsRequest) -> tuple[str, str]:
     """What a list searches for, and its category."""
     with Violations() as check:
         search = check.text("search", message.search, most=200, lines=True)
+        if (words := len(words_of(search))) > MAX_WORDS:
+            check.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
         category = check.text("category", message.category, most=100)
     return search, category
 

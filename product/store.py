@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import LiteralString, NoReturn
 from uuid import UUID
 
-from product.domain import Content, Order, Product, Taken, patterns
+from product.domain import MAX_WORDS, Content, Order, Product, Taken, patterns
 from runtime.database import ConstraintViolation, Database
+from runtime.errors import QUERY_TIMEOUT, ApiError, query_timeout
 from runtime.pages import Key
 
 _COLUMNS: LiteralString = (
@@ -16,6 +17,9 @@ _COLUMNS: LiteralString = (
 
 _SEARCHED: LiteralString = r"lower(name || E'\n' || description || E'\n' || category || E'\n' || sku)"
 """Letter for letter the expression of product_search_idx."""
+
+_WORDS: tuple[LiteralString, ...] = ("w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9")
+assert len(_WORDS) == MAX_WORDS
 
 _ORDER_BY: dict[str, LiteralString] = {
     "create_time": "create_time, id",
@@ -66,8 +70,10 @@ class _Adjusted(Product):
 class ProductStore:
     """Reads and writes products."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, searches: Database) -> None:
+        """`searches` has the connections for what may read every row."""
         self._database = database
+        self._searches = searches
 
     async def create(self, product_id: UUID, content: Content, stock: int, fingerprint: bytes) -> Product | None:
         """Raises Taken if a live product has the slug or sku. None if the id is there: the request came before."""
@@ -118,13 +124,14 @@ class ProductStore:
         if category:
             conditions.append("category = %(category)s")
             params["category"] = category
-        if words := patterns(search):
-            # The index finds the longest word; the others are looked for in what it found.
-            conditions.append(f"{_SEARCHED} LIKE lower(%(word)s COLLATE pg_c_utf8)")
-            params["word"] = words[0]
-            if words[1:]:
-                conditions.append(f"{_SEARCHED} LIKE ALL (string_to_array(lower(%(words)s COLLATE pg_c_utf8), ' '))")
-                params["words"] = " ".join(words[1:])
+        indexed, others = patterns(search)
+        for key, pattern in zip(_WORDS, indexed, strict=False):
+            conditions.append(f"{_SEARCHED} LIKE lower(%({key})s COLLATE pg_c_utf8)")
+            params[key] = pattern
+        if others:
+            # In this form no index is taken for them: it would be read from end to end, and then every row.
+            conditions.append(f"{_SEARCHED} LIKE ALL (string_to_array(lower(%(others)s COLLATE pg_c_utf8), ' '))")
+            params["others"] = " ".join(others)
         if after:
             conditions.append(_AFTER[order.text])
             params["key"], params["id"] = order.position(after)
@@ -132,7 +139,15 @@ class ProductStore:
             SELECT {_COLUMNS} FROM product WHERE {" AND ".join(conditions)}
             ORDER BY {_ORDER_BY[order.text]} LIMIT %(limit)s
             """  # noqa: S608 - literals only
-        return await self._database.fetch("product.list", query, params, Product)
+        if not search:
+            # One category has a row, another one half of all: what is best for the one is not for the other.
+            return await self._database.fetch("product.list", query, params, Product, replan=bool(category))
+        try:
+            return await self._searches.fetch("product.search", query, params, Product, replan=True)
+        except ApiError as error:
+            if error.reason != QUERY_TIMEOUT:
+                raise
+            raise query_timeout("the search took too long; use longer or rarer words") from None
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         """The categories of live products by name, those that follow `after`. It jumps from one to the next in the

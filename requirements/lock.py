@@ -12,17 +12,29 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from uv import find_uv_bin
 
 HERE = Path(__file__).resolve().parent
 PYPROJECT = HERE.parent / "pyproject.toml"
-EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"]}
+EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"], "bench": ["bench"]}
+BUILD = "build"
+"""The lock of what builds the packages that come as source: a lock of a package does not name what its build runs."""
+LOCKS = [BUILD, *EXTRAS]
 
 
-def header() -> str:
-    project = tomllib.loads(PYPROJECT.read_text())["project"]
+def requirements() -> tuple[dict[str, Any], list[str]]:
+    """What is wanted: of the project, and of its build system."""
+    found = tomllib.loads(PYPROJECT.read_text())
+    return found["project"], found["build-system"]["requires"]
+
+
+def header(name: str) -> str:
+    project, build = requirements()
     wanted = [project["requires-python"], project["dependencies"], project["optional-dependencies"]]
+    if name == BUILD:
+        wanted = [project["requires-python"], build]
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     return f"# Made by `make lock` from pyproject.toml {digest}\n"
 
@@ -41,25 +53,35 @@ def lock(name: str) -> None:
         "--no-annotate",
         "--quiet",
     ]
-    options += [f"--extra={extra}" for extra in EXTRAS[name]]
+    source, wanted = str(PYPROJECT), ""
+    if name == BUILD:
+        source, wanted = "-", "\n".join(requirements()[1])
+    options += [f"--extra={extra}" for extra in EXTRAS.get(name, [])]
     subprocess.run(
-        [find_uv_bin(), "pip", "compile", str(PYPROJECT), *options, "-o", str(target)],
+        [find_uv_bin(), "pip", "compile", source, *options, "-o", str(target)],
         check=True,
         env=clean,
+        input=wanted,
+        text=True,
         stdout=subprocess.DEVNULL,
     )
-    target.write_text(header() + target.read_text())
+    target.write_text(header(name) + target.read_text())
 
 
 def main() -> int:
     if sys.argv[1:] == ["--check"]:
-        old = [name for name in EXTRAS if not (HERE / f"{name}.txt").read_text().startswith(header())]
+        old = [name for name in LOCKS if not _text(name).startswith(header(name))]
         if old:
             print(f"requirements/{old[0]}.txt is older than pyproject.toml: run `make lock`", file=sys.stderr)
         return 1 if old else 0
-    for name in EXTRAS:
+    for name in LOCKS:
         lock(name)
     return 0
+
+
+def _text(name: str) -> str:
+    path = HERE / f"{name}.txt"
+    return path.read_text() if path.exists() else ""
 
 
 if __name__ == "__main__":

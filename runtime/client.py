@@ -22,7 +22,16 @@ it takes longer than to ask DNS again (`dns_min_time_between_resolutions_ms`) fo
 THROTTLE = {"maxTokens": 20, "tokenRatio": 0.1}
 """Where most calls fail, none is retried: it would only add to the trouble."""
 
+METADATA: Sequence[tuple[str, Any]] = (
+    # The edge lets 32 KiB of headers through, and gRPC counts 32 bytes more for each. By default 8 KiB are too many by
+    # chance and 16 KiB always, and who sent them is told to try again.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+)
+"""What servers and clients of ours take of metadata."""
+
 OPTIONS: Sequence[tuple[str, Any]] = (
+    *METADATA,
     # A lost peer says nothing: ask it, no oftener than servers permit, those of the version before included.
     ("grpc.keepalive_time_ms", 11_000),
     ("grpc.keepalive_timeout_ms", 4_000),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Self
 
 
@@ -47,12 +48,29 @@ class Env:
     def port(self, name: str, default: int) -> int:
         return self.integer(name, default, 1, 65535)
 
+    def host(self, name: str, default: str) -> str:
+        """A host name or an address; an IPv6 address also in brackets, which are left out."""
+        value = self.text(name, default)
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        try:
+            return str(ip_address(bare))
+        except ValueError:
+            if (
+                bare != value
+                or any(letter in ":[]" for letter in value)
+                or not value.isascii()
+                or any(letter.isspace() for letter in value)
+            ):
+                raise ConfigError(f"{name} must be a host name or an address, not {value!r}") from None
+            return value
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """Where a process listens and how it goes away."""
 
     host: str
+    """Where it listens. `::` takes IPv4 too, where the machine has both."""
     grpc_port: int
     shutdown_delay: float
     """Seconds between NOT_SERVING and the end, in which DNS and Envoy see it."""
@@ -71,7 +89,7 @@ class ServerConfig:
         if header != header.lower() or not header.isascii() or " " in header:
             raise ConfigError(f"CALLER_HEADER must be a lower-case header name, not {header!r}")
         return cls(
-            host=env.text("LISTEN_HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
+            host=env.host("LISTEN_HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             grpc_port=env.port("GRPC_PORT", grpc_port),
             shutdown_delay=env.seconds("SHUTDOWN_DELAY", 5, 0, 300),
             shutdown_grace=env.seconds("SHUTDOWN_GRACE", 20, 0, 300),
@@ -79,6 +97,10 @@ class ServerConfig:
             ready_delay=env.seconds("READY_DELAY", 0, 0, 300),
             peers=env.text("PEERS", ""),
         )
+
+    def address(self, port: int) -> str:
+        """Host and port, as in a URL."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +111,9 @@ class DatabaseConfig:
     """A libpq connection string or URI; what it leaves out comes from `credentials`, then from PGHOST and so on."""
     credentials: str = ""
     """A folder with the files host, port, username, password and dbname, read for each connection; empty: none."""
+    pooler: str = ""
+    """What of the connection string differs for calls, which go through a pooler in transaction mode; empty: nothing,
+    there is none."""
     pool_size: int
     pool_waiting: int
     """Calls that may wait for a connection; those beyond get RESOURCE_EXHAUSTED at once."""
@@ -100,6 +125,7 @@ class DatabaseConfig:
         return cls(
             conninfo=env.text("DATABASE_URL", ""),
             credentials=env.text("DATABASE_CREDENTIALS", ""),
+            pooler=env.text("DATABASE_POOLER_URL", ""),
             pool_size=env.integer("DATABASE_POOL_SIZE", 6, 1, 100),
             pool_waiting=env.integer("DATABASE_POOL_WAITING", 200, 1, 100_000),
             timeout=env.seconds("DATABASE_TIMEOUT", 5, 0.1, 60),

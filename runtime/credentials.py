@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -38,12 +39,12 @@ def resolve(conninfo: Conninfo) -> str:
 class ConnectionInfo:
     """Makes the connection string of every connection of ours."""
 
-    def __init__(self, config: DatabaseConfig, application: str) -> None:
-        """`application` is the name that the server shows. Raises ConfigError."""
-        try:
-            self._given = conninfo_to_dict(config.conninfo)
-        except psycopg.ProgrammingError:
-            raise ConfigError("DATABASE_URL must be a PostgreSQL connection string or URI") from None
+    def __init__(self, config: DatabaseConfig, application: str, *, through_pooler: bool = False) -> None:
+        """`application` is the name that the server shows; `through_pooler`: where there is one. Raises ConfigError."""
+        self._given = _parsed("DATABASE_URL", config.conninfo)
+        pooler = _parsed("DATABASE_POOLER_URL", config.pooler)
+        if through_pooler:
+            self._given |= pooler
         self._folder = Path(config.credentials) if config.credentials else None
         if self._folder and not self._folder.is_dir():
             raise ConfigError(f"DATABASE_CREDENTIALS must be a folder, not {config.credentials!r}")
@@ -77,6 +78,13 @@ class ConnectionInfo:
             if text:
                 found[parameter] = text
         return found
+
+
+def _parsed(variable: str, conninfo: str) -> dict[str, Any]:
+    try:
+        return conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        raise ConfigError(f"{variable} must be a PostgreSQL connection string or URI") from None
 
 
 def refused(error: psycopg.OperationalError) -> bool:

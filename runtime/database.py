@@ -1,37 +1,29 @@
-"""The service's PostgreSQL: a small fixed pool, one place that runs statements and translates the driver's errors."""
+"""The service's PostgreSQL: the one place that runs statements, and says what became of them in the API's errors."""
 
 import asyncio
 import logging
-import os
 import random
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import count
-from typing import Any, LiteralString, TypeVar
+from typing import LiteralString, TypeVar
 
 import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
-from psycopg import AsyncConnection, errors
 from psycopg.rows import class_row
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from runtime import driver_errors
 from runtime.config import DatabaseConfig
-from runtime.credentials import ConnectionInfo, refused
-from runtime.errors import ApiError, resource_exhausted, unavailable
+from runtime.errors import unavailable
 from runtime.finish import finish
-from runtime.health import LastingProblem
-from runtime.schema import RECORD, Schema
+from runtime.pool import SET_IN_TRANSACTION, Connection, Pool, answering
+from runtime.readiness import Readiness
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
 
 Row = TypeVar("Row")
-
-OLDEST_VERSION = 17
-"""The oldest PostgreSQL major version that the statements are written for."""
 
 RETRIES = 4
 """How often a statement that lost its connection is tried again."""
@@ -47,24 +39,8 @@ server a connection. After them it is cancelled in the database."""
 MARGIN = 1.0
 """Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
 
-AWAY = 1.0
-"""Seconds that a call waits for a connection while the database is known to be away. Callers try again, and the edge
-for its clients too: what each waits adds up, and they must not pile up."""
-
-LOOK = 2.0
-"""Seconds that a look at the database waits for a connection, before it asks for one of its own."""
-
 STANDBY_PAUSE = 5.0
 """Seconds between two searches for another server because the present one takes no writes."""
-
-RECONNECT = 2.0
-"""Seconds for which a lost connection is replaced by itself. After them each call, and each look at the readiness,
-tries anew: the pool's own attempts would be twice as far apart each time, and find a database minutes late."""
-
-
-LIFETIME = 6 * 3600.0
-"""Seconds after which a connection is replaced, less up to a twentieth by chance. Its successor cannot be had while a
-rotated password has not come to us yet, for a minute or so: with so long a life hardly one ends in such a minute."""
 
 
 def _span(name: str, query: str) -> AbstractContextManager[object]:
@@ -83,72 +59,33 @@ class ConstraintViolation(Exception):
         self.name = name
 
 
-@contextmanager
-def answering(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Cuts the connection if the block takes longer: it fails with an OperationalError then.
-
-    Where the other end is gone without a word, a statement waits for ever. To cancel it is no way out: the driver has
-    the server end it first, over the same dead path.
-    """
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _cut(connection: AsyncConnection[Any]) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        log.warning("the database does not answer: cutting the connection")
-        end.shutdown(socket.SHUT_RDWR)
-
-
 class Database:
     """Runs statements, each a transaction of its own, and rarely several in one."""
 
-    def __init__(self, config: DatabaseConfig, application: str) -> None:
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        application: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        write_probe: LiteralString = "",
+    ) -> None:
+        """`settings` are PostgreSQL's, by name, for each statement. `write_probe` is a statement that writes as the
+        service does: after a write was refused it is tried, and rolled back, until the database takes it (see `admit`).
+        """
         self._timeout = config.timeout
-        self.conninfo = ConnectionInfo(config, application)
-        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            self.conninfo,
-            open=False,
-            min_size=config.pool_size,
-            max_size=config.pool_size,
-            timeout=config.timeout,
-            reconnect_timeout=RECONNECT,
-            max_lifetime=LIFETIME,
-            kwargs={"autocommit": True, "prepare_threshold": 0},
-            configure=self._configure,
-            name=application,
-        )
-        # The queue stands before the pool: in the pool's own, those who have left keep their places until a connection
-        # comes, and while it is full nobody has it try for one. A database that was away would never be found again.
-        self._slots = asyncio.Semaphore(config.pool_size)
-        self._most_waiting = config.pool_waiting
-        self._waiting = 0
-        self._sound = False
-        self._away = False
-        self._renewed = 0.0
+        milliseconds = str(int(config.timeout * 1000))
+        own = {
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "timezone": "UTC",
+        }
+        self._pool = Pool(config, application, own | dict(settings or {}))
+        self._readiness = Readiness(self._pool, write_probe)
         self._left_standby = -STANDBY_PAUSE
-        self._renewals: set[asyncio.Task[None]] = set()
-
-    async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        milliseconds = str(int(self._timeout * 1000))
-        with answering(connection, self._timeout):
-            await connection.execute(
-                "SELECT set_config('statement_timeout', %s, false),"
-                " set_config('idle_in_transaction_session_timeout', %s, false),"
-                " set_config('timezone', 'UTC', false)",
-                (milliseconds, milliseconds),
-            )
-
-    async def open(self) -> None:
-        """Starts to connect; does not wait for the database."""
-        await self._pool.open(wait=False)
-
-    async def close(self) -> None:
-        await asyncio.gather(*self._renewals, return_exceptions=True)
-        await self._pool.close(timeout=5)
+        self.open = self._pool.open
+        self.close = self._pool.close
+        self.problem = self._readiness.problem
 
     async def fetch(
         self,
@@ -158,8 +95,12 @@ class Database:
         row: type[Row],
         *,
         idempotent: bool = True,
+        replan: bool = False,
     ) -> list[Row]:
         """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
+
+        `replan` is for a statement whose best plan depends on its parameters: it is planned for them each time, where
+        others are planned for any after some runs.
 
         A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
         the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
@@ -174,7 +115,7 @@ class Database:
             for attempt in count():
                 began = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - began)
+                    return await self._fetch_once(query, params, row, deadline - began, replan)
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.Error as error:
@@ -186,7 +127,7 @@ class Database:
                         await asyncio.sleep(pause)
                     elif driver_errors.is_connection_lost(error):
                         log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
-                        self._renew(began)
+                        self._pool.renew(began)
                         if attempt >= RETRIES or not idempotent or clock() >= deadline:
                             raise unavailable("the database does not answer") from None
                     elif not await self._leave_standby(error, began):
@@ -207,9 +148,9 @@ class Database:
         return rows[0] if rows else None
 
     async def _fetch_once(
-        self, query: LiteralString, params: Mapping[str, object], row: type[Row], patience: float
+        self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool
     ) -> list[Row]:
-        connection = await self._take(patience)
+        connection = await self._pool.take(timeout)
         life = asyncio.timeout(None)
 
         def left() -> None:
@@ -217,82 +158,40 @@ class Database:
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
         # A cancellation that met the return of the connection would lose it to the pool.
-        return await finish(self._run(connection, life, query, params, row), left)
+        return await finish(self._run(connection, life, query, params, row, replan), left)
 
     async def _run(
         self,
-        connection: AsyncConnection[Any],
+        connection: Connection,
         life: asyncio.Timeout,
         query: LiteralString,
         params: Mapping[str, object],
         row: type[Row],
+        replan: bool,
     ) -> list[Row]:
         """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
         try:
             async with life, connection.cursor(row_factory=class_row(row)) as cursor:
                 with answering(connection, self._timeout + MARGIN):
-                    await cursor.execute(query, params)
+                    if (settings := self._pool.statement_settings) is None:
+                        # What is not prepared has no plan to keep.
+                        await cursor.execute(query, params, prepare=False if replan else None)
+                    else:
+                        # One round trip, and one transaction, in which the settings end.
+                        async with connection.pipeline():
+                            await connection.execute(SET_IN_TRANSACTION, settings)
+                            await cursor.execute(query, params)
                 return await cursor.fetchall() if cursor.description else []
         finally:
-            await self._give_back(connection)
-
-    async def _take(self, patience: float) -> AsyncConnection[Any]:
-        """A connection of the pool, which has to be given back. `patience` is in seconds."""
-        give_up = asyncio.get_running_loop().time() + max(min(patience, AWAY) if self._away else patience, 0.01)
-        if self._slots.locked():
-            self._check_queue()
-            self._waiting += 1
-            try:
-                async with asyncio.timeout_at(give_up):
-                    await self._slots.acquire()
-            except TimeoutError:
-                raise self._queue_timeout() from None
-            finally:
-                self._waiting -= 1
-        else:
-            await self._slots.acquire()
-        try:
-            return await self._pool.getconn(max(give_up - asyncio.get_running_loop().time(), 0.01))
-        except BaseException as error:
-            self._slots.release()
-            if isinstance(error, PoolTimeout):
-                raise unavailable("the database does not answer") from None
-            if isinstance(error, PoolClosed):
-                raise unavailable("the server is shutting down") from None
-            raise
-
-    def _queue_timeout(self) -> ApiError:
-        """Why the queue did not move: those before wait for a connection too, or they have one and are slow."""
-        if self._pool.get_stats().get("requests_waiting"):
-            return unavailable("the database does not answer")
-        # Not UNAVAILABLE: the edge would repeat it, and so add to what there is too much of.
-        return resource_exhausted("too many calls are waiting")
-
-    def _check_queue(self) -> None:
-        if self._slots.locked() and self._waiting >= self._most_waiting:
-            raise resource_exhausted("too many calls are waiting")
+            await self._pool.give_back(connection)
 
     async def admit(self) -> None:
         """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
         in vain then. It costs the database nothing."""
-        self._check_queue()
-        if self._away:
-            await self._give_back(await self._take(AWAY))
-
-    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
-        try:
-            await self._pool.putconn(connection)
-        finally:
-            self._slots.release()
-
-    def _renew(self, began: float) -> None:
-        """Has the pool replace all connections after one was lost, rather than let each fail a call; once, for those
-        that were in use from before."""
-        if began > self._renewed:
-            self._renewed = asyncio.get_running_loop().time()
-            task = asyncio.create_task(self._pool.drain())
-            self._renewals.add(task)
-            task.add_done_callback(self._renewals.discard)
+        self._pool.check_queue()
+        self._readiness.check_writes()
+        if self._pool.away:
+            await self._pool.give_back(await self._pool.take(self._timeout))
 
     async def _leave_standby(self, error: psycopg.Error, began: float) -> bool:
         """Returns whether a statement that `began` then is to run again because its server takes no writes: since a
@@ -306,59 +205,17 @@ class Database:
                 return False
             log.warning("the database server takes no writes: connecting anew")
             self._left_standby = clock()
-            self._renew(began)
-        if self._renewals:
-            await asyncio.wait(self._renewals)
+            self._pool.renew(began)
+        await self._pool.renewed()
         return True
 
     def _answer(self, name: str, error: psycopg.Error) -> Exception:
         """What the caller is told of an error that the database answered with; the error itself where it is a fault of
         ours."""
-        answer = driver_errors.answer(error)
+        answer = driver_errors.answer(error.sqlstate)
         if answer is None:
             return error
-        log.warning("%s: %s (SQLSTATE %s)", name, answer.text, error.sqlstate)
+        self._readiness.note_refused_write(error)
+        hint = driver_errors.HINTS.get(error.sqlstate or "")
+        log.warning("%s: %s (SQLSTATE %s%s)", name, answer.text, error.sqlstate, f"; {hint}" if hint else "")
         return answer
-
-    async def problem(self, schema: Schema) -> str:
-        """What keeps the database from being used, in one line for the log; empty when nothing does.
-
-        `schema` is what the service needs.
-        """
-        try:
-            connection = await self._take(min(LOOK, self._timeout))
-            try:
-                version = connection.info.server_version // 10_000
-                if version < OLDEST_VERSION:
-                    return f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed"
-                with answering(connection, self._timeout):
-                    found = schema.check(await (await connection.execute(RECORD)).fetchall())
-                self._sound = not found
-                self._away = False
-                return found
-            finally:
-                await self._give_back(connection)
-        except errors.UndefinedTable:
-            self._away = False
-            return f"the schema is missing; version {schema.version} is needed"
-        except (psycopg.Error, ApiError):
-            return await self._refusal()
-
-    async def _refusal(self) -> str:
-        """Why no connection can be had, which the pool keeps to itself; empty when it is only busy."""
-        found = ""
-        try:
-            async with asyncio.timeout(self._timeout):
-                connection = await AsyncConnection.connect(self.conninfo())
-                await connection.close()
-        except psycopg.Error as error:
-            found = "the database does not answer: " + " ".join(str(error).split())
-            if isinstance(error, psycopg.OperationalError) and refused(error):
-                found = LastingProblem(found)
-        except TimeoutError:
-            found = f"the database does not answer within {self._timeout:g} s"
-        self._away = bool(found)
-        if found:
-            return found
-        # It answers, so this is overload: to leave the others alone with it would only make more.
-        return "" if self._sound else "all connections to the database are busy"

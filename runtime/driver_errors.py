@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from runtime.errors import ApiError, database_full, database_timeout, resource_exhausted, unavailable
+from runtime.errors import ApiError, database_full, database_read_only, query_timeout, resource_exhausted, unavailable
 
 DISK_FULL = "53100"
 READ_ONLY = "25006"
@@ -49,25 +49,33 @@ def is_write_refusal(error: psycopg.Error) -> bool:
     return error.sqlstate in (DISK_FULL, READ_ONLY)
 
 
-def answer(error: psycopg.Error) -> ApiError | None:
-    """Returns what the caller is told of an answer of the database; None for anything else."""
-    make = _ANSWERS.get(error.sqlstate or "")
+def answer(state: str | None) -> ApiError | None:
+    """Returns what the caller is told of an answer of the database by its SQLSTATE; None for anything else."""
+    make = _ANSWERS.get(state or "")
     return make() if make else None
 
+
+HINTS = {
+    "26000": "a prepared statement is gone: is there a pooler in transaction mode? Set DATABASE_POOLER_URL",
+    "42P05": "a prepared statement is there twice: is there a pooler in transaction mode? Set DATABASE_POOLER_URL",
+    "42P01": "has `migrate` run?",
+    "42703": "has `migrate` run?",
+}
+"""What an operator has to do about an answer, by SQLSTATE."""
 
 _TIMEOUT = "the database took too long; nothing was written"
 
 _ANSWERS: dict[str, Callable[[], ApiError]] = {
     # query_canceled: statement_timeout, or an administrator. The edge and our own clients repeat UNAVAILABLE, and what
     # took too long once would then take its time thrice.
-    "57014": lambda: database_timeout(_TIMEOUT),
+    "57014": lambda: query_timeout(_TIMEOUT),
     # transaction_timeout
-    "25P04": lambda: database_timeout(_TIMEOUT),
+    "25P04": lambda: query_timeout(_TIMEOUT),
     # idle_in_transaction_session_timeout
     "25P03": lambda: unavailable("the database ended the transaction; nothing was written"),
     # lock_timeout, where the database's own configuration has one
     LOCK_NOT_AVAILABLE: lambda: unavailable("the data is locked by another change; nothing was written"),
-    READ_ONLY: lambda: unavailable("the database is read-only at present; nothing was written", 5.0),
+    READ_ONLY: lambda: database_read_only("the database is read-only at present; nothing was written"),
     DISK_FULL: lambda: database_full("the database is full; nothing was written"),
     # out_of_memory
     "53200": lambda: resource_exhausted("the database is out of memory; nothing was written"),
@@ -76,6 +84,9 @@ _ANSWERS: dict[str, Callable[[], ApiError]] = {
     # configuration_limit_exceeded, as temp_file_limit is, and insufficient_resources
     "53400": lambda: resource_exhausted("the database is out of resources; nothing was written"),
     "53000": lambda: resource_exhausted("the database is out of resources; nothing was written"),
+    # invalid_sql_statement_name, duplicate_prepared_statement
+    "26000": lambda: unavailable("the database is not ready"),
+    "42P05": lambda: unavailable("the database is not ready"),
     # undefined_table, undefined_column: the migration has not run yet
     "42P01": lambda: unavailable("the database is not ready"),
     "42703": lambda: unavailable("the database is not ready"),

@@ -17,7 +17,13 @@ DETAILS_KEY = "grpc-status-details-bin"
 DATABASE_FULL = "DATABASE_FULL"
 """ErrorInfo reason of what a full disk refuses."""
 
-DATABASE_TIMEOUT = "DATABASE_TIMEOUT"
+DATABASE_READ_ONLY = "DATABASE_READ_ONLY"
+"""ErrorInfo reason of a write to a database that takes none."""
+
+READ_ONLY_RETRY_AFTER = 5.0
+"""Seconds after which such a write may be tried again."""
+
+QUERY_TIMEOUT = "QUERY_TIMEOUT"
 """ErrorInfo reason of a statement that took too long; the caller's own deadline has none."""
 
 FULL_RETRY_AFTER = 30.0
@@ -158,9 +164,14 @@ def database_full(text: str) -> ApiError:
     return with_reason(grpc.StatusCode.RESOURCE_EXHAUSTED, DATABASE_FULL, text, _retry_info(FULL_RETRY_AFTER))
 
 
-def database_timeout(text: str) -> ApiError:
+def database_read_only(text: str) -> ApiError:
+    """A database takes no writes, and nobody knows for how long. Reads work."""
+    return with_reason(grpc.StatusCode.UNAVAILABLE, DATABASE_READ_ONLY, text, _retry_info(READ_ONLY_RETRY_AFTER))
+
+
+def query_timeout(text: str) -> ApiError:
     """A statement took as long as it may. No RetryInfo: it would take as long again."""
-    return with_reason(grpc.StatusCode.DEADLINE_EXCEEDED, DATABASE_TIMEOUT, text)
+    return with_reason(grpc.StatusCode.DEADLINE_EXCEEDED, QUERY_TIMEOUT, text)
 
 
 def internal() -> ApiError:

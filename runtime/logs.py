@@ -2,19 +2,38 @@
 
 import json
 import logging
+import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
 
 from opentelemetry import trace
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def _trace_ids() -> dict[str, str]:
+CALL: ContextVar[Any] = ContextVar("call")
+"""The context of the RPC that is being served: its metadata are looked at only where a line is logged."""
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-.*")
+_REQUEST_ID = re.compile(r"[!-~]{1,100}")
+
+
+def _ids() -> dict[str, str]:
+    """What a line belongs to: the span where spans are made, else the caller's; and the edge's request id."""
+    found: dict[str, str] = {}
     context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return {}
-    return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+    if context.is_valid:
+        found["trace_id"] = trace.format_trace_id(context.trace_id)
+        found["span_id"] = trace.format_span_id(context.span_id)
+    call = CALL.get(None)
+    for key, value in (call.invocation_metadata() or ()) if call is not None else ():
+        if key == "traceparent" and not context.is_valid and (match := _TRACEPARENT.fullmatch(str(value))):
+            found["trace_id"], found["span_id"] = match.groups()
+        elif key == "x-request-id" and _REQUEST_ID.fullmatch(str(value)):
+            found["request_id"] = str(value)
+    return found
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -34,7 +53,7 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            **_trace_ids(),
+            **_ids(),
             **_fields(record),
         }
         if record.exc_info:
@@ -45,7 +64,7 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        extra = "".join(f" {key}={value}" for key, value in (_fields(record) | _trace_ids()).items())
+        extra = "".join(f" {key}={value}" for key, value in (_fields(record) | _ids()).items())
         line = f"{time} {record.levelname:7} {record.name}: {record.getMessage()}{extra}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

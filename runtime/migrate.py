@@ -23,7 +23,7 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
 from runtime.credentials import Conninfo, resolve
-from runtime.database import OLDEST_VERSION
+from runtime.readiness import OLDEST_VERSION
 from runtime.schema import RECORD, Migration, MigrationError, Schema, Statement, migrations
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import uvloop
+
 from runtime import logs
 from runtime.config import ConfigError, Env, TelemetryConfig
 from runtime.schema import MigrationError
@@ -27,7 +29,9 @@ def main(program: str, commands: Mapping[str, Command], arguments: list[str], *,
     try:
         telling = TelemetryConfig.from_env(Env(os.environ))
         logs.setup(program, telling.log_level, telling.log_format)
-        asyncio.run(commands[name]())
+        # Half the cost of the event loop's own.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(commands[name]())
     except ConfigError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2

@@ -24,6 +24,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServiceResponse,
 )
 
+from runtime.guard import guard
+
 V1ALPHA = DESCRIPTOR.services_by_name["ServerReflection"].full_name
 V1 = V1ALPHA.replace("v1alpha", "v1")
 
@@ -42,7 +44,8 @@ def add_to_server(server: grpc.aio.Server, names: Iterable[str], pool: Descripto
         answers.info, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
     )
     for version in (V1, V1ALPHA):
-        handler = grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": method})
+        guarded = guard(f"/{version}/ServerReflectionInfo", method)
+        handler = grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": guarded})
         server.add_generic_rpc_handlers((handler,))
 
 

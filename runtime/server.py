@@ -11,9 +11,11 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from runtime import reflection
+from runtime.client import METADATA
 from runtime.config import ServerConfig
+from runtime.guard import Guarded
 from runtime.health import LIVENESS, READINESS, Health, LastingProblem
-from runtime.interceptor import ErrorInterceptor
+from runtime.limits import CallerLimit, StreamLimitInterceptor
 from runtime.peers import has_peers
 from runtime.telemetry import Telemetry
 
@@ -36,7 +38,15 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     # Clients look names up again now and then, so new replicas get calls; with no grace set, no stream is cut.
     ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_receive_message_length", 1024 * 1024),
+    # A peer that died without a word is found within a minute, and its calls end. One ping a connection, however many
+    # calls it has. By default core sends two pings at most where there is no data, and waits a minute for each.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The edge takes bodies of 160 KiB; the sidecar follows a thousand orders in one message of 45 kB.
+    ("grpc.max_receive_message_length", 256 * 1024),
+    *METADATA,
 )
 
 
@@ -52,25 +62,35 @@ class Server:
         *,
         health_servicer: Health | None = None,
         descriptors: DescriptorPool | None = None,
+        watches: CallerLimit | None = None,
     ) -> None:
         """`names` are the full names of the services served, each with a health status; `more` are shown by reflection
-        only. A server that speaks for others brings its own answers on health, and the descriptors that it shows."""
+        only. A server that speaks for others brings its own answers on health, and the descriptors that it shows;
+        `watches` limits the streams of health and reflection, where strangers can open them."""
         self._config = config
         self._names = ["", *names]
-        self.grpc = grpc.aio.server(
-            interceptors=(telemetry.server_interceptor(), ErrorInterceptor()), options=OPTIONS, compression=None
-        )
+        interceptors = list(telemetry.server_interceptors())
+        if watches is not None:
+            interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
+        self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.add_to_server(self.grpc, (*names, *more, health.SERVICE_NAME), descriptors)
         self.ready = False
         self._settled = not config.ready_delay
+        self.port = config.grpc_port
+        """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
+
+    def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
+        """Serves the methods of a service, each inside of `guard`. `register` is the generated
+        `add_…Servicer_to_server`."""
+        register(servicer, Guarded(self.grpc))
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""
-        address = f"{self._config.host}:{self._config.grpc_port}"
+        address = self._config.address(self._config.grpc_port)
         try:
-            self.grpc.add_insecure_port(address)
+            self.port = self.grpc.add_insecure_port(address)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}: is the port taken?") from None
         await self._health.set(LIVENESS, _SERVING)

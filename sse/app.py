@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from runtime.errors import ApiError, internal, not_found, unavailable
+from runtime.limits import EXTERNAL_ADDRESS, caller_of
 from runtime.topics import Watcher
 from runtime.validate import Violations
 from sse import wire
@@ -208,9 +209,9 @@ def last_event_id(request: web.Request) -> str:
 
 def client_address(request: web.Request) -> str:
     """Who asks, as the edge saw it: the last hop is the edge's own word."""
-    external = request.headers.get("x-envoy-external-address", "")
+    external = request.headers.get(EXTERNAL_ADDRESS, "")
     forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return external or forwarded or request.remote or ""
+    return caller_of(external or forwarded or request.remote or "")
 
 
 @web.middleware

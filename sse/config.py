@@ -30,7 +30,9 @@ class Limits:
     streams: int = 15_000
     """Streams in all."""
     streams_per_client: int = 100
-    """Streams of one client address; 0: as many as in all."""
+    """Streams of one client address (IPv6: of one /64), and its health watches; 0: as many as in all."""
+    watches: int = 1_000
+    """Health watches and reflection streams in all."""
     buffer: int = 64 * 1024
     """Bytes that wait for one browser, beyond what the kernel holds."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from runtime import client
 from runtime.forever import forever
+from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 from sse import edge
@@ -24,7 +26,8 @@ BACKLOG = 4096
 """Connections that may wait to be accepted: after a restart many browsers come back within seconds."""
 
 HEADER_SIZE = 64 * 1024
-"""Bytes of one header; Envoy lets 60 KiB through, and a browser with many cookies must not be refused here."""
+"""Bytes of one header; the edge lets 32 KiB of them through in all and refuses what is beyond, so nothing is refused
+here."""
 
 CLOSING = 5.0
 """Seconds that streams get to take their last bytes."""
@@ -59,6 +62,7 @@ class Sidecar:
             services,
             health_servicer=edge.EdgeHealth(services),
             descriptors=edge.public_descriptors(),
+            watches=CallerLimit(config.limits.watches, config.limits.streams_per_client),
         )
         self._running = AsyncExitStack()
 
@@ -67,6 +71,11 @@ class Sidecar:
         """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
         port: int = self._runner.addresses[0][1]
         return port
+
+    @property
+    def grpc_port(self) -> int:
+        """Likewise, of reflection and health."""
+        return self._server.port
 
     async def start(self) -> None:
         """Listens. It is ready whatever the services behind it are: what passes, it answers by itself."""
@@ -84,13 +93,21 @@ class Sidecar:
         await self._server.start()
         running.push_async_callback(self._runner.cleanup)
         await self._runner.setup()
-        address = f"{self._config.server.host}:{self._config.http_port}"
+        address = self._config.server.address(self._config.http_port)
         try:
-            await web.TCPSite(self._runner, self._config.server.host, self._config.http_port, backlog=BACKLOG).start()
+            await self._site().start()
         except OSError:
             raise OSError(f"cannot listen on {address}: is the port taken?") from None
         log.info("listening on %s", address)
         await self._server.set_ready(True)
+
+    def _site(self) -> web.BaseSite:
+        host, port = self._config.server.host, self._config.http_port
+        if host == "::" and socket.has_dualstack_ipv6():
+            # asyncio would make a socket for IPv6 alone, and the edge asks 127.0.0.1.
+            both = socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+            return web.SockSite(self._runner, both, backlog=BACKLOG)
+        return web.TCPSite(self._runner, host, port, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """Says so, waits until the edge has seen it, sends every browser elsewhere, and closes all in reverse order."""

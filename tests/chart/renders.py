@@ -22,6 +22,8 @@ def text(name: str) -> str:
 
 
 def _simplify(item: dict[str, Any]) -> None:
+    if "helm.sh/hook" in item["metadata"].get("annotations", {}):
+        item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] = "(by Helm's version)"
     if item["kind"] == "ConfigMap":
         for part in ("data", "binaryData"):
             item[part] = dict.fromkeys(item.get(part, {}), "(file)")

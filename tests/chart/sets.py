@@ -9,10 +9,10 @@ SETS: dict[str, tuple[str, ...]] = {
     "gateway-api": ("--values", "k8s/values-gateway-api.yaml"),
     # What no documented set has.
     "options": (
+        "--values", "tests/chart/values-options.yaml",
         "--set", "image.repository=registry.example.com:5000/shop", "--set", f"image.digest={DIGEST}",
         "--set", f"postgresql.image.digest={DIGEST}", "--set", f"gateway.envoy.image.digest={DIGEST}",
-        "--set", "imagePullSecrets[0].name=registry", "--set", "commonLabels.team=shop",
-        "--set", "product.extraEnv[0].name=OTEL_RESOURCE_ATTRIBUTES,product.extraEnv[0].value=env=test",
+        "--set", "imagePullSecrets[0].name=registry",
         "--set", "product.database.password=it's secret", "--set", "order.database.password=other",
         "--set", "order.podAnnotations.example\\.com/note=kept", "--set", "order.podLabels.tier=backend",
         "--set", "order.nodeSelector.disk=fast", "--set", "order.priorityClassName=high",
@@ -24,5 +24,11 @@ SETS: dict[str, tuple[str, ...]] = {
         "--set", "networkPolicy.from[0].namespaceSelector.matchLabels.name=ingress",
         "--set", "postgresql.storage.className=fast",
     ),
-    "minimal": ("--set", "networkPolicy.enabled=false,demo.enabled=false,product.podDisruptionBudget.enabled=false"),
+    "minimal": (
+        "--set", "networkPolicy.enabled=false,demo.enabled=false,product.podDisruptionBudget.enabled=false",
+        "--set", "tests.enabled=false,postgresql.storage.enabled=false,adaptSecurityContext=force",
+        "--set", "gateway.service.type=LoadBalancer,gateway.service.loadBalancerClass=example.com/lb",
+        "--set", "gateway.service.loadBalancerSourceRanges={192.0.2.0/24,2001:db8::/32}",
+        "--set", "gateway.service.allocateLoadBalancerNodePorts=false,gateway.service.trafficDistribution=PreferClose",
+    ),
 }  # fmt: skip

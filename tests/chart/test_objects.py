@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
+from helm.files import differences
 from tests.chart import tools
 from tests.chart.sets import SETS
 
@@ -106,13 +107,6 @@ def test_two_releases_share_no_object() -> None:
     assert not one & two
 
 
-def test_the_longest_release_name_fits() -> None:
-    """Names become labels and host names of at most 63 characters; a StatefulSet's has to leave room for a hash."""
-    for each in tools.objects(release=53 * "r"):
-        limit = 52 if each["kind"] == "StatefulSet" else 63
-        assert len(each["metadata"]["name"]) <= limit, each["metadata"]["name"]
-
-
 def test_a_pod_has_time_for_its_shutdown() -> None:
     for pod, _, spec in pods("--set", "shutdown.delay=7,shutdown.grace=31"):
         if pod.startswith("Deployment") and "demo" not in pod:
@@ -134,8 +128,10 @@ def test_an_own_database_leaves_the_bundled_one_out() -> None:
 
 def test_with_given_passwords_nothing_is_random() -> None:
     """Argo CD renders again and again, and would find a difference each time."""
-    given = ("--set", "product.database.password=one,order.database.password=two")
-    assert tools.template(*given) == tools.template(*given)
+    given = ("template", "shop", str(tools.CHART), "--set", "product.database.password=one,order.database.password=two")
+    one, two = (tools.run(*given) for _ in range(2))
+    assert one.returncode == 0, one.stderr
+    assert one.stdout == two.stdout
 
 
 def test_nobody_is_told_a_superusers_password() -> None:
@@ -233,6 +229,44 @@ def test_the_notes_warn_of_a_node_that_hides_its_clients(sets: str, warned: bool
     assert ("Set gateway.service.externalTrafficPolicy: Local" in notes(sets)) == warned
 
 
+BEHIND = "networkPolicy.from[0].namespaceSelector.matchLabels.name=gateways"
+PARENT = "parentRefs[0].name=public"
+
+
+@pytest.mark.parametrize(
+    ("sets", "ways"),
+    [
+        ("gateway.service.type=LoadBalancer", "the load balancer"),
+        ("gateway.service.type=NodePort", "the port on every node"),
+        ("ingress.enabled=true", "the Ingress"),
+        (f"httpRoute.enabled=true,httpRoute.{PARENT}", "the HTTPRoute"),
+        (f"grpcRoute.enabled=true,grpcRoute.{PARENT}", "the GRPCRoute"),
+        ("gateway.service.type=NodePort,ingress.enabled=true", "the port on every node and the Ingress"),
+        (f"ingress.enabled=true,networkPolicy.enabled=false,{BEHIND}", "the Ingress"),
+        ("gateway.service.type=ClusterIP", ""),
+        ("gateway.service.type=LoadBalancer,gateway.service.loadBalancerSourceRanges={192.0.2.0/24}", ""),
+        (f"gateway.service.type=LoadBalancer,ingress.enabled=true,{BEHIND}", ""),
+    ],
+)
+def test_the_notes_warn_of_a_shop_that_is_open(sets: str, ways: str) -> None:
+    """It authenticates nobody: whoever comes in reads and changes everything."""
+    found = notes(sets)
+    assert ("does not authenticate callers" in found) == bool(ways)
+    assert f"and {ways} may let in everybody" in found or not ways
+
+
+def test_the_production_example_lets_nobody_in_but_a_gateway() -> None:
+    rendered = {
+        (each["kind"], each["metadata"]["name"]): each["spec"]
+        for each in tools.objects(*SETS["production"])
+        if each["kind"] in ("Service", "NetworkPolicy", "Ingress", "HTTPRoute", "GRPCRoute")
+    }
+    assert rendered["Service", "shop-shopping-cart-gateway"]["type"] == "ClusterIP"
+    assert not {kind for kind, _ in rendered} & {"Ingress", "HTTPRoute", "GRPCRoute"}
+    [rule] = rendered["NetworkPolicy", "shop-shopping-cart-gateway"]["ingress"]
+    assert all("podSelector" in peer for peer in rule["from"])
+
+
 def test_the_notes_ask_the_pods_for_a_key_that_is_missing() -> None:
     """They find them: the selector in the notes is that of the service's pods."""
     sets = "product.database.existingSecret=mine"
@@ -261,8 +295,16 @@ def test_clients_inside_find_pods_before_they_are_ready() -> None:
             assert (peers["PEERS"], peers["READY_DELAY"]) == (pod.partition("/")[2], "35")
 
 
+def test_the_chart_has_no_symbolic_link() -> None:
+    """Flux leaves them out of what it fetches from Git."""
+    assert [path for path in tools.CHART.rglob("*") if path.is_symlink()] == []
+
+
+def test_the_charts_copies_of_the_edge_are_up_to_date() -> None:
+    assert differences() == []
+
+
 def test_a_package_has_the_edge_and_nothing_else_of_its_folder(tmp_path: Path) -> None:
-    """files/envoy is a link: Helm follows it, also into an archive."""
     done = tools.run("package", str(tools.CHART), "--destination", str(tmp_path))
     assert done.returncode == 0, done.stderr
     [archive] = tmp_path.iterdir()
@@ -300,7 +342,16 @@ EDGE = EdgeSettings(
             replace(EDGE, otlp_endpoint="http://collector.observability:4317"),
         ),
         ("telemetry.endpoint=https://collector.observability:4317", EDGE),
+        ("telemetry.endpoint=http://[2001:db8::1]:4317", replace(EDGE, otlp_endpoint="http://[2001:db8::1]:4317")),
+        ("ipFamilies={IPv6}", replace(EDGE, listen="[::]:8080")),
+        ("ipFamilyPolicy=PreferDualStack", replace(EDGE, listen="[::]:8080")),
+        ("ipFamilyPolicy=PreferDualStack,gateway.listenHost=0.0.0.0", EDGE),
         ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
+        ("gateway.envoy.resources.limits.memory=1Gi", replace(EDGE, memory=1024**3)),
+        ("gateway.envoy.resources.limits.memory=805306368", replace(EDGE, memory=768 * 1024**2)),
+        ("gateway.envoy.resources.limits.memory=1.5G", replace(EDGE, memory=1_500_000_000)),
+        ("gateway.envoy.resources.limits.memory=1e9", replace(EDGE, memory=1_000_000_000)),
+        ("gateway.envoy.resources.limits=null", EDGE),
     ],
 )
 def test_chart_and_local_edge_render_the_same(setting: str, edge: EdgeSettings) -> None:

@@ -14,8 +14,18 @@ from helm.readme import comments
 from tests.chart import tools
 
 FREE = {
-    "global",
     "annotations",
+    "behavior",
+    "dnsConfig",
+    "labels",
+    "retention",
+    "sessionAffinityConfig",
+    "startup",
+    "readiness",
+    "liveness",
+    "podSecurityContext",
+    "containerSecurityContext",
+    "commonAnnotations",
     "podAnnotations",
     "podLabels",
     "commonLabels",
@@ -24,7 +34,7 @@ FREE = {
     "parameters",
 }
 FREE |= {"limits", "requests"}
-"""Objects whose keys are the user's."""
+"""Objects whose keys are the user's, or Kubernetes'."""
 
 WRONG = {
     "product.replica=3": "replica",
@@ -56,7 +66,20 @@ WRONG = {
     "shutdown.grace=soon": "/shutdown/grace",
     "commonLabels.app\\.kubernetes\\.io/part-of=store": "/commonLabels",
     "product.podLabels.app\\.kubernetes\\.io/component=web": "/product/podLabels",
+    "fullnameOverride=shop.v1": "/fullnameOverride",
+    "fullnameOverride=9shop": "/fullnameOverride",
+    "nameOverride=a.b": "/nameOverride",
+    "telemetry.endpoint=http://::1:4317": "/telemetry/endpoint",
+    "telemetry.endpoint=http://[::1:4317": "/telemetry/endpoint",
+    "ipFamilies={IPv5}": "/ipFamilies/0",
+    "gateway.service.loadBalancerSourceRanges={192.0.2.1}": "/gateway/service/loadBalancerSourceRanges/0",
+    "postgresql.storage.retention.whenDeleted=Keep": "/postgresql/storage/retention/whenDeleted",
+    "product.probes.liveness.failureTreshold=3": "failureTreshold",
+    "product.extraVolumes[0].emptyDir.medium=Memory": "/product/extraVolumes/0",
+    "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
+    "gateway.sse.maxStreams=9831": "513Mi or more",
+    "gateway.envoy.resources.limits.memory=lots": "gateway.envoy.resources.limits.memory: lots",
 }
 
 
@@ -76,7 +99,8 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
 def closed(node: Any, path: str = "") -> Iterator[str]:
     """Paths of objects in the schema that let any key pass."""
     if isinstance(node, dict):
-        if "properties" in node and node.get("additionalProperties") is not False and "then" not in path:
+        open_by_intent = path == "/properties/global" or "then" in path
+        if "properties" in node and node.get("additionalProperties") is not False and not open_by_intent:
             yield path
         for key, value in node.items():
             if key not in ("if", "then"):
@@ -99,6 +123,14 @@ def test_every_value_has_a_comment() -> None:
 def test_the_readme_has_the_values_as_they_are() -> None:
     done = subprocess.run([sys.executable, "helm/readme.py", "--check"], cwd=tools.ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_every_template_begins_with_the_defaults() -> None:
+    """Each is rendered by itself: `--show-only`, or in an order of Helm's own."""
+    templates = [path for path in (tools.CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")]
+    assert len(templates) > 40
+    begin = '{{- include "shopping-cart.prepare" . }}\n'
+    assert [path.name for path in templates if not path.read_text().startswith(begin)] == []
 
 
 def test_the_schema_knows_unknown_keys_nowhere() -> None:

@@ -158,8 +158,8 @@ def _standalone(text: str, definitions: dict[str, Any]) -> str:
     return json.dumps(schema | {"$defs": needed})
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Helm, far from any cluster and any configuration of the developer's."""
+def run(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs Helm (or another one of it), far from any cluster and any configuration of the developer's."""
     home = CACHE / "home"
     environment = {
         "PATH": os.environ["PATH"],
@@ -168,10 +168,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "HELM_DATA_HOME": str(home),
         "KUBECONFIG": "/dev/null",
     }
-    return subprocess.run([helm(), *arguments], env=environment, check=False, capture_output=True, text=True, cwd=ROOT)
+    command = [program or helm(), *arguments]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, cwd=ROOT)
 
 
+@cache
 def template(*arguments: str, release: str = "shop", chart: Path = CHART) -> str:
+    """What Helm renders, for one set of arguments always the same: generated passwords too."""
     # Helm 3 takes a Kubernetes of its own age where nothing is said.
     version = ("--kube-version", VERSIONS[0])
     done = run("template", release, str(chart), "--namespace", "shop", *version, *arguments)
@@ -181,5 +184,6 @@ def template(*arguments: str, release: str = "shop", chart: Path = CHART) -> str
 
 def objects(*arguments: str, release: str = "shop", chart: Path = CHART) -> list[dict[str, Any]]:
     """The chart's objects, by kind and name."""
-    found = [each for each in yaml.safe_load_all(template(*arguments, release=release, chart=chart)) if each]
+    rendered = template(*arguments, release=release, chart=chart)
+    found = [each for each in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if each]
     return sorted(found, key=lambda each: (each["kind"], each["metadata"]["name"]))

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,8 @@ FILL = {
         INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros, stock, star,
             image_uri, create_time)
         SELECT gen_random_uuid(), 'Filler ' || n, 'filler-' || n, 'FILLER-' || n, '', 'In the way of a migration',
-            'Filler ' || n % 50, 'EUR', n * 10000, 5, 4, '', now() - n * interval '1 minute'
+            'Filler ' || n % 50, 'EUR', n * 10000::bigint, 5, 4, '', now() - n * interval '1 minute'
         FROM generate_series(1, {ROWS}) AS n;
-        INSERT INTO reservation (id, state, items, expire_time)
-        SELECT gen_random_uuid(), 'RELEASED', '[]', now() FROM generate_series(1, {ROWS}) AS n;
         ANALYZE
         """,
     "order": f"""
@@ -72,8 +71,8 @@ def installed(own: Namespace, image: str, previous_image: str, previous_chart: P
     shop.install(chart=previous_chart, image=previous_image)
     shop.until_ready()
     began = time.monotonic()
-    for service, database in DATABASES.items():
-        psql(own, "mine", FILL[service], database=database)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda each: psql(own, "mine", FILL[each], database=DATABASES[each]), DATABASES))
     print(f"{ROWS} rows in each large table after {time.monotonic() - began:.0f} s")
     return shop
 

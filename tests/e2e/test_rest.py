@@ -110,6 +110,43 @@ async def test_a_retry_with_the_same_key_is_the_same_order(rest: Rest, way: str)
     )
 
 
+@pytest.mark.parametrize("keys", [[""], [str(uuid4()), str(uuid4())], [UNKNOWN, UNKNOWN]])
+async def test_repeated_or_empty_idempotency_key_is_refused(rest: Rest, keys: list[str]) -> None:
+    product = await rest.product(stock=5)
+    headers = [("Idempotency-Key", key) for key in keys]
+    for path, body in (
+        ("/api/v1/orders", rest.order_body(product["id"])),
+        ("/api/v1/products", {"name": "x", "price": product["price"]}),
+        (f"/api/v1/products/{product['id']}:adjustStock", {"delta": "-1"}),
+    ):
+        answer = await rest.http.post(path, json=body, headers=headers)
+        rest.refused(answer, 400, 3, field="Idempotency-Key")
+    assert await rest.stock(product["id"]) == 5
+
+
+async def test_query_adds_nothing_to_an_order(rest: Rest) -> None:
+    product, other = await rest.product(stock=5), await rest.product(stock=5)
+    body = rest.order_body(product["id"])
+    for query in (f"items.productId={other['id']}&items.quantity=1", "shippingAddress=Elsewhere", "notes=x"):
+        rest.refused(await rest.http.post(f"/api/v1/orders?{query}", json=body), 400, 3)
+    assert (await rest.stock(product["id"]), await rest.stock(other["id"])) == (5, 5)
+
+
+async def test_weak_etag_of_product_is_a_condition(rest: Rest) -> None:
+    """The stock changes without it: two different answers have it."""
+    path = f"/api/v1/products/{(await rest.product(stock=5))['id']}"
+    before = (await rest.http.get(path)).headers["etag"]
+    await rest.http.post(f"{path}:adjustStock", json={"delta": "1"})
+    assert (await rest.http.get(path)).headers["etag"] == before
+    assert before.startswith('W/"')
+    first = await rest.http.patch(path, json={"variant": "a"}, headers={"If-Match": before})
+    strong = first.headers["etag"].removeprefix("W/")
+    second = await rest.http.patch(path, json={"variant": "b"}, headers={"If-Match": strong})
+    assert (first.status_code, second.status_code) == (200, 200)
+    for stale in (before, strong):
+        rest.refused(await rest.http.patch(path, json={"variant": "c"}, headers={"If-Match": stale}), 409, 10)
+
+
 async def test_of_twelve_who_want_the_last_seven_seven_get_one(rest: Rest) -> None:
     product = await rest.product(stock=7)
     body = rest.order_body(product["id"])

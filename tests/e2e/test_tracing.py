@@ -72,7 +72,16 @@ async def test_an_order_is_one_trace_from_the_edge_to_sql(receiver: tuple[Receiv
             product = await Rest(http).product()
             headers = {"traceparent": f"00-{trace.hex()}-b7ad6b7169203331-01"}
             answer = await http.post("/api/v1/orders", json=Rest.order_body(product["id"]), headers=headers)
-        assert answer.status_code == 200, answer.text
+            assert answer.status_code == 200, answer.text
+            order_id = answer.json()["id"]
+            await http.post(f"/api/v1/orders/{order_id}:cancel")
+            for path in (
+                "/api/v1/orders?customerEmail=ada%40example.com",
+                "/api/v1/orders?customerEmail=ada@example.com&status=PLACED",
+                "/api/v1/products?search=secret-word",
+                f"/api/orders/stream?order_id={order_id}&token=secret-token",
+            ):
+                assert (await http.get(path, headers=headers)).status_code == 200, path
 
         async with asyncio.timeout(20):
             while not (
@@ -81,9 +90,16 @@ async def test_an_order_is_one_trace_from_the_edge_to_sql(receiver: tuple[Receiv
                 # edge → order (server) → SQL, and edge → order (server) → order (client) → product (server) → SQL
                 and compact(spans.chain(insert)) == ["shop-edge", "order"]
                 and compact(spans.chain(reserve)) == ["shop-edge", "order", "product"]
+                and spans.find("order", "order.list", trace)
+                and spans.find("product", "product.list", trace)
             ):
                 await asyncio.sleep(0.1)
         assert reserve.parent_span_id != insert.parent_span_id
+        # Nothing of whoever ordered, nor of what anybody looked for, in anything that anybody sent or logged.
+        kept = "\n".join(f"{owner} {span}" for owner, span in spans.spans)
+        kept += "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+        for private in ("ada@", "ada%40", "Lovelace", "James", "+44", "secret-"):
+            assert private not in kept, private
 
         logs = "".join(path.read_text() for path in sorted((tmp_path / "logs").glob("order*.log")))
         lines = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]

@@ -6,11 +6,13 @@ import time
 
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2
 
 from local.settings import REPOSITORY
 from sse.drain import drain
-from tests.support.edge import edge
+from tests.support.edge import PRODUCT, edge
 from tests.support.order import eventually
+from tests.support.rest import Rest
 from tests.support.sidecar import EVENTS, Blocks, sidecar
 
 LISTENERS = ("--drain-strategy", "immediate", "--drain-time-s", "1")
@@ -55,6 +57,29 @@ async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
             await running.sidecar.streams.drain()
             (last,) = await stream.rest()
             assert last.startswith("retry: "), "each browser comes back, to another pod"
+
+
+async def test_service_that_says_it_is_not_serving_gets_nothing() -> None:
+    """Not even where no other one is there: half of all ill is a panic to Envoy, which then asks everybody."""
+    async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=5) as http:
+        assert (await http.get("/api/v1/products/abc")).status_code == 200
+        await running.calls.checks[PRODUCT].set(PRODUCT, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+        async def refused() -> bool:
+            return (await http.get("/api/v1/products/abc")).status_code == 503
+
+        await eventually(refused)
+        running.calls.count.clear()
+        for _ in range(20):
+            Rest.refused(await http.get("/api/v1/products/abc"), 503, 14)
+        assert not running.calls.count
+        assert (await http.get("/api/v1/orders/abc")).status_code == 200
+        await running.calls.checks[PRODUCT].set(PRODUCT, health_pb2.HealthCheckResponse.SERVING)
+
+        async def answered() -> bool:
+            return (await http.get("/api/v1/products/abc")).status_code == 200
+
+        await eventually(answered)
 
 
 def test_without_an_envoy_the_drain_fails_at_once() -> None:

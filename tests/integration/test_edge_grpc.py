@@ -1,5 +1,6 @@
 """gRPC and gRPC-Web at the edge: what is reachable, and with which errors."""
 
+import base64
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2, status_fee
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
 from tests.support.edge import ORDER, PRODUCT, Edge, edge
+from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -115,8 +117,8 @@ def unframe(body: bytes) -> list[tuple[int, bytes]]:
     return frames
 
 
-async def web_call(shop: Edge, method: str, request: bytes) -> httpx.Response:
-    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+async def web_call(shop: Edge, method: str, request: bytes, kind: str = "application/grpc-web+proto") -> httpx.Response:
+    headers = {"content-type": kind, "x-grpc-web": "1"}
     async with httpx.AsyncClient(base_url=shop.url, timeout=5) as http:
         return await http.post(method, content=frame(request), headers=headers)
 
@@ -128,6 +130,93 @@ async def test_a_browser_calls_over_grpc_web(shop: Edge) -> None:
     assert product_pb2.Product.FromString(message).id == "abc"
     assert flags == 0x80
     assert b"grpc-status:0" in trailers
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpc-web+proto;charset=utf-8",
+        "application/grpc-web; charset=utf-8",
+        "APPLICATION/GRPC-WEB",
+        "Application/Grpc-Web+Proto ; x=1",
+    ],
+)
+async def test_grpc_web_is_known_however_its_content_type_is_spelled(shop: Edge, kind: str) -> None:
+    """Media types know no case, and may have parameters."""
+    request = product_pb2.GetProductRequest(id="abc").SerializeToString()
+    answer = await web_call(shop, f"/{PRODUCT}/GetProduct", request, kind)
+    (_, message), (flags, _) = unframe(answer.content)
+    assert (product_pb2.Product.FromString(message).id, flags) == ("abc", 0x80)
+
+
+async def test_grpc_web_text_is_known_with_parameters(shop: Edge) -> None:
+    request = base64.b64encode(frame(product_pb2.GetProductRequest(id="abc").SerializeToString()))
+    headers = {"content-type": "application/grpc-web-text; charset=utf-8", "accept": "application/grpc-web-text"}
+    async with httpx.AsyncClient(base_url=shop.url, timeout=5) as http:
+        answer = await http.post(f"/{PRODUCT}/GetProduct", content=request, headers=headers)
+    assert answer.headers["content-type"].startswith("application/grpc-web-text")
+    assert b"abc" in base64.b64decode(answer.content[:20])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/grpc-web+json",
+        "application/grpc-web+thrift",
+        "application/grpc-web-text+json",
+        "application/grpcfoo",
+        "application/json",
+        "application/connect+proto",
+        "application/proto",
+        "text/plain; application/grpc-web",
+        "",
+    ],
+)
+async def test_other_content_types_are_refused_in_one_shape(shop: Edge, kind: str) -> None:
+    shop.calls.count.clear()
+    for path in (f"/{PRODUCT}/GetProduct", "/grpc.health.v1.Health/Check", "/shop.product.v1.StockService/X"):
+        Rest.refused(await web_call(shop, path, b"", kind), 415, 3)
+    assert not shop.calls.count
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "application/grpc-web", ""])
+async def test_other_methods_than_post_do_not_reach_the_services(shop: Edge, kind: str) -> None:
+    """They log what is no call of theirs in gRPC's words."""
+    shop.calls.count.clear()
+    async with httpx.AsyncClient(base_url=shop.url, timeout=5, http1=False, http2=True) as http:
+        for method in ("GET", "HEAD", "PUT", "DELETE"):
+            answer = await http.request(method, f"/{PRODUCT}/GetProduct", headers={"content-type": kind})
+            assert answer.headers["allow"] == "POST, OPTIONS"
+            assert answer.status_code == 405 or answer.headers["grpc-status"] == "12"
+    assert not shop.calls.count
+
+
+async def test_malformed_grpc_timeout_is_rejected(shop: Edge) -> None:
+    """As a fault of the caller's, in the words of its protocol."""
+    for value in ("172800000m", "Infinitym", "-1S", "10s", ""):
+        headers = {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": value}
+        async with httpx.AsyncClient(base_url=shop.url, timeout=5, http1=False, http2=True) as http:
+            answer = await http.post(f"/{PRODUCT}/GetProduct", content=frame(b""), headers=headers)
+        assert (answer.status_code, answer.headers["grpc-status"]) == (200, "3")
+        assert "eight digits" in answer.headers["grpc-message"]
+
+
+async def test_retry_info_comes_to_grpc_clients_as_before(shop: Edge, channel: grpc.aio.Channel) -> None:
+    """The header that REST gets out of it is one more trailer."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="busy"))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = status_pb2.Status.FromString(
+        bytes(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
+    )
+    info = error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert info.retry_delay.ToMilliseconds() == 1500
+    request = product_pb2.GetProductRequest(id="busy").SerializeToString()
+    answer = await web_call(shop, f"/{PRODUCT}/GetProduct", request)
+    assert (answer.headers["grpc-status"], answer.headers["retry-after"]) == ("8", "2")
 
 
 async def test_a_browser_gets_the_status_of_an_error_over_grpc_web(shop: Edge) -> None:

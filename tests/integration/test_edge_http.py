@@ -122,6 +122,25 @@ async def test_malformed_requests_get_the_one_shape(shop: Edge, request_: str, s
     refused(response, status, code)
 
 
+LONG = [
+    ("/api/v1/orders/" + ":" * 30_000 + "/x/y/", "x"),
+    ("/api/v1/orders/" + "a" * 30_000 + "/", "x"),
+    ("/api/v1/products?" + "_" * 30_000 + "=", "x"),
+    ("/api/v1/products?" + "a=&" * 10_000, "x"),
+    ("/api/v1/orders", "a" + " " * 30_000 + "b"),
+    ("/shop.product.v1.ProductService/GetProduct", "application/grpc" + " " * 30_000 + "b"),
+]
+
+
+@pytest.mark.parametrize(("path", "kind"), LONG)
+async def test_long_request_takes_little_time(shop: Edge, path: str, kind: str) -> None:
+    """A pattern that begins anew at every place of a text would keep one of the edge's few threads for a second."""
+    async with asyncio.timeout(5):
+        for _ in range(10):
+            answer = await send(shop, f"POST {path} HTTP/1.1\nHost: a\nContent-Type: {kind}\n\n")
+            assert answer.status.startswith("4")
+
+
 async def test_upgrade_to_http2_is_ignored(shop: Edge) -> None:
     """Java's HttpClient asks for it with every request without TLS."""
     upgrade = "Connection: Upgrade, HTTP2-Settings, close\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__\n"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import httpx
@@ -17,11 +18,13 @@ import pytest
 import pytest_asyncio
 import yaml
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from envoy.render import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
 from local.shop import envoy_binary
 from tests.support.edge import Edge, edge
+from tests.support.rest import Rest
 
 in_module = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,10 +33,19 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps the trace ids that it gets."""
+    """Keeps the spans that it gets."""
 
     def __init__(self) -> None:
-        self.traces: list[str] = []
+        self.spans: list[Span] = []
+
+    async def find(self, trace: str) -> Span:
+        """The edge's span of a trace, once it is here."""
+        async with asyncio.timeout(10):
+            while True:
+                for span in self.spans:
+                    if span.trace_id.hex() == trace:
+                        return span
+                await asyncio.sleep(0.05)
 
     async def Export(
         self,
@@ -42,7 +54,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
-                self.traces += [span.trace_id.hex() for span in scope.spans]
+                self.spans += scope.spans
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
@@ -142,11 +154,63 @@ async def test_a_trace_goes_on_through_the_edge(
     passed = shop.calls.metadata["traceparent"]
     assert passed.startswith(f"00-{TRACE}-")
     assert passed != sent
-    for _ in range(200):
-        if TRACE in collector[0].traces:
-            break
-        await asyncio.sleep(0.05)
-    assert TRACE in collector[0].traces
+    await collector[0].find(TRACE)
+
+
+TRACED = [
+    ("GET", "/api/v1/orders?customerEmail=ada%40example.com"),
+    ("GET", "/api/v1/orders?customerEmail=ada%40example.com&status=PLACED"),
+    ("HEAD", "/api/v1/orders?customerEmail=ada%40example.com"),
+    ("GET", "/api/v1/orders/abc?customerEmail=ada%40example.com"),
+    ("PATCH", "/api/v1/products/abc?updateMask=ada%40example.com"),
+    ("GET", "/nothing?ada%40example.com"),
+    ("POST", "/shop.order.v1.OrderService/GetOrder?ada%40example.com"),
+]
+
+
+@in_module
+async def test_spans_have_no_query_and_the_method_as_it_came(
+    http: httpx.AsyncClient, collector: tuple[Collector, str]
+) -> None:
+    """A query can hold an e-mail address."""
+    sent = {uuid4().hex: request for request in TRACED}
+    for trace, (method, path) in sent.items():
+        headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "content-type": "application/json"}
+        await http.request(method, path, headers=headers)
+    for trace, (method, path) in sent.items():
+        span = await collector[0].find(trace)
+        attributes = [(each.key, each.value.string_value) for each in span.attributes]
+        assert len(dict(attributes)) == len(attributes), "each once"
+        assert dict(attributes)["http.method"] == method
+        assert dict(attributes)["http.url"].endswith(path.partition("?")[0])
+    assert "ada" not in str(collector[0].spans)
+
+
+@in_module
+async def test_hsts_is_sent_over_tls_and_for_this_host_alone(http: httpx.AsyncClient) -> None:
+    for path in ("/", "/api/v1/products", "/api/v1/products/missing", "/api/orders/stream"):
+        assert (await http.get(path)).headers["strict-transport-security"] == "max-age=31536000"
+
+
+async def test_only_own_names_are_answered_where_they_are_named() -> None:
+    """A page of another site can point a name of its own at this machine, and would be the same origin then."""
+    async with edge(hosts=("localhost", "*.localhost", "127.0.0.1", "[::1]")) as running:
+        async with httpx.AsyncClient(base_url=running.url, timeout=5) as http:
+            for host in ("localhost", "localhost:8080", "shop.localhost:1", "127.0.0.1:8080", "[::1]:8080"):
+                assert (await http.get("/api/v1/products", headers={"host": host})).status_code == 200, host
+            running.calls.count.clear()
+            for host in ("evil.example", "localhost.evil.example:8080", "127.0.0.1.nip.io", "10.0.0.1"):
+                for path in (
+                    "/",
+                    "/api/v1/products",
+                    "/api/orders/stream",
+                    "/shop.product.v1.ProductService/GetProduct",
+                ):
+                    Rest.refused(await http.get(path, headers={"host": host}), 421, 3)
+            assert not running.calls.count
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            stub = product_pb2_grpc.ProductServiceStub(channel)
+            assert (await stub.GetProduct(product_pb2.GetProductRequest(id="abc"))).id == "abc"
 
 
 SETTINGS = EdgeSettings(files=Path(), product="product:50052", order="[::1]:50053", sse_http_port=1, sse_grpc_port=2)
@@ -161,6 +225,8 @@ def test_the_template_is_yaml_as_it_stands() -> None:
 def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate: Path) -> None:
     for tls, origins, endpoint in product((None, certificate), ((), (ORIGIN, "*")), ("", "http://collector:4317")):
         settings = replace(SETTINGS, files=tmp_path, tls=tls, cors_origins=origins, otlp_endpoint=endpoint)
+        if tls:
+            settings = replace(settings, hosts=("localhost", "[::1]"))
         command = [str(envoy_binary()), "--mode", "validate", "-l", "warning", "-c", str(write(settings))]
         checked = subprocess.run(command, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
@@ -169,7 +235,9 @@ def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate
 
 def test_nothing_of_an_optional_part_stays_when_it_is_off() -> None:
     text = render(SETTINGS)
-    assert not [word for word in ("cors.v3.CorsPolicy", "otlp", "transport_socket", "if TLS") if word in text]
+    assert not [
+        word for word in ("cors.v3.CorsPolicy", "otlp", "tls.v3.DownstreamTlsContext", "if TLS") if word in text
+    ]
 
 
 def test_every_name_is_used_and_has_a_value() -> None:

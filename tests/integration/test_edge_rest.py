@@ -69,7 +69,7 @@ async def test_a_product_can_be_read_changed_and_sent_back(http: httpx.AsyncClie
         ("missing", 404, 5, {"reason": "PRODUCT_NOT_FOUND", "domain": "shop", "metadata": {"id": "missing"}}),
         ("malformed", 400, 3, {"fieldViolations": [{"field": "id", "description": "must be a UUID", "reason": ""}]}),
         ("busy", 429, 8, {"retryDelay": "1.500s"}),
-        ("late", 504, 4, {"reason": "DATABASE_TIMEOUT", "domain": "shop", "metadata": {}}),
+        ("late", 504, 4, {"reason": "QUERY_TIMEOUT", "domain": "shop", "metadata": {}}),
     ],
 )
 async def test_details_of_an_error_are_in_the_json(

@@ -15,9 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from local import children
 from local.children import ChildError, gone
-from local.postgres import Postgres, installed
+from local.postgres import Account, Postgres, installed
 from local.settings import LOOPBACK, Settings
+from local.shop import envoy_command
 from runtime.config import ConfigError
 from tests.support.database import FAST
 from tests.support.up import NOBODY, Up, python_for
@@ -148,6 +150,22 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, start: Start) -> None:
     assert said == f"shop: port {port} is taken; set ORDER_PORT to another one\n"
 
 
+def test_envoy_raises_its_limit_of_open_files(tmp_path: Path) -> None:
+    """To the hard one, as the documentation says; a stream takes two."""
+    bootstrap = tmp_path / "envoy.yaml"
+    bootstrap.write_text("static_resources: {}")
+    command = ["prlimit", "--nofile=256:2000", *envoy_command(bootstrap)]
+    envoy = children.start("envoy", command, tmp_path, dict(os.environ))
+    try:
+        give_up = time.monotonic() + 20
+        while not re.search(r"Max open files +2000 +2000", Path(f"/proc/{envoy.process.pid}/limits").read_text()):
+            envoy.check()
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    finally:
+        envoy.stop()
+
+
 def test_a_missing_tool_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.postgres.find_spec", lambda _: None)
     with pytest.raises(ChildError, match="PostgreSQL is missing"):
@@ -211,6 +229,36 @@ def test_a_port_that_only_root_may_have_is_one_clear_line(
         pytest.skip("every user may have any port here")
     said = start(nobodys_folder / "state", user=NOBODY, python=nobodys_python, PORT="79").refusal()
     assert said == "shop: port 79 is for root only; set PORT to another one\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_links_of_the_servers_user_lead_root_nowhere(tmp_path: Path) -> None:
+    """Its folder was that user's until now: what root writes there must not end up where a link points."""
+    account = Account.of_server()
+    assert account
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    precious = outside / "precious"
+    precious.write_text("kept")
+    state = tmp_path / "state"
+    server = Postgres(state, options=FAST)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    state.mkdir()
+    server.home.mkdir()
+    (server.home / "password").symlink_to(precious)
+    (server.home / "data.tmp").symlink_to(outside)
+    os.chown(server.home, account.uid, account.gid)
+    server.start()
+    psycopg.connect(server.service("product")).close()
+    server.stop()
+    assert (precious.read_text(), precious.stat().st_uid, os.listdir(outside)) == ("kept", 0, ["precious"])
+    assert (outside.stat().st_uid, server.home.stat().st_uid) == (0, 0)
+    server.remove()
+    server.home.symlink_to(outside)
+    with pytest.raises(ChildError, match="PostgreSQL's data cannot be kept in"):
+        server.start()
+    assert outside.stat().st_uid == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a folder that the server cannot reach")

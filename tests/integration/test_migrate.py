@@ -143,6 +143,15 @@ async def test_settings_of_the_role_do_not_end_a_migration(empty_database: str, 
     assert await migrate(conninfo, write(tmp_path, "SELECT pg_sleep(0.2);")) == [1]
 
 
+async def test_index_does_not_wait_for_migrations_that_wait(empty_database: str, tmp_path: Path) -> None:
+    """A program that waited for its turn within a statement would be one whose end the index waits for."""
+    write(tmp_path, ROWS.format(1000), INDEX)
+    began = time.monotonic()
+    done = await asyncio.gather(*(migrate(empty_database, tmp_path) for _ in range(4)))
+    assert sorted(done) == [[], [], [], [1, 2]]
+    assert time.monotonic() - began < 5
+
+
 async def test_index_of_a_failed_attempt_is_rebuilt(empty_database: str, tmp_path: Path) -> None:
     """A duplicate, here, ends the first attempt; as a crash would, it leaves an index that serves no read."""
     rows = "CREATE TABLE t (n int); INSERT INTO t VALUES (1), (1);"

@@ -11,7 +11,7 @@ import pytest
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import catalog
-from runtime.errors import ApiError, database_full, database_timeout
+from runtime.errors import ApiError, database_full, query_timeout
 from tests.support.order import A, create_request, order_shop
 from tests.support.product import refused
 
@@ -96,7 +96,7 @@ async def test_failures_of_the_product_service_are_told_in_words_of_our_own(
 
 async def test_slow_and_full_catalogue_are_told_as_such_and_not_asked_again(order_database: str) -> None:
     for refusal, answer in (
-        (database_timeout("it took too long"), ("DEADLINE_EXCEEDED", "DATABASE_TIMEOUT", None)),
+        (query_timeout("it took too long"), ("DEADLINE_EXCEEDED", "QUERY_TIMEOUT", None)),
         (database_full("it is full"), ("RESOURCE_EXHAUSTED", "DATABASE_FULL", 30)),
     ):
         product = Product()

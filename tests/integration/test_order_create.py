@@ -4,12 +4,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
 from shop.product.v1 import product_pb2
 
+from order.domain import Line, order_id
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop, status_name
@@ -213,6 +214,17 @@ class TestKeys:
             (await shop.orders.CreateOrder(request, metadata=(("x-caller", who),))).id for who in ("ada", "bob", "ada")
         }
         assert len(ids) == 2
+
+    async def test_a_released_reservation_becomes_no_order(self, order_database: str) -> None:
+        """It has no stock, and never will: as a retry of a cancelled order finds it that a restore has lost."""
+        stock, key = FakeStock(), uuid4()
+        await stock.reserve(order_id("", key), [Line(product_id=UUID(A), quantity=1)], None)
+        await stock.release(order_id("", key))
+        async with order_shop(order_database, stock) as shop:
+            with refused() as error:
+                await shop.create({A: 1}, request_id=str(key))
+            assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
+            assert await count(shop) == 0
 
     async def test_a_refused_order_can_be_retried_with_its_key(self, shop: OrderShop, products: ProductShop) -> None:
         product = await products.create(stock=0)

@@ -109,7 +109,7 @@ async def test_calls_beyond_pool_and_queue_are_refused_at_once_and_told_when_to_
 async def test_a_product_service_past_its_queue_is_told_on_to_the_client(
     order_database: str, product_database: str
 ) -> None:
-    variables = {"DATABASE_POOL_SIZE": "1", "DATABASE_POOL_WAITING": "1"}
+    variables = {"STOCK_POOL_SIZE": "1", "DATABASE_POOL_WAITING": "1"}
     async with (
         product_shop(product_database, **variables) as products,
         order_shop(order_database, products.address) as shop,

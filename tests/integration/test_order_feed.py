@@ -234,12 +234,11 @@ async def test_the_client_gone_its_orders_are_forgotten(shop: OrderShop) -> None
 
 
 async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
-    async with order_shop(order_database, FakeStock()) as shop:
+    async with order_shop(order_database, FakeStock(), SHUTDOWN_GRACE="20") as shop:
         feed = Feed(shop)
         await feed.follow((await shop.create()).id)
         await feed.read()
         waiting = asyncio.create_task(feed.read())
-        shop.followers.close()
-        with refused() as error:
-            await waiting
-        assert error.what.code == "UNAVAILABLE"
+    with refused() as error:
+        await waiting
+    assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")

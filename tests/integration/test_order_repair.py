@@ -3,82 +3,25 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
 from shop.order.v1 import order_pb2
 
 from order import catalog
-from order.catalog import ProductStock
-from order.repair import Repair
-from order.store import OrderStore
-from runtime.config import DatabaseConfig, Env
-from runtime.database import Database
-from runtime.process import CommandError
-from tests.support.invariants import check_stock
-from tests.support.invariants_order import check_logs, settled
-from tests.support.order import OrderShop, eventually, order_shop, status_name
-from tests.support.product import ProductShop, product_shop, refusal_of, refused
+from order.domain import order_id
+from tests.support.both import Both, both_shops
+from tests.support.order import status_name
+from tests.support.product import refusal_of, refused
 
 NOTHING = {"reserved", "released", "confirmed", "cancelled again", "orders gone", "orders without stock"}
 
 
-class Both:
-    """Both services, and the command beside them."""
-
-    def __init__(self, shop: OrderShop, products: ProductShop) -> None:
-        self.shop = shop
-        self.products = products
-
-    async def reconcile(self, *, dry_run: bool = False) -> list[str]:
-        """The lines that it says; the last may be its complaint."""
-        lines: list[str] = []
-        config = DatabaseConfig.from_env(Env({"DATABASE_URL": self.shop.conninfo}))
-        database = Database(config, "test reconcile")
-        await database.open()
-        try:
-            async with grpc.aio.insecure_channel(self.products.address) as channel:
-                await Repair(OrderStore(database), ProductStock(channel), lines.append, dry_run=dry_run).run()
-        except CommandError as error:
-            lines.append(str(error))
-        finally:
-            await database.close()
-        return lines
-
-    async def in_orders(self, query: str, *values: Any) -> None:
-        async with self.shop.connection() as connection:
-            await connection.execute(query.encode(), values)
-
-    async def in_products(self, query: str, *values: Any) -> None:
-        async with self.products.connection() as connection:
-            await connection.execute(query.encode(), values)
-
-    async def settle(self) -> None:
-        async with self.shop.connection() as orders, self.products.connection() as stock:
-            await eventually(lambda: settled(orders, stock))
-            await check_logs(orders)
-            await check_stock(stock)
-
-    async def lose_reservation(self, order_id: str) -> None:
-        """As in a product database from before it."""
-        await self.in_products(
-            "WITH gone AS (DELETE FROM reservation WHERE id = %s RETURNING items)"
-            " UPDATE product SET stock = stock + item.quantity"
-            " FROM gone, jsonb_to_recordset(gone.items) AS item (product_id uuid, quantity integer)"
-            " WHERE product.id = item.product_id",
-            order_id,
-        )
-
-
 @pytest.fixture
 async def both(order_database: str, product_database: str) -> AsyncIterator[Both]:
-    async with (
-        product_shop(product_database) as products,
-        order_shop(order_database, products.address) as shop,
-    ):
-        yield Both(shop, products)
+    async with both_shops(order_database, product_database) as both:
+        yield both
 
 
 def found(lines: list[str]) -> set[str]:
@@ -93,7 +36,7 @@ async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
     cancelled = await both.shop.create({product.id: 1})
     await both.shop.move("CANCELLED", cancelled.id)
     await both.settle()
-    assert await both.reconcile(dry_run=True) == ["compared: 1 reservations with stock, 1 live orders"]
+    assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 live orders"]
 
 
 async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_their_stock(both: Both) -> None:
@@ -103,7 +46,7 @@ async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_the
     await both.settle()
     await both.in_orders("DELETE FROM orders WHERE id = %s", gone.id)
 
-    lines = await both.reconcile(dry_run=True)
+    lines = await both.reconcile("--dry-run")
     assert lines == [
         f'order {gone.id} is gone: 3 × "Mug"; to be released',
         f'stock of product {product.id} "Mug": 3 to be freed',
@@ -212,16 +155,78 @@ async def test_what_a_restored_product_database_holds_is_confirmed_or_released_a
     assert await both.products.stock_of(product.id) == 8
 
 
+async def test_other_goods_under_an_orders_id_are_released_and_people_look_after_the_order(both: Both) -> None:
+    """Its key was used again while a restored product database had lost its reservation."""
+    mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
+    order, sound = await both.shop.create({mug.id: 1}), await both.shop.create({mug.id: 1})
+    await both.settle()
+    await both.lose_reservation(order.id)
+    await both.products.reserve({cup.id: 7}, order.id)
+    await both.products.confirm(order.id)
+    lost = (
+        f"order {order.id} ({order.number}) has no stock: its idempotency key was used for other goods; LOOK AFTER IT"
+    )
+    assert (await both.reconcile("--dry-run"))[:2] == [
+        f'order {order.id} has the stock of other goods: 7 × "Cup"; to be released',
+        lost,
+    ]
+    lines = await both.reconcile()
+    assert lines[:2] == [f'order {order.id} has the stock of other goods: 7 × "Cup"; released', lost]
+    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert await both.products.stock_of(cup.id) == 10
+    assert (await both.reconcile())[0] == lost, "for as long as it is live; it was not cancelled by anybody"
+    assert status_name(await both.shop.get(order.id)) == "PLACED"
+    await both.shop.move("CANCELLED", order.id)
+    await both.settle()
+    assert found(await both.reconcile()) == set()
+    assert status_name(await both.shop.get(sound.id)) == "PLACED"
+
+
+async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
+    """Neither for an order whose reservation was lost, nor where there never was to be one."""
+    mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
+    key, dead = str(uuid4()), str(uuid4())
+    order = await both.shop.create({mug.id: 1}, request_id=key)
+    await both.settle()
+    await both.lose_reservation(order.id)
+    with refused() as error:
+        await both.shop.create({cup.id: 7}, request_id=key)
+    assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+    assert await both.products.stock_of(cup.id) == 10
+
+    await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(order_id("", UUID(dead))))
+    with refused() as error:
+        await both.shop.create({cup.id: 7}, request_id=dead)
+    assert error.what.reason == "ORDER_EXPIRED"
+    assert await both.products.stock_of(cup.id) == 10
+
+
+async def test_a_key_that_is_used_again_for_the_same_goods_leaves_the_order_its_stock(both: Both) -> None:
+    """Another address under the same key is refused, whether the reservation is still held or confirmed."""
+    product = await both.products.create(stock=10)
+    key = str(uuid4())
+    await both.shop.create({product.id: 4}, request_id=key)
+    for state in ("HELD", "CONFIRMED"):
+        await both.in_products("UPDATE reservation SET state = %s", state)
+        with refused() as error:
+            await both.shop.create({product.id: 4}, request_id=key, notes="elsewhere")
+        assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+        assert await both.products.stock_of(product.id) == 6
+
+
 async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
     """One may be an order that is being placed."""
     product = await both.products.create(stock=10)
+    await both.shop.create({product.id: 1})
+    await both.settle()
     await both.products.reserve({product.id: 1})
-    lines = await both.reconcile()
-    assert lines == ["compared: 1 reservations with stock, 1 holds whose time is not over, left to the service"]
-    assert await both.products.stock_of(product.id) == 9
+    assert await both.reconcile() == [
+        "compared: 2 reservations with stock, 1 holds whose time is not over, left to the service, 1 live orders"
+    ]
+    assert await both.products.stock_of(product.id) == 8
     await both.in_products("UPDATE reservation SET expire_time = now() - interval '1 second'")
     assert "orders gone" in found(await both.reconcile())
-    assert await both.products.stock_of(product.id) == 10
+    assert await both.products.stock_of(product.id) == 9
 
 
 async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
@@ -243,10 +248,10 @@ async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
             await both.shop.move(dice.choice(["PROCESSED", "CANCELLED", "CANCELLED"]), order.id)
 
     clients = [asyncio.create_task(client(seed)) for seed in range(6)]
-    runs = [found(await both.reconcile(dry_run=turn % 2 == 0)) for turn in range(10)]
+    runs = [found(await both.reconcile(*["--dry-run"][turn % 2 :])) for turn in range(6)]
     running = False
     await asyncio.gather(*clients)
-    assert runs == [set()] * 10
+    assert runs == [set()] * 6
     await both.settle()
     listed = await both.shop.orders.ListOrders(order_pb2.ListOrdersRequest(page_size=100))
     assert len(listed.orders) > 20

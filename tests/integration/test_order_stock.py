@@ -10,10 +10,10 @@ import pytest
 
 from order import catalog, reconcile
 from order.catalog import ProductUnavailable, Reservation, State
-from order.domain import order_id
+from order.domain import Line, order_id
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
-from tests.support.order import FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.order import A, B, FakeStock, OrderShop, eventually, order_shop, status_name
 from tests.support.product import ProductShop, product_shop, refused
 
 
@@ -114,6 +114,27 @@ class TestExpiredHolds:
         await expire(products)
         await all_settled(shop, products)
         assert await rows(products.conninfo, "SELECT id::text, state FROM reservation") == [(order.id, "CONFIRMED")]
+
+    @pytest.mark.usefixtures("quick")
+    async def test_a_hold_of_other_goods_is_released(self, order_database: str) -> None:
+        """A key was used again while a restored product database had lost its order's reservation, and the process that
+        would have given the stock back has died."""
+        stock = FakeStock()
+        async with order_shop(order_database, stock) as shop:
+            order = await shop.create({A: 1})
+
+            async def told() -> bool:
+                return not await rows(order_database, "SELECT FROM outbox")
+
+            await eventually(told)
+            del stock.reservations[UUID(order.id)]
+            await stock.reserve(UUID(order.id), [Line(product_id=UUID(B), quantity=7)], None)
+            stock.overdue = [UUID(order.id)]
+
+            async def released() -> bool:
+                return stock.state(order.id) is State.RELEASED
+
+            await eventually(released, 5)
 
     async def test_more_holds_than_a_page_are_all_settled(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch

@@ -140,10 +140,11 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
             stream = aiter(first.stream(order.id))
             assert (await anext(stream)).version == 1
             waiting = asyncio.create_task(read(stream))
-            first.followers.close()
-            with refused() as error:
-                await waiting
+            left = asyncio.get_running_loop().time()
+        with refused() as error:
+            await waiting
         assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+        assert asyncio.get_running_loop().time() - left < 5, "it waits for no stream"
         await second.move("CANCELLED", order.id)
         assert await read(second.stream(order.id, 1)) == [(2, "CANCELLED")]
 
@@ -168,6 +169,28 @@ async def test_a_stream_that_a_restore_proved_wrong_ends(shop: OrderShop, restor
             assert status_name(await asyncio.wait_for(anext(stream), 20)) == "PLACED"
         await shop.move("CANCELLED", order.id)
         assert await read(again) == await read(resumed) == [(2, "CANCELLED")]
+
+
+async def test_streams_of_one_address_are_bounded(order_database: str) -> None:
+    """The edge says whose a call is; who calls past it counts as its peer."""
+
+    def of(address: str) -> dict[str, Any]:
+        return {"metadata": (("x-envoy-external-address", address),)}
+
+    async with order_shop(order_database, FakeStock(), ORDER_MAX_STREAMS_PER_CLIENT="1") as shop:
+        order = await shop.create()
+        first, other, direct = (
+            aiter(shop.stream(order.id, **more)) for more in (of("2001:db8::1"), of("2001:db8:0:1::1"), {})
+        )
+        for stream in (first, other, direct):
+            assert (await anext(stream)).version == 1
+        for more in (of("2001:db8::2"), {}):
+            with refused() as error:
+                await anext(aiter(shop.stream(order.id, **more)))
+            assert (error.what.code, error.what.retry_after) == ("RESOURCE_EXHAUSTED", 1.0)
+        await shop.move("CANCELLED", order.id)
+        assert await read(first) == [(2, "CANCELLED")]
+        assert len(await read(shop.stream(order.id, **of("2001:db8::2")))) == 2
 
 
 async def test_streams_of_a_process_are_bounded(order_database: str) -> None:

@@ -18,7 +18,9 @@ from tests.support.product import ProductShop, product_shop, refusal_of, reserve
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    async with product_shop(product_database, DATABASE_POOL_SIZE="12", DATABASE_POOL_WAITING="1000") as shop:
+    async with product_shop(
+        product_database, DATABASE_POOL_SIZE="12", STOCK_POOL_SIZE="12", DATABASE_POOL_WAITING="1000"
+    ) as shop:
         yield shop
 
 

@@ -221,8 +221,7 @@ class TestSearch:
         assert not await names(shop, category="watches"), "a category is exact"
 
     async def test_a_rare_word_is_found_by_the_trigram_index(self, product_database: str) -> None:
-        """Also once the statement has run often enough for a generic plan. A common word needs no index: the first rows
-        in order have it."""
+        """A common word needs no index: the first rows in order have it."""
         async with product_shop(product_database) as shop:
             async with shop.connection() as connection:
                 await connection.execute(

@@ -92,7 +92,7 @@ async def test_a_create_that_runs_twice_creates_one_product(product_database: st
     """A statement whose connection is lost is run again, and may have been done before."""
     database = Database(DatabaseConfig(conninfo=product_database, pool_size=1, pool_waiting=1, timeout=5), "test")
     await database.open()
-    store, product_id = ProductStore(database), uuid4()
+    store, product_id = ProductStore(database, database), uuid4()
     content = Content(name="Steel watch", currency="EUR").complete({"slug", "sku"})
     first = await store.create(product_id, content, 5, b"of it")
     assert first

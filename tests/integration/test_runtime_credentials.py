@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from order import tail
-from runtime import database as module
+from runtime import readiness as module
 from runtime.config import DatabaseConfig
 from runtime.credentials import FILES, ConnectionInfo
 from runtime.database import Database
@@ -27,6 +27,7 @@ from tests.support.database import REPOSITORY, TestServer
 from tests.support.order import eventually
 
 MIGRATIONS = REPOSITORY / "order" / "migrations"
+SCHEMA = Schema.load(MIGRATIONS)
 
 
 @dataclass(frozen=True)
@@ -118,29 +119,27 @@ async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -
 
 async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
     """The kubelet may take a minute: connections that are open do, and the readiness stays."""
-    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
-        assert await database.problem(schema) == ""
+        assert await database.problem(SCHEMA) == ""
         await secret.alter("two")
         for _ in range(3):
             assert await one(database)
-            assert await database.problem(schema) == ""
+            assert await database.problem(SCHEMA) == ""
 
 
 async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
     secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
-    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
-        assert await database.problem(schema) == ""
+        assert await database.problem(SCHEMA) == ""
         await secret.alter("two", end_sessions=True)
 
         async def refused() -> bool:
-            return isinstance(await database.problem(schema), LastingProblem)
+            return isinstance(await database.problem(SCHEMA), LastingProblem)
 
         await eventually(refused)
-        found = await database.problem(schema)
+        found = await database.problem(SCHEMA)
         assert "password authentication failed" in found
         assert "two" not in found
         with pytest.raises(ApiError):
@@ -148,7 +147,7 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
         secret.patch("two")
 
         async def well() -> bool:
-            return not await database.problem(schema)
+            return not await database.problem(SCHEMA)
 
         await eventually(well, 3)
         assert await one(database)
@@ -158,11 +157,10 @@ async def test_outage_is_no_lasting_problem(
     secret: Secret, order_database: str, postgres: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
-    schema = Schema.load(MIGRATIONS)
     async with opened(secret) as database:
-        assert await database.problem(schema) == ""
+        assert await database.problem(SCHEMA) == ""
         with postgres.shut(order_database):
-            found = await database.problem(schema)
+            found = await database.problem(SCHEMA)
             assert "the database does not answer" in found
             assert not isinstance(found, LastingProblem)
 

@@ -14,9 +14,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.config import DatabaseConfig
-from runtime.database import RECONNECT, ConstraintViolation, Database
+from runtime.database import RETRIES, ConstraintViolation, Database
 from runtime.errors import ApiError
 from runtime.migrate import migrate
+from runtime.pool import RECONNECT
 from runtime.schema import MigrationError, Schema, migrations
 from tests.support.database import TestServer
 from tests.support.order import eventually
@@ -141,6 +142,20 @@ async def test_lost_connections_are_replaced_without_a_failed_call(database: Dat
         empty_database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'"
     )
     for _ in range(5):
+        assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
+
+
+async def test_full_pool_of_dead_connections_fails_no_call(empty_database: str) -> None:
+    """They are replaced all together: one after the other, they would outlast the attempts of a call."""
+    size = RETRIES + 2
+    config = DatabaseConfig(conninfo=empty_database, pool_size=size, pool_waiting=2, timeout=5)
+    async with opened(Database(config, "test")) as database:
+        sleep = "SELECT pg_backend_pid() AS n FROM pg_sleep(0.3)"
+        used = await asyncio.gather(*(database.fetch("sleep", sleep, {}, Number) for _ in range(size)))
+        assert len({each.n for (each,) in used}) == size, "all are there"
+        await execute(
+            empty_database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'"
+        )
         assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
 
 

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.config import DatabaseConfig
 from runtime.database import Database
+from runtime.driver_errors import HINTS
 from runtime.errors import ApiError
 from tests.support.order import eventually
 
@@ -31,6 +32,8 @@ ANSWERS = [
     ("53300", "RESOURCE_EXHAUSTED", "the database has too many connections; nothing was written", 1),
     ("53400", "RESOURCE_EXHAUSTED", "the database is out of resources; nothing was written", 1),
     ("42P01", "UNAVAILABLE", "the database is not ready", 1),
+    ("26000", "UNAVAILABLE", "the database is not ready", 1),
+    ("42P05", "UNAVAILABLE", "the database is not ready", 1),
 ]
 """SQLSTATE, code, text, and the seconds after which a client may come back."""
 
@@ -109,9 +112,9 @@ async def test_answer_is_given_once(failing: str, caplog: pytest.LogCaptureFixtu
                     await database.fetch("test.fail", "SELECT fail(%(state)s) AS n", {"state": state}, Number)
                 assert (caught.value.code.name, caught.value.text) == (code, text)
                 assert retry_after(caught.value) == seconds
-                assert [each.getMessage() for each in caplog.records if each.name == "runtime.database"] == [
-                    f"test.fail: {text} (SQLSTATE {state})"
-                ]
+                (said,) = [each.getMessage() for each in caplog.records if each.name == "runtime.database"]
+                hint = f"; {HINTS[state]}" if state in HINTS else ""
+                assert said == f"test.fail: {text} (SQLSTATE {state}{hint})"
                 assert await tries(failing) == count
                 assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
                 assert await backends(failing) == before, "the pool is as it was"

@@ -8,10 +8,9 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,14 @@ from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_
 from envoy.render import EdgeSettings, write
 from local.shop import envoy_binary
 from runtime import errors, reflection
-from runtime.interceptor import ErrorInterceptor
+from runtime.guard import Guarded
+from runtime.server import OPTIONS
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
+
+HUGE = 3_500_000
+"""Characters in the description of the product `huge`."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,6 +43,8 @@ class Calls:
     count: Counter[str] = field(default_factory=Counter)
     metadata: dict[str, str] = field(default_factory=dict)
     seconds_left: float = math.inf
+    checks: dict[str, health.aio.HealthServicer] = field(default_factory=dict)
+    """What each service says of itself, by its name."""
 
     def note(self, name: str, context: Context) -> None:
         self.count[name] += 1
@@ -64,9 +69,11 @@ class Product(product_pb2_grpc.ProductServiceServicer):
             case "busy":
                 raise errors.resource_exhausted("too many calls wait", 1.5)
             case "late":
-                raise errors.database_timeout("the database took too long")
+                raise errors.query_timeout("the database took too long")
             case "large":
                 return product_pb2.Product(id="large", description="x" * 100_000)
+            case "huge":
+                return product_pb2.Product(description="x" * HUGE)
             case "slow":
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:
@@ -181,10 +188,20 @@ class Edge:
         return found
 
 
+Rewrites = Mapping[str, str]
+"""Texts of Envoy's configuration, each of which must be there, and what takes its place: a shorter time, as a rule."""
+
+
 @contextmanager
-def envoy(settings: EdgeSettings, *options: str) -> Iterator[Edge]:
-    """Runs Envoy on free ports until the end of the block. The folder of the settings must be writable."""
-    bootstrap = write(replace(settings, listen="127.0.0.1:0", admin_port=0))
+def envoy(settings: EdgeSettings, *options: str, rewrites: Rewrites | None = None) -> Iterator[Edge]:
+    """Runs Envoy on free ports until the end of the block: at loopback, or everywhere if the settings say `[::]`. The
+    folder of the settings must be writable."""
+    listen = "[::]:0" if settings.listen.startswith("[::]") else "127.0.0.1:0"
+    bootstrap = write(replace(settings, listen=listen, admin_port=0))
+    for old, new in (rewrites or {}).items():
+        text = bootstrap.read_text()
+        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+        bootstrap.write_text(text.replace(old, new))
     log, admin_file = settings.files / "log", settings.files / "admin"
     command = [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
     with log.open("w") as output:
@@ -229,14 +246,16 @@ def _eventually(process: subprocess.Popen[bytes], log: Path, look: Any) -> str:
     raise AssertionError(f"Envoy did not start: {log.read_text()}")
 
 
-async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> int:
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),))
+async def _serve(stack: AsyncExitStack, calls: Calls, names: tuple[str, ...], *add: Any) -> int:
+    server = grpc.aio.server(options=OPTIONS)
     checks = health.aio.HealthServicer()
+    if add:
+        calls.checks[names[0]] = checks
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    for register in add:
-        register(server)
+    for register, servicer in add:
+        register(servicer, Guarded(server))
     reflection.add_to_server(server, (*names, health.SERVICE_NAME))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -246,21 +265,24 @@ async def _serve(stack: AsyncExitStack, names: tuple[str, ...], *add: Any) -> in
 
 @asynccontextmanager
 async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
-    """The edge before echoing services, until the end of the block. `options` are Envoy's."""
+    """The edge before echoing services, until the end of the block. `options` are Envoy's; `settings` those of
+    EdgeSettings, and `rewrites`, as Rewrites says."""
     calls = Calls()
+    rewrites: Rewrites | None = settings.pop("rewrites", None)
     async with AsyncExitStack() as stack:
         # Not all of their methods are written, which type checkers take for abstract classes.
         servicers: Any = {"product": Product, "stock": Stock, "order": Order}
         product = await _serve(
             stack,
+            calls,
             (PRODUCT,),
-            partial(product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
-            partial(stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
+            (product_pb2_grpc.add_ProductServiceServicer_to_server, servicers["product"](calls)),
+            (stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
         )
         order = await _serve(
-            stack, (ORDER,), partial(order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+            stack, calls, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
         )
-        sse_grpc = await _serve(stack, (PRODUCT, ORDER))
+        sse_grpc = await _serve(stack, calls, (PRODUCT, ORDER))
         app = web.Application()
         app.router.add_get("/api/orders/stream{slash:/?}", _follow)
         app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)
@@ -276,7 +298,7 @@ async def edge(*options: str, **settings: Any) -> AsyncIterator[Edge]:
             sse_http_port=runner.addresses[0][1],
             sse_grpc_port=sse_grpc,
         )
-        running = envoy(replace(wanted, **settings), *options)
+        running = envoy(replace(wanted, **settings), *options, rewrites=rewrites)
         # Envoy asks the services for their health before it is ready: they have to run meanwhile.
         started = await asyncio.to_thread(running.__enter__)
         stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)

@@ -62,13 +62,13 @@ class FakeStock:
         ]
         return self.reservations.setdefault(order_id, Reservation(State.HELD, "EUR", items))
 
-    async def confirm(self, order_id: UUID) -> State | None:
+    async def confirm(self, order_id: UUID) -> Reservation | None:
         self._called("confirm", order_id)
         if order_id not in self.reservations:
             return None
         if self.reservations[order_id].state is State.HELD:
             self._set(order_id, State.CONFIRMED)
-        return self.reservations[order_id].state
+        return self.reservations[order_id]
 
     async def release(self, order_id: UUID) -> None:
         self._called("release", order_id)

@@ -39,6 +39,12 @@ class Proxy:
             link.flowing.clear()
         return len(self._links)
 
+    def cut(self) -> None:
+        """Ends all connections at both ends, whatever is under way on them. Connections that come later work."""
+        for link in self._links:
+            for writer in link.writers:
+                writer.transport.abort()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

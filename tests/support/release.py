@@ -35,7 +35,7 @@ class Release:
         helm("uninstall", self.name, *self._place(), "--wait", "--timeout", "120s")
 
     def test(self) -> str:
-        """What `helm test` prints; fails where it does. (Helm 3 fails with --logs: pods of success are gone.)"""
+        """What `helm test` prints; fails where it does. (With Helm 3 its pods stay, for their logs.)"""
         return helm("test", self.name, *self._place(), "--timeout", "180s")
 
     def notes(self) -> str:

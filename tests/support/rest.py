@@ -15,13 +15,16 @@ class Rest:
 
     http: httpx.AsyncClient
 
-    async def product(self, *, stock: int = 10, currency: str = "EUR", name: str = "", category: str = "Tests") -> Json:
+    async def product(
+        self, *, stock: int = 10, currency: str = "EUR", name: str = "", category: str = "Tests", **fields: object
+    ) -> Json:
         """A new product at 12.50."""
         body = {
             "name": name or f"Test product {uuid4().hex[:8]}",
             "category": category,
             "price": {"currencyCode": currency, "units": "12", "nanos": 500_000_000},
             "stock": str(stock),
+            **fields,
         }
         return self._json(await self.http.post("/api/v1/products", json=body))
 

@@ -45,7 +45,7 @@ class Standby:
     @contextmanager
     def running(self) -> Iterator["Standby"]:
         primary, account = self._primary, Account.of_server()
-        data = primary.home / "standby"
+        data = primary.folder("standby")
         tool(primary, "pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", primary.conninfo("postgres"))
         # It must allow as many connections as its primary.
         own = {"listen_addresses": LOOPBACK, "port": str(self.port), "unix_socket_directories": ""}

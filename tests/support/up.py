@@ -12,6 +12,9 @@ from local.settings import REPOSITORY, free_ports
 
 NOBODY = 65534
 
+HOLD_SIGNALS = ("env", "--block-signal=INT,TERM,HUP")
+"""As the Makefile has it."""
+
 
 class Up:
     """A running command of `local`, on free ports."""
@@ -31,7 +34,7 @@ class Up:
         # Another user may not write into the clone or our home.
         own = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(state)} if user else {}
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=TERM", *become(user), "--", python, "-m", "local", command],
+            ["setpriv", "--pdeathsig=TERM", *become(user), "--", *HOLD_SIGNALS, python, "-m", "local", command],
             cwd=REPOSITORY,
             env={**os.environ, **own, **ports, "STATE_DIR": str(state), **environment},
             stdout=subprocess.PIPE,
@@ -41,11 +44,15 @@ class Up:
 
     def until_ready(self) -> str:
         """What it said until everything answered."""
+        return self.until("ready\n")
+
+    def until(self, end: str) -> str:
+        """What it said until the end of a line was this."""
         assert self.process.stdout
         said = ""
         for line in self.process.stdout:
             said += line
-            if line == "ready\n":
+            if line.endswith(end):
                 return said
         raise AssertionError(f"it ended: {said}{self.process.stderr and self.process.stderr.read()}")
 

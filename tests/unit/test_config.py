@@ -1,7 +1,9 @@
 """Configuration is verified before anything opens, and the message names the variable."""
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from product.__main__ import Config
 from runtime.client import target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
@@ -22,6 +24,9 @@ def test_defaults_are_used_for_absent_and_empty_variables() -> None:
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
         ("CALLER_HEADER", "X-Caller"),
+        ("LISTEN_HOST", "[::1"),
+        ("LISTEN_HOST", "::1:50052"),
+        ("LISTEN_HOST", "a host"),
     ],
 )
 def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
@@ -30,11 +35,60 @@ def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("::", "[::]:1"),
+        ("[::]", "[::]:1"),
+        ("0:0::0:1", "[::1]:1"),
+        ("10.0.0.1", "10.0.0.1:1"),
+        ("localhost", "localhost:1"),
+    ],
+)
+def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, address: str) -> None:
+    config = ServerConfig.from_env(Env({"LISTEN_HOST": given}), grpc_port=1)
+    assert config.address(config.grpc_port) == address
+
+
+@pytest.mark.parametrize(
     ("name", "value"), [("DATABASE_POOL_SIZE", "0"), ("DATABASE_POOL_WAITING", "x"), ("DATABASE_TIMEOUT", "0")]
 )
 def test_a_bad_database_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         DatabaseConfig.from_env(Env({name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("STOCK_POOL_SIZE", "0"), ("SEARCH_POOL_SIZE", "101"), ("SEARCH_TIMEOUT", "61")]
+)
+def test_bad_variable_of_product_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Config.from_env(Env({name: value}))
+
+
+def test_stock_and_searches_have_limits_of_their_own() -> None:
+    config = Config.from_env(Env({"DATABASE_POOL_SIZE": "9", "DATABASE_TIMEOUT": "7"}))
+    assert [(each.pool_size, each.timeout) for each in (config.database, config.stock, config.search)] == [
+        (9, 7),
+        (4, 7),
+        (2, 2),
+    ]
+
+
+def test_pooler_takes_what_it_leaves_out_from_the_database() -> None:
+    config = DatabaseConfig.from_env(
+        Env({"DATABASE_URL": "postgresql://ada:s3cret@db/shop", "DATABASE_POOLER_URL": "host=pooler port=6432"})
+    )
+    direct = conninfo_to_dict(ConnectionInfo(config, "test")())
+    pooled = conninfo_to_dict(ConnectionInfo(config, "test", through_pooler=True)())
+    assert (direct["host"], direct.get("port")) == ("db", None)
+    assert {**direct, "host": "pooler", "port": "6432"} == pooled
+
+
+def test_bad_pooler_is_named_without_being_repeated() -> None:
+    config = DatabaseConfig.from_env(Env({"DATABASE_POOLER_URL": "host=x password=s3cret nonsense"}))
+    with pytest.raises(ConfigError, match="DATABASE_POOLER_URL") as caught:
+        ConnectionInfo(config, "test")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:

@@ -5,7 +5,7 @@ import logging
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from runtime.logs import JsonFormatter
+from runtime.logs import CALL, JsonFormatter
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -28,3 +28,33 @@ def test_a_line_within_a_span_has_its_ids() -> None:
         line = json.loads(JsonFormatter("order").format(record("hello")))
     assert line["trace_id"] == f"{span.get_span_context().trace_id:032x}"
     assert line["span_id"] == f"{span.get_span_context().span_id:016x}"
+
+
+class Call:
+    """A served RPC as far as logs know one."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+
+def test_a_line_of_a_call_has_its_callers_ids() -> None:
+    """Also where no spans are made."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    token = CALL.set(Call(("traceparent", f"00-{trace}-{span}-01"), ("x-request-id", "r-1")))
+    try:
+        line = json.loads(JsonFormatter("order").format(record("order placed")))
+    finally:
+        CALL.reset(token)
+    assert (line["trace_id"], line["span_id"], line["request_id"]) == (trace, span, "r-1")
+
+
+def test_ids_that_are_malformed_are_left_out() -> None:
+    token = CALL.set(Call(("traceparent", "00-xyz-1-01"), ("x-request-id", "a\nb")))
+    try:
+        line = json.loads(JsonFormatter("order").format(record("order placed")))
+    finally:
+        CALL.reset(token)
+    assert not {"trace_id", "span_id", "request_id"} & line.keys()

@@ -156,8 +156,13 @@ def test_stock_above_the_limit_can_be_lowered() -> None:
 
 
 def test_words_become_patterns_the_longest_first() -> None:
-    assert domain.patterns("of Gold  of 50%_\\") == ["%50\\%\\_\\\\%", "%Gold%", "%of%"]
-    assert domain.patterns(" \t\n") == []
+    """Apart are those of which the index of trigrams knows nothing."""
+    assert domain.patterns("of Gold  of 50%_\\ golden") == (["%golden%", "%Gold%"], ["%50\\%\\_\\\\%", "%of%"])
+    assert domain.patterns("a-b-c gw-0815 größ 手机 x_yz") == (
+        ["%gw-0815%", "%größ%"],
+        ["%a-b-c%", "%x\\_yz%", "%手机%"],
+    )
+    assert domain.patterns(" \t\n") == ([], [])
 
 
 def test_the_retry_of_a_conditional_delete_is_no_conflict() -> None:

@@ -1,25 +1,31 @@
 {{- define "shopping-cart.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride }}
 {{- end }}
 
+{{/* What the names of all objects begin with. */}}
 {{- define "shopping-cart.fullname" -}}
 {{- $name := include "shopping-cart.name" . }}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- $fullname := .Values.fullnameOverride }}
+{{- if not $fullname }}
+{{- $fullname = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) }}
+{{- fail (printf "%q cannot be the beginning of a Service's name, which starts with a letter and has letters, digits and hyphens only: set fullnameOverride" $fullname) }}
+{{- end }}
+{{- $fullname }}
 {{- end }}
 
 {{/*
-A component's name, cut where the release's name is long: a Service has 63 characters, and a StatefulSet 52, since
-Kubernetes makes labels of it. Call with (list $ "product-db").
+A component's name: a Service has 63 characters, and a StatefulSet 52, since Kubernetes makes labels of it. A longer one is
+cut and gets a hash of the whole, so that no two releases share it. Call with (list $ "product-db").
 */}}
 {{- define "shopping-cart.component" -}}
-{{- $suffix := index . 1 }}
-{{- printf "%s-%s" (include "shopping-cart.fullname" (index . 0) | trunc (int (sub 51 (len $suffix))) | trimSuffix "-") $suffix }}
+{{- $fullname := include "shopping-cart.fullname" (index . 0) }}
+{{- $room := int (sub 51 (len (index . 1))) }}
+{{- if gt (len $fullname) $room }}
+{{- $fullname = printf "%s-%s" ($fullname | trunc (int (sub $room 6)) | trimSuffix "-") ($fullname | sha256sum | trunc 5) }}
+{{- end }}
+{{- printf "%s-%s" $fullname (index . 1) }}
 {{- end }}
 
 {{/* Never change these: a Deployment's selector is for ever. Call with (list $ "product"). */}}
@@ -30,39 +36,36 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/*
+Labels, each key once. Call with a dict: root, component, and maybe labels of the user's; `lasting` leaves out what a new
+version of the chart would change.
+*/}}
 {{- define "shopping-cart.labels" -}}
-{{- $root := index . 0 -}}
-{{ include "shopping-cart.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: {{ $root.Chart.Name }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $own := include "shopping-cart.selector" (list .root .component) | fromYaml }}
+{{- if not .lasting }}
+{{- $chart := .root.Chart }}
+{{- $own = merge $own (dict
+  "app.kubernetes.io/version" $chart.AppVersion
+  "app.kubernetes.io/part-of" $chart.Name
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" $chart.Name $chart.Version | replace "+" "_" | trunc 63)
+) }}
 {{- end }}
+{{- merge $own (default dict .labels) .root.Values.commonLabels | toYaml }}
 {{- end }}
 
-{{/* name, namespace and labels of an object. Call with (list $ "product"), or with a third item where its name differs. */}}
+{{/*
+The metadata of an object. Call with a dict: root and component; and maybe name, where it differs, labels and annotations.
+*/}}
 {{- define "shopping-cart.metadata" -}}
-name: {{ if gt (len .) 2 }}{{ index . 2 }}{{ else }}{{ include "shopping-cart.component" . }}{{ end }}
-namespace: {{ (index . 0).Release.Namespace }}
+name: {{ .name | default (include "shopping-cart.component" (list .root .component)) }}
+namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "shopping-cart.labels" . | nindent 2 }}
+  {{- include "shopping-cart.labels" (dict "root" .root "component" .component "labels" .labels) | nindent 2 }}
+{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
-
-{{/* An image's reference: by digest where there is one. Call with (list image defaultTag). */}}
-{{- define "shopping-cart.reference" -}}
-{{- $image := index . 0 }}
-{{- if $image.digest }}
-{{- printf "%s@%s" $image.repository $image.digest }}
-{{- else }}
-{{- printf "%s:%s" $image.repository (default (index . 1) $image.tag) }}
-{{- end }}
-{{- end }}
-
-{{- define "shopping-cart.image" -}}
-image: {{ include "shopping-cart.reference" (list .Values.image .Chart.AppVersion) | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end }}
 
 {{/* Where gRPC clients inside find a service. Call with (list $ "product" 50052). */}}

@@ -57,7 +57,7 @@ A rule for components of this release. Call with a dict: root, way ("from" or "t
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  {{- include "shopping-cart.metadata" . | nindent 2 }}
+  {{- include "shopping-cart.metadata" (dict "root" (index . 0) "component" (index . 1)) | nindent 2 }}
 spec:
   podSelector:
     matchLabels:

@@ -1,60 +1,36 @@
 {{/*
-The metadata of a pod. Call with a dict: root, component, values, and maybe annotations; with `lasting` for a pod that an
+The metadata of a pod. Call with a dict: root, component, values (of which podAnnotations and podLabels count), and maybe
+annotations of the chart's own and `over`: values whose annotations and labels go before. With `lasting` for a pod that an
 upgrade must not replace for the sake of a version in its labels.
 */}}
 {{- define "shopping-cart.pod.metadata" -}}
-{{- with merge (dict) .values.podAnnotations (default dict .annotations) }}
+{{- $over := default (dict "podAnnotations" dict "podLabels" dict) .over }}
+{{- with merge (dict) $over.podAnnotations .values.podAnnotations (default dict .annotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 labels:
-  {{- if .lasting }}
-  {{- include "shopping-cart.selector" (list .root .component) | nindent 2 }}
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- else }}
-  {{- include "shopping-cart.labels" (list .root .component) | nindent 2 }}
-  {{- end }}
-  {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- $labels := merge (dict) $over.podLabels .values.podLabels }}
+  {{- include "shopping-cart.labels" (dict "root" .root "component" .component "labels" $labels "lasting" .lasting) | nindent 2 }}
 {{- end }}
 
-{{/* What all pods of the shop's own image have in common. Call with a dict: root, component, values. */}}
+{{/* What all pods have in common. Call with a dict: root, component (whose account it is) and values. */}}
 {{- define "shopping-cart.pod" -}}
 serviceAccountName: {{ include "shopping-cart.account" (list .root .component .values) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- with include "shopping-cart.security" (dict "root" .root "context" .values.podSecurityContext) }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  seccompProfile: {type: RuntimeDefault}
-{{- include "shopping-cart.pod.place" . }}
+  {{- . | nindent 2 }}
 {{- end }}
-
-{{/* Where a pod runs, and with which pull secrets. Begins with a line break. */}}
-{{- define "shopping-cart.pod.place" }}
-{{- with .root.Values.imagePullSecrets }}
+{{- with include "shopping-cart.pullsecrets" .root }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
-{{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+{{- range $key := list "priorityClassName" "runtimeClassName" "dnsPolicy" "dnsConfig" "hostAliases" "nodeSelector" "tolerations" "affinity" }}
+{{- with get $.values $key }}
+{{ dict $key . | toYaml }}
 {{- end }}
-{{- with .values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -75,15 +51,56 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{- define "shopping-cart.container.security" -}}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+{{/*
+A security context as it is set, but for the user's and the group's numbers where the cluster chooses them. Call with a
+dict: root and context.
+*/}}
+{{- define "shopping-cart.security" -}}
+{{- $adapt := .root.Values.adaptSecurityContext }}
+{{- $context := .context }}
+{{- if or (eq $adapt "force") (and (eq $adapt "auto") (.root.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- with $context }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
-{{/* Environment variables of every process of the shop's own. */}}
+{{/* Resources and security of a container. Call with a dict: root and values. */}}
+{{- define "shopping-cart.container" -}}
+{{- with .values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "shopping-cart.security" (dict "root" .root "context" .values.containerSecurityContext) }}
+securityContext:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/*
+A container's environment, each name once: `values.extraEnv` goes before the chart's own. Call with a dict: own (variables, as YAML),
+and values.
+*/}}
 {{- define "shopping-cart.env" -}}
+{{- $names := list }}
+{{- $env := list }}
+{{- range reverse (concat (.own | fromYamlArray) .values.extraEnv) }}
+{{- if not (has .name $names) }}
+{{- $names = append $names .name }}
+{{- $env = prepend $env . }}
+{{- end }}
+{{- end }}
+env:
+  {{- toYaml $env | nindent 2 }}
+{{- with .values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Variables of every process of the shop's own. */}}
+{{- define "shopping-cart.env.common" -}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format }}}
 {{- with .Values.telemetry.endpoint }}
@@ -92,63 +109,11 @@ securityContext:
 {{- end }}
 {{- end }}
 
-{{- define "shopping-cart.env.server" -}}
-{{ include "shopping-cart.env" . }}
-- {name: SHUTDOWN_DELAY, value: {{ .Values.shutdown.delay | quote }}}
-- {name: SHUTDOWN_GRACE, value: {{ .Values.shutdown.grace | quote }}}
+{{/* Volumes, mounts and the like: a key with a list, where there is something in it. Call with a dict of keys and lists. */}}
+{{- define "shopping-cart.lists" -}}
+{{- range $key, $list := . }}
+{{- with $list }}
+{{ dict $key . | toYaml }}
 {{- end }}
-
-{{/* What a service knows about its database. Call with (list $ "product"). */}}
-{{- define "shopping-cart.env.database" -}}
-{{- $database := (index (index . 0).Values (index . 1)).database }}
-- {name: DATABASE_CREDENTIALS, value: /credentials}
-{{- with $database.sslmode }}
-- {name: PGSSLMODE, value: {{ . }}}
 {{- end }}
-{{- if $database.ca.secretName }}
-- {name: PGSSLROOTCERT, value: /ca/{{ $database.ca.key }}}
-{{- end }}
-- {name: DATABASE_POOL_SIZE, value: {{ $database.poolSize | quote }}}
-- {name: DATABASE_POOL_WAITING, value: {{ $database.poolWaiting | quote }}}
-- {name: DATABASE_TIMEOUT, value: {{ $database.timeout | quote }}}
-{{- end }}
-
-{{/*
-The volumes of a service with a database: the Secret, whose files are read at each new connection, so that a password
-which somebody rotates needs no restart; and the certificate authority, where there is one. A file that a variable of
-extraEnv stands in for is left out. Call with (list $ "product").
-*/}}
-{{- define "shopping-cart.database.volumes" }}
-{{- $service := index (index . 0).Values (index . 1) }}
-{{- $database := $service.database }}
-{{- $overridden := dict }}
-{{- range $service.extraEnv }}
-{{- $_ := set $overridden .name true }}
-{{- end }}
-volumes:
-  - name: credentials
-    secret:
-      secretName: {{ include "shopping-cart.database.secret" . }}
-      items:
-        {{- range list (list "host" "PGHOST") (list "port" "PGPORT") (list "username" "PGUSER") (list "password" "PGPASSWORD") (list "dbname" "PGDATABASE") }}
-        {{- $key := index . 0 }}
-        {{- if $database.existingSecret }}
-        {{- $key = index $database.keys $key }}
-        {{- end }}
-        {{- if and $key (not (hasKey $overridden (index . 1))) }}
-        - {key: {{ $key | quote }}, path: {{ index . 0 }}}
-        {{- end }}
-        {{- end }}
-  {{- with $database.ca.secretName }}
-  - name: ca
-    secret: {secretName: {{ . }}}
-  {{- end }}
-{{- end }}
-
-{{- define "shopping-cart.database.mounts" }}
-volumeMounts:
-  - {name: credentials, mountPath: /credentials, readOnly: true}
-  {{- if (index (index . 0).Values (index . 1)).database.ca.secretName }}
-  - {name: ca, mountPath: /ca, readOnly: true}
-  {{- end }}
 {{- end }}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from runtime.errors import ApiError, internal, malformed
+from runtime.logs import CALL
 
 log = logging.getLogger("shop.rpc")
 
@@ -18,7 +19,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
-_QUIET = "/grpc.health."
 _OURS = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
@@ -28,39 +28,46 @@ _OURS = {
 }
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
+class Guarded:
+    """Takes a service's methods as a server does, and hands them on to one, each guarded.
+
+    Wrapped once, when they are registered: an interceptor would be asked anew for each call.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Generated code registers every method twice; the other way has their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: "Mapping[str, Handler]") -> None:
+        guarded = {name: guard(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
+
+
+def guard(method: str, handler: "Handler") -> "Handler":
     """Lets ApiError through as it is, and turns any other exception into INTERNAL with a log entry.
 
     Messages are parsed here: where grpc does it, one that is malformed is answered with the exception's name.
     """
-
-    async def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        # An unknown method has no handler: grpc answers UNIMPLEMENTED. Health is grpc's own.
-        if handler is None or method.startswith(_QUIET):
-            return handler
-        if handler.response_streaming:
-            return _streaming(handler, method)
-        return _unary(handler, method)
+    return _streaming(handler, method) if handler.response_streaming else _unary(handler, method)
 
 
 def _unary(handler: "Handler", method: str) -> "Handler":
     inner: Any = handler.unary_unary
+    parse = _parser(handler)
 
     async def call(request: bytes, context: Context) -> Any:
+        CALL.set(context)
         started = time.perf_counter()
         try:
-            response = await inner(_parsed(handler, request), context)
+            response = await inner(parse(request), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
             await _abort(error, context, method, started)
-        _said(method, "OK", started, logging.DEBUG)
+        if log.isEnabledFor(logging.DEBUG):
+            _said(method, "OK", started, logging.DEBUG)
         return response
 
     return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
@@ -68,12 +75,14 @@ def _unary(handler: "Handler", method: str) -> "Handler":
 
 def _streaming(handler: "Handler", method: str) -> "Handler":
     inner: Any = handler.stream_stream or handler.unary_stream
+    parse = _parser(handler)
 
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        CALL.set(context)
         started = time.perf_counter()
         try:
             # Closed here, so that what a stream holds is given back when its caller leaves, not when it is collected.
-            message = _each_parsed(handler, request) if handler.stream_stream else _parsed(handler, request)
+            message = _each(parse, request) if handler.stream_stream else parse(request)
             async with aclosing(inner(message, context)) as responses:
                 async for response in responses:
                     yield response
@@ -88,17 +97,21 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
     return wrapped
 
 
-def _parsed(handler: "Handler", request: bytes) -> Any:
-    parse: Any = handler.request_deserializer
-    try:
-        return parse(request) if parse else request
-    except DecodeError:
-        raise malformed("the request is no message of this method, or a text in it is not UTF-8") from None
+def _parser(handler: "Handler") -> Callable[[bytes], Any]:
+    deserialize: Any = handler.request_deserializer or bytes
+
+    def parse(request: bytes) -> Any:
+        try:
+            return deserialize(request)
+        except DecodeError:
+            raise malformed("the request is no message of this method, or a text in it is not UTF-8") from None
+
+    return parse
 
 
-async def _each_parsed(handler: "Handler", requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def _each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _parsed(handler, request)
+        yield parse(request)
 
 
 async def _abort(error: Exception, context: Context, method: str, started: float) -> NoReturn:

@@ -1,0 +1,95 @@
+"""Products and orders, the same for the shop and its rivals, written straight into their databases."""
+
+from typing import LiteralString
+from uuid import UUID
+
+import psycopg
+
+DESCRIPTION = (
+    "A sturdy piece made of solid wood, oiled by hand, delivered in a flat box"
+    " with all that is needed to put it together."
+)
+
+WORDS = ("oak", "walnut", "steel", "linen", "marble", "copper", "bamboo", "velvet", "granite", "ceramic")
+THINGS = ("chair", "table", "lamp", "shelf", "stool", "mirror", "bowl", "vase", "clock", "basket")
+
+HOT = 1_000
+"""Products and orders that are asked for by id."""
+
+_ORDER_ID: LiteralString = "('00000000-0000-4000-9000-' || lpad(to_hex(n), 12, '0'))::uuid"
+
+
+def product_id(number: int) -> UUID:
+    return UUID(f"00000000-0000-4000-8000-{number:012x}")
+
+
+def order_id(number: int) -> UUID:
+    return UUID(f"00000000-0000-4000-9000-{number:012x}")
+
+
+_PRODUCTS: LiteralString = """
+    WITH made AS (
+        SELECT n, (%(words)s::text[])[1 + n %% 10] || ' ' || (%(things)s::text[])[1 + n / 10 %% 10] || ' ' || n AS name
+        FROM generate_series(1, %(products)s) AS n
+    )
+    INSERT INTO product (id, name, slug, sku, description, category, currency, price_micros, stock, star,
+        create_time{columns})
+    SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, name, replace(name, ' ', '-'), 'SKU-' || n,
+        %(description)s, 'Category ' || n %% 20, 'EUR', (1 + n %% 500) * 1000000, 50000000, n %% 6,
+        now() - n * interval '1 second'{values}
+    FROM made
+    """
+
+_ITEMS: LiteralString = """
+    jsonb_build_array(jsonb_build_object(
+        'product_id', '00000000-0000-4000-8000-' || lpad(to_hex(1 + n %% %(products)s), 12, '0'),
+        'quantity', 1, 'name', 'oak chair', 'currency', 'EUR', 'price_micros', 9500000))
+    """
+
+
+def fill_products(conninfo: str, products: int, *, ours: bool) -> None:
+    """So many products, all of them in stock, the newest first by number."""
+    query = _PRODUCTS.format(columns=", variant, image_uri" if ours else "", values=", '', ''" if ours else "")
+    with psycopg.connect(conninfo) as connection:
+        params = {"products": products, "words": list(WORDS), "things": list(THINGS), "description": DESCRIPTION}
+        connection.execute(query, params)
+    _vacuum(conninfo, "product")
+
+
+_RESERVATIONS: LiteralString = f"""
+    INSERT INTO reservation (id, state, items, expire_time)
+    SELECT {_ORDER_ID}, 'CONFIRMED', {_ITEMS}, now() FROM generate_series(1, %(orders)s) AS n
+    """  # noqa: S608 - literals only
+
+_ORDERS: LiteralString = f"""
+    INSERT INTO orders (id{{column}}, fingerprint, number, status, items, currency, total_micros, customer_name,
+        customer_email, customer_phone, shipping_address, payment_method, create_time)
+    SELECT {_ORDER_ID}{{value}}, '', 'INV-20260101-' || lpad(n::text, 8, '0'), 'PLACED', {_ITEMS}, 'EUR', 9500000,
+        'Ada Lovelace', 'ada' || n %% 1000 || '@example.com', '+44 20 7946 0000', '12 St James''s Square, London',
+        'CARD', now() - n * interval '1 second'
+    FROM generate_series(1, %(orders)s) AS n
+    """  # noqa: S608 - literals only
+
+
+def fill_reservations(conninfo: str, products: int, orders: int) -> None:
+    """What the product service knows of the orders that `fill_orders` writes."""
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(_RESERVATIONS, {"products": products, "orders": orders})
+    _vacuum(conninfo, "reservation")
+
+
+def fill_orders(conninfo: str, products: int, orders: int, *, ours: bool) -> None:
+    """So many orders of one piece each, all of them PLACED, with their first events."""
+    query = _ORDERS.format(column="" if ours else ", key", value="" if ours else f", {_ORDER_ID}")
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(query, {"products": products, "orders": orders})
+        connection.execute(
+            "INSERT INTO order_event (order_id, version, status, create_time)"
+            " SELECT id, 1, 'PLACED', create_time FROM orders"
+        )
+    _vacuum(conninfo, "orders", "order_event")
+
+
+def _vacuum(conninfo: str, *tables: LiteralString) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE " + ", ".join(tables))

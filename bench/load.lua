@@ -1,0 +1,36 @@
+-- What wrk sends and prints. Arguments: a kind, a file of paths or ids, and a number that no other run has.
+--   get FILE SALT      GET a line of the file, by chance
+--   order FILE SALT    POST an order for a product of the file, under an idempotency key of its own
+--   cancel FILE SALT   POST each line of the file once, beginning with line SALT
+
+local lines, kind, salt, count = {}, "get", 0, 0
+
+function init(args)
+   kind, salt = args[1], tonumber(args[3])
+   for line in io.lines(args[2]) do lines[#lines + 1] = line end
+   math.randomseed(salt)
+   for _ = 1, 10 do math.random() end
+   if kind == "cancel" then count = salt end
+end
+
+local json = { ["Content-Type"] = "application/json" }
+
+function request()
+   if kind == "get" then return wrk.format("GET", lines[math.random(#lines)]) end
+   count = count + 1
+   if kind == "cancel" then return wrk.format("POST", lines[count], json, "{}") end
+   local key = string.format("%08x-%04x-4%03x-8%03x-%012x", salt, math.random(0, 65535), math.random(0, 4095),
+      math.random(0, 4095), count)
+   local body = '{"items":[{"productId":"' .. lines[math.random(#lines)] .. '","quantity":1}],'
+      .. '"customer":{"name":"Ada Lovelace","email":"ada@example.com","phone":"+44 20 7946 0000"},'
+      .. '"shippingAddress":"12 St James\'s Square, London","paymentMethod":"CARD"}'
+   return wrk.format("POST", "/api/v1/orders", { ["Content-Type"] = "application/json", ["Idempotency-Key"] = key }, body)
+end
+
+function done(summary, latency)
+   local errors = summary.errors
+   io.write(string.format('{"requests": %d, "seconds": %f, "refused": %d, "broken": %d, "p50_ms": %f, "p99_ms": %f}\n',
+      summary.requests, summary.duration / 1e6, errors.status,
+      errors.connect + errors.read + errors.write + errors.timeout, latency:percentile(50) / 1e3,
+      latency:percentile(99) / 1e3))
+end

@@ -1,0 +1,48 @@
+"""Load at a fixed concurrency, by wrk: it costs far less than what it measures."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+SCRIPT = Path(__file__).with_name("load.lua")
+
+Kind = Literal["get", "order", "cancel"]
+
+
+class LoadError(Exception):
+    """The load could not be made, or was not served; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a system made of one round."""
+
+    requests: int
+    rps: float
+    p50_ms: float
+    p99_ms: float
+
+
+def installed() -> str:
+    """The program. Raises LoadError where it is missing."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise LoadError("wrk is missing: apt-get install wrk")
+    return wrk
+
+
+def run(url: str, kind: Kind, file: Path, salt: int, *, connections: int, seconds: float) -> Load:
+    """One round; load.lua has the kinds. Raises LoadError where a request failed."""
+    command = [installed(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "10s"]
+    command += ["-s", str(SCRIPT), url, "--", kind, str(file), str(salt)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip()}") from None
+    if found["refused"] or found["broken"] or not found["requests"]:
+        raise LoadError(f"{url}: {found['refused']} of {found['requests']} refused, {found['broken']} broken")
+    return Load(found["requests"], found["requests"] / found["seconds"], found["p50_ms"], found["p99_ms"])

@@ -1,0 +1,132 @@
+"""The shop and its rivals side by side, on one PostgreSQL, with the same rows."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from bench.data import fill_orders, fill_products, fill_reservations
+from bench.shop import BenchShop, running
+from bench.table import CEILING, FASTAPI, SHOP
+from envoy.render import EdgeSettings, write
+from local.fleet import Command
+from local.settings import LOOPBACK, free_ports
+from local.shop import envoy_command
+
+HERE = Path(__file__).parent
+GO = "go"
+RIVALS = (CEILING, FASTAPI, GO)
+DATABASE = "rival"
+"""The one of all rivals."""
+
+
+def _unavailable() -> Mapping[str, str]:
+    """Rivals that cannot be built here, each with its reason."""
+    found = {}
+    if find_spec("fastapi") is None:
+        found[FASTAPI] = "the packages of the extra `bench` are not installed"
+    if shutil.which("go") is None:
+        found[GO] = "Go is not installed"
+    return found
+
+
+class ComparedShop(BenchShop):
+    """One of each: the shop, an empty RPC behind an Envoy of the same configuration, FastAPI, and Go."""
+
+    def __init__(self, state: Path, products: int, orders: int, rivals: Sequence[str]) -> None:
+        super().__init__(state, orders=1, edges=1)
+        self._sizes = products, orders
+        self.skipped = _unavailable()
+        self.systems = [name for name in (SHOP, *rivals) if name not in self.skipped]
+        empty = free_ports(8)
+        self._empty_edge, self._empty_admin, self._empty_product, self._empty_order = empty[:4]
+        self._ports = {FASTAPI: empty[4], GO: empty[5]}
+        self._unused = empty[6:8]
+
+    def url(self, system: str) -> str:
+        if system == SHOP:
+            return f"http://{LOOPBACK}:{self.edge_ports[0]}"
+        return f"http://{LOOPBACK}:{self._empty_edge if system == CEILING else self._ports[system]}"
+
+    def start(self) -> None:
+        """Raises ChildError if a part does not come up."""
+        super().start()
+        self._fill()
+        if GO in self.systems:
+            command = ["go", "build", "-trimpath", "-o", str(self.state / "rival-go"), "."]
+            built = subprocess.run(command, cwd=HERE / "go", capture_output=True, text=True, check=False)
+            if built.returncode:
+                self.systems.remove(GO)
+                self.skipped = {**self.skipped, GO: "it does not build: " + built.stderr.strip().splitlines()[-1]}
+        for name in ("empty-service", "empty-envoy", FASTAPI, GO):
+            if name.partition("-")[0] in self.systems:
+                self.launch(name)
+        for system in self.systems:
+            self.await_url(f"{self.url(system)}/api/v1/products?pageSize=1")
+            self.await_url(f"{self.url(system)}/api/v1/orders?pageSize=1")
+
+    def command(self, name: str) -> Command:
+        if name == "empty-service":
+            ports = [str(self._empty_product), str(self._empty_order)]
+            return [sys.executable, "-m", "bench.rivals.empty", *ports], self.environment()
+        if name == "empty-envoy":
+            settings = EdgeSettings(
+                files=self.state / "envoy-empty",
+                listen=f"{LOOPBACK}:{self._empty_edge}",
+                admin_port=self._empty_admin,
+                product=f"{LOOPBACK}:{self._empty_product}",
+                order=f"{LOOPBACK}:{self._empty_order}",
+                sse_http_port=self._unused[0],
+                sse_grpc_port=self._unused[1],
+            )
+            return envoy_command(write(settings)), self.environment()
+        if name == FASTAPI:
+            app = ["bench.rivals.fastapi_shop:app", "--no-access-log", "--log-level", "warning", "--loop", "uvloop"]
+            address = ["--host", LOOPBACK, "--port", str(self._ports[FASTAPI])]
+            return [sys.executable, "-m", "uvicorn", *app, *address], self.environment(RIVAL_DATABASE=self._database())
+        if name == GO:
+            database = self._database() + "?pool_max_conns=6"
+            program = self.state / "rival-go"
+            return [program, f"{LOOPBACK}:{self._ports[GO]}"], self.environment(RIVAL_DATABASE=database)
+        return super().command(name)
+
+    def spent(self, system: str) -> Mapping[str, float]:
+        """CPU seconds that the processes with a part in a system have used so far."""
+        if system == CEILING:
+            return {"envoy": self.cpu("empty-envoy"), "service": self.cpu("empty-service")}
+        own = ("envoy-", "product", "order") if system == SHOP else (system,)
+        return {part.rstrip("-"): self.cpu(part) for part in own} | {"postgres": self.postgres_cpu()}
+
+    def environment(self, **more: str) -> Mapping[str, str]:
+        # As it is installed: the benchmarks of streams are quieter.
+        return {**super().environment(**more), "LOG_LEVEL": "INFO"}
+
+    def _database(self) -> str:
+        """As a URL: asyncpg and pgx take no keywords."""
+        fields = psycopg.conninfo.conninfo_to_dict(self.postgres.conninfo(DATABASE))
+        return f"postgresql://{fields['user']}:{fields['password']}@{LOOPBACK}:{fields['port']}/{DATABASE}"
+
+    def _fill(self) -> None:
+        products, orders = self._sizes
+        fill_products(self.postgres.service("product"), products, ours=True)
+        fill_reservations(self.postgres.service("product"), products, orders)
+        fill_orders(self.postgres.service("order"), products, orders, ours=True)
+        with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {DATABASE}")
+        conninfo = self.postgres.conninfo(DATABASE)
+        with psycopg.connect(conninfo) as connection:
+            connection.execute((HERE / "schema.sql").read_bytes())
+        fill_products(conninfo, products, ours=False)
+        fill_orders(conninfo, products, orders, ours=False)
+
+
+@contextmanager
+def compared_shop(products: int, orders: int, rivals: Sequence[str] = RIVALS) -> Iterator[ComparedShop]:
+    """The shop and these rivals; everything is gone at the end of the block."""
+    with running(lambda state: ComparedShop(state, products, orders, rivals)) as shop:
+        yield shop

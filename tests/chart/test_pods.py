@@ -1,0 +1,233 @@
+"""What operators add to pods, Jobs and tests, and what they take away."""
+
+import collections
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart import tools
+from tests.chart.sets import SETS
+from tests.chart.test_objects import containers, pods
+
+OPTIONS = SETS["options"]
+
+
+class Strict(yaml.CSafeLoader):
+    """Refuses a key that is there twice, as kustomize does."""
+
+
+def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    assert len(keys) == len(set(keys)), f"{keys} at {node.start_mark}"
+    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
+
+
+Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+
+
+def spec(name: str, *arguments: str) -> dict[str, Any]:
+    """The spec of the pod whose kind and name begin so."""
+    [found] = (spec for pod, _, spec in pods(*arguments) if pod.startswith(name))
+    return found
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value") for each in container["env"]}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_key_and_no_variable_is_there_twice(name: str) -> None:
+    """Helm 4 applies on the server, which refuses the one; kustomize refuses the other."""
+    list(yaml.load_all(tools.template(*SETS[name]), Loader=Strict))
+    for pod, _, each in pods(*SETS[name]):
+        for container in containers(each):
+            names = collections.Counter(variable["name"] for variable in container.get("env", []))
+            assert not [found for found, count in names.items() if count > 1], pod
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_nothing_is_rendered_of_what_is_not_there(name: str) -> None:
+    rendered = tools.template(*SETS[name])
+    assert not [mark for mark in ("<nil>", "%!s", "%!d", ": null", "map[") if mark in rendered]
+
+
+def test_a_variable_of_the_users_replaces_the_charts_own() -> None:
+    """The last one counts, on the migration too."""
+    for pod in ("Deployment/shop-shopping-cart-product", "Job/shop-shopping-cart-product-migrate"):
+        [container] = (each for each in spec(pod, *OPTIONS)["containers"] if each["name"] in ("product", "migrate"))
+        assert variables(container)["LOG_LEVEL"] == "WARNING"
+        assert variables(container)["OTEL_RESOURCE_ATTRIBUTES"] == "env=test"
+        assert container["envFrom"] == [{"configMapRef": {"name": "more"}}]
+    sse = spec("Deployment/shop-shopping-cart-gateway", *OPTIONS)["containers"][0]
+    assert variables(sse)["SHUTDOWN_GRACE"] == "7"
+
+
+def test_a_variable_in_place_of_the_secrets_leaves_its_file_out() -> None:
+    """A file goes before a variable."""
+    sets = "product.extraEnv[0].name=PGHOST,product.extraEnv[0].value=proxy"
+    volumes = {each["name"]: each for each in spec("Deployment/shop-shopping-cart-product", "--set", sets)["volumes"]}
+    files = {each["path"] for each in volumes["credentials"]["secret"]["items"]}
+    assert files == {"port", "username", "password", "dbname"}
+
+
+def test_a_migration_runs_with_the_volumes_and_sidecars_of_its_service() -> None:
+    """A plain container beside it would keep it from completing."""
+    service = spec("Deployment/shop-shopping-cart-product", *OPTIONS)
+    migration = spec("Job/shop-shopping-cart-product-migrate", *OPTIONS)
+    for each in (service, migration):
+        assert [container["restartPolicy"] for container in each["initContainers"]] == ["Always"]
+        assert "authorities" in {volume["name"] for volume in each["volumes"]}
+        assert "authorities" in {mount["name"] for mount in each["containers"][0]["volumeMounts"]}
+        assert each["hostAliases"] == [{"ip": "192.0.2.1", "hostnames": ["collector.example.com"]}]
+    assert [each["name"] for each in service["containers"]] == ["product", "exporter"]
+    assert [each["name"] for each in migration["containers"]] == ["migrate"]
+
+
+def test_jobs_and_tests_are_told_apart_from_services() -> None:
+    """For a mesh: it injects its proxy into the one and not into the others."""
+    found = {pod: metadata["annotations"] for pod, metadata, _ in pods(*OPTIONS) if "annotations" in metadata}
+    injected = {
+        pod: each["sidecar.istio.io/inject"] for pod, each in found.items() if "sidecar.istio.io/inject" in each
+    }
+    assert {pod for pod, value in injected.items() if value == "true"} == {"Deployment/shop-shopping-cart-product"}
+    assert {pod.partition("/")[0] for pod, value in injected.items() if value == "false"} == {"Job"}
+    assert len(injected) == 4
+    tests = [pod for pod, each in found.items() if each.get("linkerd.io/inject") == "disabled"]
+    assert {pod.partition("/")[0] for pod in tests} == {"Pod"}
+    assert len(tests) == 3
+
+
+def test_tests_fit_under_a_quota_that_asks_for_cpu_limits() -> None:
+    checks = [each for pod, _, each in pods(*OPTIONS) if pod.startswith("Pod/")]
+    assert len(checks) == 3
+    for each in checks:
+        assert each["containers"][0]["resources"]["limits"] == {"cpu": "100m", "memory": "128Mi"}
+
+
+@pytest.mark.parametrize("helm", [tools.helm, tools.helm3])
+def test_a_tests_log_is_there_after_it(helm: Callable[[], str]) -> None:
+    """`helm test --logs` of Helm 3 reads it once the pods are done, and gone, where they go when they succeed."""
+    program = tools.have(helm)
+    only = ("--show-only", "templates/tests/rest.yaml")
+    done = tools.run("template", "shop", str(tools.CHART), *only, program=program)
+    assert done.returncode == 0, done.stderr
+    annotations = yaml.load(done.stdout, Loader=yaml.CSafeLoader)["metadata"]["annotations"]
+    goes = "hook-succeeded" in annotations["helm.sh/hook-delete-policy"]
+    assert goes != tools.run("version", "--short", program=program).stdout.startswith("v3.")
+
+
+def test_annotations_for_all_reach_every_object_and_no_pod() -> None:
+    """A change of them restarts nothing."""
+    for each in tools.objects(*OPTIONS):
+        if each["metadata"]["name"] not in ("shop-more", "shop-text"):
+            assert each["metadata"]["annotations"]["example.com/owner"] == "shop", each["metadata"]["name"]
+    for pod, metadata, _ in pods(*OPTIONS):
+        if not pod.startswith("Pod/"):
+            assert "example.com/owner" not in metadata.get("annotations", {}), pod
+
+
+def test_a_pods_label_goes_before_one_for_all() -> None:
+    labels = {pod: metadata["labels"]["tier"] for pod, metadata, _ in pods(*OPTIONS)}
+    assert labels["Deployment/shop-shopping-cart-product"] == "catalogue"
+    assert labels["Deployment/shop-shopping-cart-order"] == "backend"
+    assert labels["Deployment/shop-shopping-cart-demo"] == "common"
+
+
+def test_objects_of_ones_own_are_filled_in() -> None:
+    found = {each["metadata"]["name"]: each for each in tools.objects(*OPTIONS)}
+    assert found["shop-more"]["data"] == {"edge": "shop-shopping-cart-gateway"}
+    assert found["shop-text"]["kind"] == "ConfigMap"
+
+
+def test_kubectl_logs_shows_the_access_log() -> None:
+    [metadata] = (metadata for pod, metadata, _ in pods() if pod.endswith("-gateway"))
+    container = metadata["annotations"]["kubectl.kubernetes.io/default-container"]
+    gateway = spec("Deployment/shop-shopping-cart-gateway")
+    assert container == "envoy"
+    assert container in {each["name"] for each in containers(gateway)}
+
+
+def numbers(node: Any) -> set[str]:
+    """The users' and groups' numbers anywhere in an object."""
+    if isinstance(node, dict):
+        own = {key for key in node if key in ("runAsUser", "runAsGroup", "fsGroup")}
+        return own.union(*(numbers(value) for value in node.values()))
+    return set().union(*(numbers(value) for value in node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (("--api-versions", "security.openshift.io/v1"), False),
+        (("--set", "adaptSecurityContext=force"), False),
+        (("--api-versions", "security.openshift.io/v1", "--set", "adaptSecurityContext=disabled"), True),
+        ((), True),
+    ],
+)
+def test_a_cluster_may_choose_the_numbers_of_users(arguments: tuple[str, ...], left: bool) -> None:
+    """OpenShift gives each namespace its own, and refuses others. What else `restricted` asks for stays."""
+    found = pods(*arguments)
+    assert any(numbers(each) for _, _, each in found) == left
+    for pod, _, each in found:
+        assert each["securityContext"]["runAsNonRoot"] is True, pod
+        assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers(each)), pod
+
+
+@pytest.mark.parametrize("name", ["default", "minimal", "options"])
+def test_the_bundled_database_has_a_name_for_its_user(name: str) -> None:
+    """initdb looks it up, and an image knows its own number only."""
+    server = spec("StatefulSet/shop-shopping-cart-order-db", *SETS[name])
+    mounts = {each["mountPath"]: each for each in server["containers"][0]["volumeMounts"]}
+    helpers = [each["name"] for each in server.get("initContainers", [])]
+    if server["securityContext"].get("runAsUser") == 999:
+        assert "/etc/passwd" not in mounts
+        assert helpers == []
+    else:
+        assert mounts["/etc/passwd"]["subPath"] == "passwd"
+        assert helpers == ["passwd"]
+
+
+def test_probes_thresholds_can_be_set() -> None:
+    probe = spec("Deployment/shop-shopping-cart-product", *OPTIONS)["containers"][0]["livenessProbe"]
+    assert probe == {
+        "grpc": {"port": 50052, "service": "liveness"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 9,
+    }
+
+
+def manager(operation: str, *fields: str) -> dict[str, Any]:
+    return {
+        "manager": "somebody",
+        "operation": operation,
+        "fieldsV1": {"f:spec": {f"f:{field}": {} for field in fields}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("managers", "kept"),
+    [
+        ([manager("Apply", "replicas", "template"), manager("Update", "paused")], "replicas: 4"),
+        ([manager("Apply", "replicas", "template"), manager("Update", "replicas")], ""),
+        ([manager("Apply", "template"), manager("Update", "replicas")], ""),
+        ([manager("Update", "replicas", "template")], ""),
+        ([], ""),
+    ],
+)
+def test_an_autoscaler_that_is_switched_on_finds_the_pods_that_are_there(
+    managers: list[dict[str, Any]], kept: str, tmp_path: Path
+) -> None:
+    """Without the number that it has applied, Helm 4 would make it 1; one that the autoscaler owns stays by itself."""
+    live = {"metadata": {"managedFields": managers}, "spec": {"replicas": 4}} if managers else {}
+    asked = f'{{{{ include "shopping-cart.replicas.kept" (fromJson `{json.dumps(live)}`) }}}}'
+    probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}, "data": {"kept": asked}}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"extraObjects": [probe]}, width=10_000))
+    only = ("--show-only", "templates/extra-objects.yaml")
+    [found] = tools.objects("--values", str(file), *only)
+    assert found["data"]["kept"] == kept

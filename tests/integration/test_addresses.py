@@ -1,0 +1,69 @@
+"""Where processes listen: IPv4, IPv6, or both."""
+
+import asyncio
+import socket
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from local.settings import free_ports
+from runtime.config import Env, TelemetryConfig
+from runtime.telemetry import Telemetry
+from sse.config import SidecarConfig
+from sse.sidecar import Sidecar
+from tests.support.edge import edge
+
+BOTH = {"127.0.0.1", "::1"}
+
+pytestmark = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+
+async def reached(port: int) -> set[str]:
+    """The loopback addresses at which something listens on a port."""
+    found = set()
+    for host in BOTH:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+            found.add(host)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("::", BOTH), ("[::]", BOTH), ("::1", {"::1"}), ("[::1]", {"::1"}), ("127.0.0.1", {"127.0.0.1"})],
+)
+async def test_a_process_listens_where_it_is_told(host: str, expected: set[str]) -> None:
+    """The sidecar has both kinds of ports; product and order have its gRPC server."""
+    http_port, grpc_port = free_ports(2)
+    env = Env({"LISTEN_HOST": host, "HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
+    telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
+    async with Sidecar(SidecarConfig.from_env(env), telemetry):
+        assert await reached(grpc_port) == expected
+        assert await reached(http_port) == expected
+
+
+async def test_the_default_takes_ipv6_for_grpc_too() -> None:
+    """So that probes reach a pod that has no other addresses; the event streams come by way of 127.0.0.1."""
+    http_port, grpc_port = free_ports(2)
+    env = Env({"HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
+    async with Sidecar(SidecarConfig.from_env(env), Telemetry(TelemetryConfig.from_env(env), "test")):
+        assert await reached(grpc_port) == BOTH
+        assert "127.0.0.1" in await reached(http_port)
+
+
+async def test_the_edge_listens_on_both_at_the_ipv6_wildcard() -> None:
+    async with edge(listen="[::]:8080") as running, httpx.AsyncClient() as client:
+        port = running.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            answer = await client.get(f"http://{host}:{port}/api/v1/products/p1")
+            assert answer.status_code == 200, host
+        # Addresses are logged as they are, and not as IPv4 mapped into IPv6.
+        for _ in range(100):
+            clients = {line["client"] for line in running.access_log()}
+            if clients == BOTH:
+                break
+            await asyncio.sleep(0.05)
+        assert clients == BOTH

@@ -1,0 +1,295 @@
+"""`reconcile` destroys nothing: it refuses databases that do not belong together, and unlikely many changes."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from local.postgres import SERVICES, installed
+from order import commands, reconcile
+from order.catalog import DatabasePair, ProductOlder, ProductStock
+from order.commands import Options, parse
+from order.repair import Comparison, TooManyChanges
+from order.store import OrderStore
+from runtime.config import DatabaseConfig
+from runtime.database import Database
+from tests.support.both import Both, both_shops
+from tests.support.database import REPOSITORY, TestServer
+from tests.support.order import FakeStock, eventually, order_shop
+
+ORDERS = 12
+
+
+@pytest.fixture
+async def both(order_database: str, product_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
+    """A shop with some orders that have all their stock. Its databases know each other; it does not look again."""
+    monkeypatch.setattr(reconcile, "INTERVAL", 600)
+    async with both_shops(order_database, product_database) as both, both.shop.connection() as orders:
+        mug = await both.products.create("Mug", stock=100)
+        await asyncio.gather(*(both.shop.create({mug.id: 4}) for _ in range(ORDERS)))
+        await both.settle()
+
+        async def paired() -> bool:
+            row = await (await orders.execute("SELECT partner_id FROM database_identity")).fetchone()
+            return row != (None,)
+
+        await eventually(paired)
+        yield both
+
+
+async def run(conninfo: str, *statements: str) -> None:
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        for statement in statements:
+            await connection.execute(statement.encode())
+
+
+NEW_ID = "UPDATE database_identity SET id = gen_random_uuid(), partner_id = NULL"
+"""What a migration of a new database does; those of the tests are clones, which have one id."""
+
+ONE_ORDER = "INSERT INTO orders (id, number, status) VALUES (gen_random_uuid(), 'INV-1', 'PLACED')"
+
+
+SOUND = [f"compared: {ORDERS} reservations with stock, {ORDERS} live orders"]
+"""What it says of a shop in which nothing differs."""
+
+
+async def untouched(both: Both) -> None:
+    """All orders are live and have their stock, and a run with the right database finds that."""
+    assert await both.reconcile() == SOUND
+    await both.settle()
+    async with both.shop.connection() as orders, both.products.connection() as products:
+        statuses = await (await orders.execute("SELECT status, count(*) FROM orders GROUP BY status")).fetchall()
+        stock = await (await products.execute("SELECT stock FROM product")).fetchall()
+    assert (statuses, stock) == ([("PLACED", ORDERS)], [(100 - 4 * ORDERS,)])
+
+
+@contextmanager
+def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str]:
+    """One that was migrated elsewhere, with another id than the clones of the tests' template."""
+    with postgres.database("order") as conninfo:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            for statement in (NEW_ID, *statements):
+                connection.execute(statement.encode())
+        yield conninfo
+
+
+async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> None:
+    """A wrong DATABASE_URL, or the command before the backup is in its place. Nothing is changed then, nor by the next
+    run with the right one."""
+    belongs = "refused: the product database belongs to order database "
+    with (
+        other_order_database(postgres) as new,
+        other_order_database(postgres, ONE_ORDER) as foreign,
+        other_order_database(postgres, "UPDATE database_identity SET partner_id = gen_random_uuid()") as of_another,
+        postgres.database("order") as empty,
+    ):
+        for database in (new, foreign, both.products.conninfo):
+            for options in ([], ["--force"], ["--dry-run"]):
+                (line,) = await both.reconcile(*options, database_url=database)
+                assert line.startswith(belongs)
+                assert "is DATABASE_URL right, and is the backup in its place?" in line
+                assert line.endswith("If the two belong together, say so with --adopt")
+        # Tombstones are no orders.
+        await run(empty, "INSERT INTO orders (id, status) VALUES (gen_random_uuid(), 'EXPIRED')")
+        for options in ([], ["--dry-run"], ["--adopt"]):
+            (line,) = await both.reconcile(*options, database_url=empty)
+            assert line.startswith("refused: the order database has no orders, and there are reservations; ")
+        await untouched(both)
+
+        # Where product knows none yet, what order knows is enough.
+        await both.in_products("UPDATE database_identity SET partner_id = NULL")
+        (line,) = await both.reconcile(database_url=of_another)
+        assert line.startswith("refused: this order database belongs to product database ")
+        # And a run that refuses, or is dry, makes no pair of them.
+        for options in ([], ["--dry-run"]):
+            (line,) = await both.reconcile(*options, database_url=new)
+            assert line.startswith("refused: the order database has no orders")
+        async with both.products.connection() as connection:
+            cursor = await connection.execute("SELECT partner_id FROM database_identity")
+            assert await cursor.fetchone() == (None,)
+    await untouched(both)
+
+
+async def test_people_can_say_that_two_databases_belong_together(both: Both) -> None:
+    """As where the backup is from before the ids, so that a migration made a new one."""
+    await both.in_orders(NEW_ID)
+    assert await both.reconcile("--adopt", "--dry-run") == SOUND
+    (line,) = await both.reconcile()
+    assert line.startswith("refused: "), "a dry run records nothing"
+    assert await both.reconcile("--adopt") == SOUND
+    await untouched(both)
+
+
+def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
+    """Restores a backup of an order database into another database; answers how its role gets there."""
+    source, name = [str(conninfo_to_dict(each)["dbname"]) for each in (of, into)]
+    programs, server = installed() / "bin", postgres.postgres
+    dump = [str(programs / "pg_dump"), "--format=custom", f"--dbname={server.conninfo(source)}"]
+    backup = subprocess.run(dump, check=True, capture_output=True).stdout
+    restore = [str(programs / "pg_restore"), f"--dbname={server.conninfo(name)}"]
+    subprocess.run(restore, input=backup, check=True, capture_output=True)
+    return server.conninfo(name, SERVICES["order"])
+
+
+async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postgres: TestServer) -> None:
+    with postgres.database() as other:
+        restored = await asyncio.to_thread(dump_and_restore, postgres, both.shop.conninfo, other)
+        assert await both.reconcile(database_url=restored) == SOUND
+    await untouched(both)
+
+
+class TestManyChanges:
+    async def test_more_than_a_share_are_refused(self, both: Both) -> None:
+        """Counted first, so that none is made."""
+        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {commands.HANDFUL + 1})")
+        many = f"11 of {ORDERS} orders would change (11 released), which is more than 10%"
+        assert await both.reconcile() == [f"refused: {many}; see which with --dry-run, and change them with --force"]
+        said = await both.reconcile("--dry-run")
+        assert len([line for line in said if line.endswith("; to be released")]) == 11
+        assert said[-1] == f"this was a dry run; it is repaired with --force, since {many}"
+        async with both.products.connection() as connection:
+            cursor = await connection.execute("SELECT state, count(*) FROM reservation GROUP BY state")
+            assert await cursor.fetchall() == [("CONFIRMED", ORDERS)]
+        said = await both.reconcile("--force")
+        assert len([line for line in said if line.endswith("; released")]) == 11
+        await both.settle()
+        assert await both.reconcile() == ["compared: 1 reservations with stock, 1 live orders"]
+
+    async def test_a_handful_is_repaired_however_few_orders_there_are(self, both: Both) -> None:
+        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {commands.HANDFUL})")
+        said = await both.reconcile()
+        assert len([line for line in said if line.endswith("; released")]) == commands.HANDFUL
+
+    async def test_more_than_were_counted_are_not_made(self, both: Both) -> None:
+        """As where a database is replaced between the count and the changes."""
+        await both.in_orders("DELETE FROM orders")
+        config = DatabaseConfig(conninfo=both.shop.conninfo, pool_size=1, pool_waiting=1, timeout=5)
+        database = Database(config, "test")
+        await database.open()
+        said: list[str] = []
+        async with grpc.aio.insecure_channel(both.products.address) as channel:
+            comparison = Comparison(
+                OrderStore(database), ProductStock(channel), said.append, dry_run=False, most_changes=3
+            )
+            with pytest.raises(TooManyChanges):
+                await comparison.run()
+        await database.close()
+        assert len(said) == comparison.changes == 3
+        async with both.products.connection() as connection:
+            cursor = await connection.execute("SELECT count(*) FROM reservation WHERE state = 'RELEASED'")
+            assert await cursor.fetchone() == (3,)
+
+
+class TestReaper:
+    """The running service leaves holds alone that are not its shop's."""
+
+    @pytest.fixture
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reconcile, "INTERVAL", 0.1)
+
+    @pytest.mark.usefixtures("quick")
+    async def test_holds_of_another_shop_are_left_alone(
+        self, order_database: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It says so, once, and goes on when the databases belong together."""
+
+        class Other(FakeStock):
+            order_database: UUID | None = uuid4()
+            asked = 0
+
+            async def pair(self, *args: Any, **options: Any) -> DatabasePair:
+                self.asked += 1
+                return DatabasePair(UUID(int=1), self.order_database)
+
+        stock = Other()
+        stock.overdue = [uuid4()]
+        async with order_shop(order_database, stock):
+
+            async def asked() -> bool:
+                return stock.asked > 3
+
+            await eventually(asked)
+            assert stock.calls == []
+            assert (
+                caplog.text.count("expired holds are left alone: the product database belongs to order database") == 1
+            )
+            stock.order_database = None
+
+            async def settled() -> bool:
+                return not stock.overdue
+
+            await eventually(settled)
+
+    @pytest.mark.usefixtures("quick")
+    async def test_beside_an_older_product_service_it_goes_on(self, order_database: str) -> None:
+        class Older(FakeStock):
+            async def pair(self, *args: Any, **options: Any) -> DatabasePair:
+                raise ProductOlder
+
+        stock = Older()
+        stock.overdue = [uuid4()]
+        async with order_shop(order_database, stock):
+
+            async def settled() -> bool:
+                return not stock.overdue
+
+            await eventually(settled)
+
+
+class TestCommand:
+    """`python -m order reconcile`."""
+
+    def reconcile(self, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "order", "reconcile", *options],
+            cwd=REPOSITORY,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def test_help_says_what_it_does_and_refuses(self) -> None:
+        done = self.reconcile("--help")
+        assert done.returncode == 0
+        for word in ("--dry-run", "--force", "--adopt", "refuses", "exit status"):
+            assert word in done.stdout
+
+    async def test_what_it_refuses_is_one_line_and_exit_status_1(self, both: Both) -> None:
+        await both.in_orders(NEW_ID)
+        await run(both.shop.conninfo, NEW_ID)
+        done = await asyncio.to_thread(
+            self.reconcile, DATABASE_URL=both.shop.conninfo, PRODUCT_TARGET=f"dns:///{both.products.address}"
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("order: refused: the product database belongs to order database ")
+
+    async def test_a_database_that_it_may_not_read_is_one_line_too(self, both: Both, postgres: TestServer) -> None:
+        """As that of product, with order's role."""
+        name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
+        done = await asyncio.to_thread(
+            self.reconcile,
+            DATABASE_URL=postgres.postgres.conninfo(name, SERVICES["order"]),
+            PRODUCT_TARGET=f"dns:///{both.products.address}",
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1].startswith("order: the order database says: permission denied for ")
+        assert "Traceback" not in done.stderr
+
+    def test_wrong_options_are_refused(self) -> None:
+        """An option of which a letter is missing must not be taken for none."""
+        with pytest.raises(SystemExit) as error:
+            parse(["--dry"])
+        assert error.value.code == 2
+        assert parse([]) == Options(dry_run=False, force=False, adopt=False)
+        assert parse(["--dry-run", "--force"]) == Options(dry_run=True, force=True)

@@ -1,0 +1,126 @@
+"""What a search may cost: its plan, its time, its connections. It keeps nobody else waiting."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from shop.product.v1 import product_pb2
+
+from product.domain import order_of
+from product.store import ProductStore
+from runtime.config import DatabaseConfig
+from runtime.database import Database
+from tests.support.catalogue import NOWHERE, fill, searching, slowest
+from tests.support.order import order_shop
+from tests.support.product import product_shop, refused
+
+
+@dataclass(frozen=True)
+class Plans:
+    """How often the statements that a connection has prepared were planned for any parameters, and for theirs."""
+
+    generic: int
+    custom: int
+
+
+async def plans(database: Database, part: str) -> Plans:
+    """The plans of the prepared statements in which `part` is, on the one connection of a pool."""
+    query = """
+        SELECT coalesce(sum(generic_plans), 0)::int AS generic, coalesce(sum(custom_plans), 0)::int AS custom
+        FROM pg_prepared_statements WHERE strpos(statement, %(part)s) > 0 AND strpos(statement, 'pg_prepared') = 0
+        """
+    found = await database.fetch_one("plans", query, {"part": part}, Plans)
+    assert found
+    return found
+
+
+@asynccontextmanager
+async def pool_of_one(conninfo: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseConfig(conninfo=conninfo, pool_size=1, pool_waiting=5, timeout=5), "test")
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def test_lists_with_a_filter_never_get_a_generic_plan(product_database: str) -> None:
+    """PostgreSQL changes to one after five runs on a connection, whatever the parameters. For a word without trigrams
+    it is many times slower: it reads the whole index, and then every row. A plain list stays prepared."""
+    await fill(product_database, 2_000)
+    async with pool_of_one(product_database) as database:
+        store = ProductStore(database, database)
+        order = order_of("")
+        for _ in range(8):
+            assert len(await store.list("watch", "", order, None, 21)) == 21
+            assert not await store.list(NOWHERE, "", order, None, 21)
+            assert not await store.list("", "nowhere", order, None, 21)
+            assert len(await store.list("", "", order, None, 21)) == 21
+        assert await plans(database, "LIKE") == Plans(0, 0)
+        assert await plans(database, "category = ") == Plans(0, 0)
+        kept = await plans(database, "ORDER BY create_time DESC, id DESC")
+        assert kept.generic + kept.custom == 8
+
+
+async def test_word_that_is_everywhere_and_one_that_is_rare_are_found_by_index(product_database: str) -> None:
+    """Whichever of them is longer."""
+    await fill(product_database, 5_000)
+    async with product_shop(product_database) as shop:
+        needle = await shop.create("A needle for her watch")
+        for search in ("watch needle", "steel needle zq", "for needle", "needle"):
+            answer = await shop.products.ListProducts(product_pb2.ListProductsRequest(search=search))
+            assert [each.id for each in answer.products] == ([] if NOWHERE in search else [needle.id])
+    async with await psycopg.AsyncConnection.connect(product_database) as connection:
+        rows = await connection.execute(
+            "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'product_search_idx'"
+        )
+        assert await rows.fetchone() == (4,)
+
+
+async def test_words_of_a_search_are_counted(product_database: str) -> None:
+    async with product_shop(product_database) as shop:
+        ten = " ".join(f"w{n}" for n in range(10))
+        await shop.products.ListProducts(product_pb2.ListProductsRequest(search=f"{ten} w0 w1"))
+        with refused() as error:
+            await shop.products.ListProducts(product_pb2.ListProductsRequest(search=f"{ten} w10"))
+        assert error.what.code == "INVALID_ARGUMENT"
+        assert error.what.fields == {"search": "must have at most 10 different words, not 11"}
+
+
+async def test_search_that_takes_too_long_says_what_to_do(product_database: str) -> None:
+    """It is no empty list, and nothing invites anybody to repeat it."""
+    async with product_shop(product_database, SEARCH_TIMEOUT="0.3") as shop:
+        await fill(product_database, 10)
+        async with await psycopg.AsyncConnection.connect(product_database) as other:
+            await other.execute("LOCK TABLE product")
+            with refused() as error:
+                await shop.products.ListProducts(product_pb2.ListProductsRequest(search="watch"))
+        assert (error.what.code, error.what.reason) == ("DEADLINE_EXCEEDED", "QUERY_TIMEOUT")
+        assert error.what.message == "the search took too long; use longer or rarer words"
+        assert error.what.retry_after is None
+
+
+@pytest.mark.timeout(120)
+async def test_searches_keep_nobody_waiting(product_database: str, order_database: str) -> None:
+    """A hundred clients search for what makes the database read every product. Orders, and reads that are not searches,
+    take no longer than without them, but for the processors that all share."""
+    await fill(product_database, 20_000)
+    async with product_shop(product_database) as products, order_shop(order_database, products.address) as orders:
+        product = await products.create("Mug", stock=1_000)
+
+        async def browse() -> None:
+            await products.get(product.id)
+            await products.products.ListProducts(product_pb2.ListProductsRequest())
+            await products.products.ListProducts(product_pb2.ListProductsRequest(category="C3", order_by="price"))
+
+        async with searching(products.address, 100) as told:
+            while not told:
+                await asyncio.sleep(0.05)
+            order = await slowest(lambda: orders.create({product.id: 1}), 10)
+            reads = await slowest(browse, 5)
+            assert order < 1
+            assert reads < 1.5
+            assert set(told) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}

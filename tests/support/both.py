@@ -1,0 +1,78 @@
+"""Both services in the test's process, and `reconcile` beside them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from order.catalog import ProductStock
+from order.commands import Reconciliation, parse
+from order.identity import Pairing
+from order.store import OrderStore
+from runtime.config import DatabaseConfig, Env
+from runtime.database import Database
+from runtime.process import CommandError
+from tests.support.invariants import check_stock
+from tests.support.invariants_order import check_logs, settled
+from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.product import ProductShop, product_shop
+
+
+class Both:
+    """Both services, and the command beside them."""
+
+    def __init__(self, shop: OrderShop, products: ProductShop) -> None:
+        self.shop = shop
+        self.products = products
+
+    async def reconcile(self, *options: str, database_url: str = "") -> list[str]:
+        """The lines that it says with some of its options; the last may be its complaint."""
+        lines: list[str] = []
+        config = DatabaseConfig.from_env(Env({"DATABASE_URL": database_url or self.shop.conninfo}))
+        database = Database(config, "test reconcile")
+        await database.open()
+        try:
+            async with grpc.aio.insecure_channel(self.products.address) as channel:
+                stock = ProductStock(channel)
+                pairing = Pairing(database, stock)
+                await Reconciliation(OrderStore(database), stock, pairing, lines.append, parse(options)).run()
+        except CommandError as error:
+            lines.append(str(error))
+        finally:
+            await database.close()
+        return lines
+
+    async def in_orders(self, query: str, *values: Any) -> None:
+        async with self.shop.connection() as connection:
+            await connection.execute(query.encode(), values)
+
+    async def in_products(self, query: str, *values: Any) -> None:
+        async with self.products.connection() as connection:
+            await connection.execute(query.encode(), values)
+
+    async def settle(self) -> None:
+        async with self.shop.connection() as orders, self.products.connection() as stock:
+            await eventually(lambda: settled(orders, stock))
+            await check_logs(orders)
+            await check_stock(stock)
+
+    async def lose_reservation(self, order_id: str) -> None:
+        """As in a product database from before it."""
+        await self.in_products(
+            "WITH gone AS (DELETE FROM reservation WHERE id = %s RETURNING items)"
+            " UPDATE product SET stock = stock + item.quantity"
+            " FROM gone, jsonb_to_recordset(gone.items) AS item (product_id uuid, quantity integer)"
+            " WHERE product.id = item.product_id",
+            order_id,
+        )
+
+
+@asynccontextmanager
+async def both_shops(order_database: str, product_database: str) -> AsyncIterator[Both]:
+    """The services on migrated databases."""
+    async with (
+        product_shop(product_database) as products,
+        order_shop(order_database, products.address) as shop,
+    ):
+        yield Both(shop, products)

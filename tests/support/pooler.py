@@ -1,0 +1,84 @@
+"""A PgBouncer in transaction mode before a test's database."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from local.children import Child, start
+from local.postgres import Account
+from local.settings import LOOPBACK, free_ports
+from tests.support.order import eventually
+
+SERVER_CONNECTIONS = 3
+"""For all clients together: fewer than a service has connections, so that they are handed around."""
+
+
+def pgbouncer() -> str:
+    """The program; skips the test where it is not installed, unless nothing may be missing."""
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not found:
+        assert not os.environ.get("CI"), "pgbouncer is missing"
+        pytest.skip("pgbouncer is not installed")
+    return found
+
+
+@asynccontextmanager
+async def pooling(conninfo: str) -> AsyncIterator[str]:
+    """A pooler before a database, in the block. Yields what of the connection string differs."""
+    program = pgbouncer()
+    with tempfile.TemporaryDirectory(prefix="shop-pooler-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # it runs as another user, where we are root
+        child, pooler = _start(program, conninfo, folder)
+
+        async def answers() -> bool:
+            with suppress(psycopg.OperationalError):
+                await (
+                    await psycopg.AsyncConnection.connect(make_conninfo(conninfo, **conninfo_to_dict(pooler)))
+                ).close()
+                return True
+            return False
+
+        try:
+            await eventually(answers, 20)
+            yield pooler
+        finally:
+            child.stop()
+
+
+def _start(program: str, conninfo: str, folder: Path) -> tuple[Child, str]:
+    account, (port,) = Account.of_server(), free_ports(1)
+    to = conninfo_to_dict(conninfo)
+    (folder / "users").write_text(f'"{to["user"]}" "{to["password"]}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"""
+[databases]
+* = host={to["host"]} port={to["port"]}
+[pgbouncer]
+listen_addr = {LOOPBACK}
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {folder}/users
+pool_mode = transaction
+default_pool_size = {SERVER_CONNECTIONS}
+max_client_conn = 200
+ignore_startup_parameters = extra_float_digits,options
+"""
+    )
+    child = start(
+        "pgbouncer",
+        [program, folder / "pgbouncer.ini"],
+        folder,
+        {},
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+    )
+    return child, make_conninfo("", host=LOOPBACK, port=port)

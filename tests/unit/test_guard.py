@@ -1,0 +1,28 @@
+"""What stands around every call."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from runtime.guard import guard
+
+
+async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
+    """What it holds is given back then, and not when it is collected."""
+    closed = []
+
+    async def follow(request: Any, context: Any) -> AsyncIterator[bytes]:
+        try:
+            yield b"1"
+            yield b"2"
+        finally:
+            closed.append(True)
+
+    handler: Any = guard("/shop.order.v1.OrderService/Stream", grpc.unary_stream_rpc_method_handler(follow))
+    responses = handler.unary_stream(b"", None)
+    assert await anext(responses) == b"1"
+    kept = responses.ag_frame  # as a traceback would: nothing is collected
+    await responses.aclose()
+    assert closed == [True]
+    del kept
