@@ -99,6 +99,7 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
     otlp_host, otlp_port = otlp_address(settings.otlp_endpoint) if settings.otlp_endpoint else ("", "")
     return {
         "LISTEN_HOST": listen_host,
+        "LISTEN_BOTH": json.dumps(listen_host == "::"),
         "LISTEN_PORT": listen_port,
         "ADMIN_PORT": str(settings.admin_port),
         "PRODUCT_HOST": product_host,

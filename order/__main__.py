@@ -28,7 +28,7 @@ from order.tail import Tailer
 from runtime.client import channel, found, target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
-from runtime.database import Database
+from runtime.database import ONE_PROCESSOR, Database
 from runtime.forever import forever
 from runtime.limits import CallerLimit
 from runtime.migrate import migrate as apply_migrations
@@ -50,6 +50,8 @@ class Config:
 
     server: ServerConfig
     database: DatabaseConfig
+    search: DatabaseConfig
+    """For lists of orders alone: whatever is looked for, orders are placed and moved on."""
     telemetry: TelemetryConfig
     product_target: str
     event_retention_days: int
@@ -61,9 +63,11 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        database = DatabaseConfig.from_env(env)
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
-            database=DatabaseConfig.from_env(env),
+            database=database,
+            search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),
             product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
@@ -87,15 +91,17 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     takes the place of the product service."""
     schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME, write_probe=WRITE_PROBE)
-    store = OrderStore(database)
+    searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
+    store = OrderStore(database, searches)
     logs = Logs(store)
     followers = Followers(logs.topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
-        stack.push_async_callback(database.close)
-        await database.open()
+        for each in (database, searches):
+            stack.push_async_callback(each.close)
+            await each.open()
         if stock is None:
             to_product = channel(config.product_target, telemetry.client_interceptors(), idempotent=[catalog.SERVICE])
             stack.push_async_callback(to_product.close)

@@ -4,11 +4,14 @@ A backup keeps both ids, wherever it is restored. So a restored database is know
 another shop is not, whose orders (or the want of them) must not decide what becomes of this shop's stock.
 """
 
+import logging
 from dataclasses import dataclass
 from uuid import UUID
 
 from order.catalog import Stock
 from runtime.database import Database
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Pairing:
             return f"this order database belongs to product database {own.partner_id}, not to {pair.product_id}"
         if own.partner_id is None and not read_only:
             await self._record(pair.product_id, replace=False)
+            log.info("this order database, %s, belongs to product database %s from now on", own.id, pair.product_id)
         return ""
 
     async def replace(self) -> None:

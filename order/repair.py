@@ -109,7 +109,8 @@ class Comparison:
         # What had nothing pending was told before that; so a second look sees what it was told.
         again = await self._stock.find([each.id for each in odd]) if odd else {}
         for each in odd:
-            await self._see(again[each.id], standing[each.id])
+            if each.id in again:
+                await self._see(again[each.id], standing[each.id])
 
     async def _see(self, reservation: Stored, order: Standing) -> None:
         """A reservation that its order has nothing more to say of."""

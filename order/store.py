@@ -76,8 +76,10 @@ class _Found:
 
 
 class OrderStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, searches: Database | None = None) -> None:
+        """`searches` has the connections for lists; without it they are those of everything else."""
         self._database = database
+        self._searches = searches or database
 
     async def admit(self) -> None:
         """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
@@ -144,7 +146,7 @@ class OrderStore:
             query += " AND (create_time, id) < (%(time)s, %(id)s)"
         query += " ORDER BY create_time DESC, id DESC LIMIT %(limit)s"
         time, last = after or (None, None)
-        return await self._database.fetch(
+        return await self._searches.fetch(
             "order.list",
             query,
             {
@@ -156,6 +158,8 @@ class OrderStore:
                 "limit": limit,
             },
             Order,
+            # One status has a row, another one half of all.
+            replan=bool(want.status or want.customer_email),
         )
 
     async def move(self, order_id: UUID, target: Status, version: int | None) -> Order | None:

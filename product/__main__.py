@@ -18,7 +18,7 @@ from product.stock_store import StockStore
 from product.store import ProductStore
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
-from runtime.database import Database
+from runtime.database import ONE_PROCESSOR, Database
 from runtime.migrate import migrate as apply_migrations
 from runtime.process import main
 from runtime.schema import Schema
@@ -28,9 +28,6 @@ from runtime.telemetry import Telemetry
 NAME = "product"
 PORT = 50052
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
-"""So that all searches together keep no more processors of the database busy than they have connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Config:
     stock: DatabaseConfig
     """For StockService alone: whatever is read in the catalogue, orders get their stock."""
     search: DatabaseConfig
-    """For searches alone, which may read every product: few at a time, and not for long."""
+    """For searches alone, which may read every product."""
     telemetry: TelemetryConfig
 
     @classmethod
@@ -52,11 +49,7 @@ class Config:
             server=ServerConfig.from_env(env, grpc_port=PORT),
             database=database,
             stock=replace(database, pool_size=env.integer("STOCK_POOL_SIZE", 4, 1, 100)),
-            search=replace(
-                database,
-                pool_size=env.integer("SEARCH_POOL_SIZE", 2, 1, 100),
-                timeout=env.seconds("SEARCH_TIMEOUT", 2, 0.1, 60),
-            ),
+            search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),
         )
 

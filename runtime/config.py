@@ -1,7 +1,7 @@
 """Configuration from environment variables, verified before anything opens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Self
 
@@ -130,6 +130,12 @@ class DatabaseConfig:
             pool_waiting=env.integer("DATABASE_POOL_WAITING", 200, 1, 100_000),
             timeout=env.seconds("DATABASE_TIMEOUT", 5, 0.1, 60),
         )
+
+    def for_searches(self, env: Env) -> Self:
+        """Returns the same for what may read many rows: few at a time, and not for long, but longer than a migration
+        may keep a table to itself."""
+        size = env.integer("SEARCH_POOL_SIZE", 2, 1, 100)
+        return replace(self, pool_size=size, timeout=env.seconds("SEARCH_TIMEOUT", 3, 0.1, 60))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,9 @@ server a connection. After them it is cancelled in the database."""
 MARGIN = 1.0
 """Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
 
+ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
+"""Settings for a pool of searches: they keep no more processors of the database busy than it has connections."""
+
 STANDBY_PAUSE = 5.0
 """Seconds between two searches for another server because the present one takes no writes."""
 

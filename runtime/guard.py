@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from runtime.errors import ApiError, internal, malformed
+from runtime.limits import AnswerLimit
 from runtime.logs import CALL
 
 log = logging.getLogger("shop.rpc")
@@ -34,14 +35,17 @@ class Guarded:
     Wrapped once, when they are registered: an interceptor would be asked anew for each call.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, answers: AnswerLimit | None = None) -> None:
+        """`answers` limits what waits for those who do not read."""
         self._server = server
+        self._answers = answers or AnswerLimit()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Generated code registers every method twice; the other way has their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: "Mapping[str, Handler]") -> None:
-        guarded = {name: guard(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        limited = self._answers.limited
+        guarded = {name: guard(f"/{service}/{name}", limited(handler)) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 

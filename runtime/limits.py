@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import Message
 
 from runtime.errors import ApiError, resource_exhausted
 
@@ -109,3 +110,65 @@ class StreamLimitInterceptor(grpc.aio.ServerInterceptor):
         )
         wrapped: Handler = wrap(call, handler.request_deserializer, handler.response_serializer)
         return wrapped
+
+
+LARGE = 64 * 1024
+"""Bytes of an answer below which it is not counted: no answer of a method that writes is larger, so none is refused
+after it has written."""
+
+ANSWERS = 16 * 1024**2
+"""Bytes of large answers that may wait for those who asked, in all; each is some three times in memory."""
+
+ANSWERS_PER_CALLER = ANSWERS // 2
+"""Those of one caller."""
+
+
+class AnswerLimit:
+    """Bounds what waits for clients that ask and do not read."""
+
+    def __init__(self, total: int = ANSWERS, per_caller: int = ANSWERS_PER_CALLER) -> None:
+        self._total = total
+        self._per_caller = per_caller
+        self._bytes = 0
+        self._callers: Counter[str] = Counter()
+
+    def limited(self, handler: "Handler") -> "Handler":
+        """The handler of a method, which raises RESOURCE_EXHAUSTED while too much waits."""
+        if handler.unary_unary is None:
+            return handler
+        inner: Any = handler.unary_unary
+
+        async def call(request: Any, context: Context) -> Any:
+            # Before the work where that can be told, and after it for those that were at work meanwhile.
+            self._check(context, 0)
+            response = await inner(request, context)
+            size = response.ByteSize() if isinstance(response, Message) else 0
+            if size >= LARGE:
+                self._check(context, size)
+                self._count(context, size)
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+    def _check(self, context: Context, size: int) -> None:
+        if not self._bytes:
+            return
+        if self._bytes + size > self._total:
+            raise resource_exhausted("too many large answers wait to be read")
+        waiting = self._callers[caller] if (caller := caller_of_call(context)) in self._callers else 0
+        if waiting and waiting + size > self._per_caller:
+            raise resource_exhausted("too many large answers wait to be read by this address")
+
+    def _count(self, context: Context, size: int) -> None:
+        caller = caller_of_call(context)
+        self._bytes += size
+        self._callers[caller] += size
+
+        def done(_: object) -> None:
+            self._bytes -= size
+            self._callers[caller] -= size
+            if not self._callers[caller]:
+                del self._callers[caller]
+
+        add: Any = context.add_done_callback  # its type is grpc's own
+        add(done)

@@ -147,10 +147,14 @@ class Pool:
 
     def _queue_timeout(self) -> ApiError:
         """Why the queue did not move: those before wait for a connection too, or they have one and are slow."""
-        if self._pool.get_stats().get("requests_waiting"):
+        if self.starves():
             return unavailable("the database does not answer")
         # Not UNAVAILABLE: the edge would repeat it, and so add to what there is too much of.
         return resource_exhausted("too many calls are waiting")
+
+    def starves(self) -> bool:
+        """Returns whether somebody whose turn it is waits for a connection to be made."""
+        return bool(self._pool.get_stats().get("requests_waiting"))
 
     def renew(self, began: float) -> None:
         """Has all connections replaced after one was lost, rather than let each fail a call; once, for those that were

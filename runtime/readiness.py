@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from typing import LiteralString
 
 import psycopg
@@ -21,6 +22,10 @@ OLDEST_VERSION = 17
 
 LOOK = 2.0
 """Seconds that a look at the database waits for a connection, before it asks for one of its own."""
+
+
+_NO_SLOT = re.compile(r"too many (clients|connections)|remaining connection slots")
+"""libpq keeps the SQLSTATE of a refused connection to itself. In another language it counts as an outage."""
 
 
 class Readiness:
@@ -91,6 +96,8 @@ class Readiness:
                 connection = await AsyncConnection.connect(pool.conninfo())
                 await connection.close()
         except psycopg.Error as error:
+            if self._sound and _NO_SLOT.search(str(error)) and not pool.starves():
+                return ""  # it has none for us beyond those that are busy
             found = "the database does not answer: " + " ".join(str(error).split())
             if isinstance(error, psycopg.OperationalError) and refused(error):
                 found = LastingProblem(found)

@@ -15,7 +15,7 @@ from runtime.client import METADATA
 from runtime.config import ServerConfig
 from runtime.guard import Guarded
 from runtime.health import LIVENESS, READINESS, Health, LastingProblem
-from runtime.limits import CallerLimit, StreamLimitInterceptor
+from runtime.limits import AnswerLimit, CallerLimit, StreamLimitInterceptor
 from runtime.peers import has_peers
 from runtime.telemetry import Telemetry
 
@@ -69,6 +69,7 @@ class Server:
         `watches` limits the streams of health and reflection, where strangers can open them."""
         self._config = config
         self._names = ["", *names]
+        self._answers = AnswerLimit()
         interceptors = list(telemetry.server_interceptors())
         if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
@@ -84,7 +85,7 @@ class Server:
     def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
         """Serves the methods of a service, each inside of `guard`. `register` is the generated
         `add_…Servicer_to_server`."""
-        register(servicer, Guarded(self.grpc))
+        register(servicer, Guarded(self.grpc, self._answers))
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet."""

@@ -10,6 +10,7 @@ from functools import partial
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2
+from shop.product.v1 import product_pb2
 
 from bench.files import allow
 from tests.abuse.flood import Flood, Headers, Http1, Http2, Request
@@ -68,7 +69,14 @@ def _half_grpc(port: int, order_id: str) -> Flood:
 
 
 def _unread_large(port: int, order_id: str) -> Flood:
-    return _http2(port, 5, Request(_headers("GET", LARGE_PAGE), rate=20), window=0)
+    return _http2(port, 5, Request(_headers("GET", LARGE_PAGE), rate=10), window=0)
+
+
+def _unread_grpc(port: int, order_id: str) -> Flood:
+    """The answers wait in the service, since the edge passes on what the client takes."""
+    message = _frame(product_pb2.ListProductsRequest(page_size=100, category="Large").SerializeToString())
+    request = Request(_grpc("/shop.product.v1.ProductService/ListProducts"), message, rate=20)
+    return _http2(port, 5, request, window=0)
 
 
 def _unread_small(port: int, order_id: str) -> Flood:
@@ -76,7 +84,7 @@ def _unread_small(port: int, order_id: str) -> Flood:
 
 
 def _unread_http1(port: int, order_id: str) -> Flood:
-    return Flood(port, 400, lambda _: Http1(_http1("GET", LARGE_PAGE), reads=False), receive_buffer=2_048, rate=100)
+    return Flood(port, 400, lambda _: Http1(_http1("GET", LARGE_PAGE), reads=False), receive_buffer=2_048, rate=40)
 
 
 def _idle(port: int, order_id: str) -> Flood:
@@ -147,6 +155,7 @@ ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
     "half-sent messages, gRPC": _half_grpc,
     "large answers not read, HTTP/1.1": _unread_http1,
     "large answers not read, HTTP/2": _unread_large,
+    "large answers not read, gRPC": _unread_grpc,
     "small answers not read, HTTP/2": _unread_small,
     "idle connections, HTTP/1.1": _idle,
     "idle connections, HTTP/2": _idle_http2,

@@ -14,8 +14,12 @@ from hpack import Encoder
 SOURCE = "127.0.0.2"
 """The one address that attacks come from; honest clients have 127.0.0.1."""
 
-AGAIN = 1.0
-"""Seconds until a connection or a stream that was ended is opened again."""
+AGAIN = 3.0
+"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they can hold. Nothing in
+the shop bounds how often somebody asks."""
+
+BURST = 0.2
+"""Seconds between two bursts of streams that are reset."""
 
 Headers = list[tuple[str, str]]
 
@@ -237,7 +241,7 @@ class Http2(Client):
             for _ in range(number):
                 self._ask()
             if number and not self.lost.is_set():
-                asyncio.get_running_loop().call_later(AGAIN, self._fill)
+                asyncio.get_running_loop().call_later(BURST, self._fill)
             return
         asked = 0
         while len(self._open) < number and not self.lost.is_set():

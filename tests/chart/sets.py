@@ -29,6 +29,6 @@ SETS: dict[str, tuple[str, ...]] = {
         "--set", "tests.enabled=false,postgresql.storage.enabled=false,adaptSecurityContext=force",
         "--set", "gateway.service.type=LoadBalancer,gateway.service.loadBalancerClass=example.com/lb",
         "--set", "gateway.service.loadBalancerSourceRanges={192.0.2.0/24,2001:db8::/32}",
-        "--set", "gateway.service.allocateLoadBalancerNodePorts=false,gateway.service.trafficDistribution=PreferClose",
+        "--set", "gateway.service.allocateLoadBalancerNodePorts=false",
     ),
 }  # fmt: skip

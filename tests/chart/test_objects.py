@@ -202,6 +202,37 @@ def test_finished_jobs_stay_for_the_time_that_is_said(seconds: str, kept: int | 
     assert {job.get("ttlSecondsAfterFinished", "left out") for job in jobs} == {kept}
 
 
+def edge_service(*arguments: str) -> dict[str, Any]:
+    [found] = (
+        each["spec"]
+        for each in tools.objects(*arguments)
+        if (each["kind"], each["metadata"]["name"]) == ("Service", "shop-shopping-cart-gateway")
+    )
+    return dict(found)
+
+
+def test_a_load_balancer_is_told_what_is_special_about_it() -> None:
+    found = edge_service(*SETS["minimal"])
+    assert found["loadBalancerClass"] == "example.com/lb"
+    assert found["loadBalancerSourceRanges"] == ["192.0.2.0/24", "2001:db8::/32"]
+    assert found["allocateLoadBalancerNodePorts"] is False
+
+
+def test_what_is_a_load_balancers_is_left_out_elsewhere() -> None:
+    """Kubernetes refuses it."""
+    sets = "gateway.service.loadBalancerClass=a.b/c,gateway.service.allocateLoadBalancerNodePorts=false"
+    found = edge_service("--set", f"{sets},gateway.service.trafficDistribution=PreferClose")
+    assert not {"loadBalancerClass", "allocateLoadBalancerNodePorts"} & found.keys()
+    assert found["trafficDistribution"] == "PreferClose"
+
+
+def test_address_families_hold_for_all_services() -> None:
+    services = [each["spec"] for each in tools.objects(*SETS["options"]) if each["kind"] == "Service"]
+    assert len(services) == 5
+    for each in services:
+        assert (each["ipFamilyPolicy"], each["ipFamilies"]) == ("PreferDualStack", ["IPv6", "IPv4"])
+
+
 def notes(sets: str) -> str:
     done = tools.run("install", "shop", str(tools.CHART), "--dry-run=client", "--set", sets)
     assert done.returncode == 0, done.stderr

@@ -124,6 +124,13 @@ async def test_repeated_or_empty_idempotency_key_is_refused(rest: Rest, keys: li
     assert await rest.stock(product["id"]) == 5
 
 
+async def test_local_shop_answers_to_local_names_only(rest: Rest) -> None:
+    """A page that points a name of its own at this machine reads nothing, and writes nothing."""
+    assert (await rest.http.get("/api/v1/products", headers={"Host": "localhost:1234"})).status_code == 200
+    rest.refused(await rest.http.get("/api/v1/orders", headers={"Host": "evil.example"}), 421, 3)
+    rest.refused(await rest.http.post("/api/v1/orders", json={}, headers={"Host": "evil.example"}), 421, 3)
+
+
 async def test_query_adds_nothing_to_an_order(rest: Rest) -> None:
     product, other = await rest.product(stock=5), await rest.product(stock=5)
     body = rest.order_body(product["id"])

@@ -5,7 +5,7 @@ import asyncio
 from pathlib import Path
 
 from tests.faults.check import Row, check, check_stock_counts, versions
-from tests.faults.clients import Clients
+from tests.faults.clients import MOVED_ON, Clients
 from tests.faults.shop import FaultShop, Servers, gone, short
 from tests.faults.test_faults import ORDERS, RATE, Scenario, running, settle, watchers_see
 
@@ -39,7 +39,7 @@ async def test_the_order_database_is_restored_from_an_older_backup(
         shopping = asyncio.create_task(clients.shop(ORDERS, RATE))
         # As docs/operations.md says: the numbers of orders that are gone were given to their customers.
         made, ended = await restored(
-            shop, clients, "order", "SELECT setval('order_number', nextval('order_number') + 100000)"
+            shop, clients, "order", f"SELECT setval('order_number', nextval('order_number') + {MOVED_ON})"
         )
         recovery = await clients.recovery(ended)
         await shopping

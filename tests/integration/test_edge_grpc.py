@@ -1,5 +1,6 @@
 """gRPC and gRPC-Web at the edge: what is reachable, and with which errors."""
 
+import asyncio
 import base64
 import struct
 from collections.abc import AsyncIterator
@@ -179,6 +180,23 @@ async def test_other_content_types_are_refused_in_one_shape(shop: Edge, kind: st
     for path in (f"/{PRODUCT}/GetProduct", "/grpc.health.v1.Health/Check", "/shop.product.v1.StockService/X"):
         Rest.refused(await web_call(shop, path, b"", kind), 415, 3)
     assert not shop.calls.count
+
+
+@pytest.mark.parametrize("kind", ["application/grpc-web", "APPLICATION/GRPC-WEB", "application/grpc-web;charset=utf-8"])
+async def test_half_a_message_takes_nothing_from_a_service(shop: Edge, kind: str) -> None:
+    """It goes on when it is here whole, however its content-type is spelled."""
+    host, _, port = shop.target.partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /{PRODUCT}/GetProduct HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"
+    writer.write(head.encode() + b"\0" * 10)
+    await writer.drain()
+    async with httpx.AsyncClient(timeout=5) as http:
+        active = ""
+        async with asyncio.timeout(5):
+            while "http.edge.downstream_rq_active: 1\n" not in active:
+                active = (await http.get(f"{shop.admin}/stats?filter=rq_active")).text
+    writer.close()
+    assert "cluster.product.upstream_rq_active: 0\n" in active
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "application/grpc-web", ""])

@@ -12,9 +12,10 @@ import httpx
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import RemoteSettingsChanged, StreamReset
+from h2.events import RemoteSettingsChanged, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
@@ -137,6 +138,29 @@ async def _stat(shop: Edge, name: str) -> int:
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{shop.admin}/stats", params={"filter": f"^{name}$"})).text
     return int(text.rpartition(": ")[2] or 0)
+
+
+@in_module
+async def test_answers_that_are_not_read_hold_up_no_others(shop: Edge) -> None:
+    """All that a service answers shares its connection to the edge."""
+    path = "/shop.product.v1.ProductService/GetProduct"
+    names = {":method": "POST", ":scheme": "http", ":authority": "shop", ":path": path}
+    message = product_pb2.GetProductRequest(id="large").SerializeToString()
+    async with _connected(shop) as (reader, writer):
+        h2 = H2Connection(H2Configuration(client_side=True))
+        h2.initiate_connection()
+        h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        for stream in range(1, 121, 2):
+            h2.send_headers(stream, [*names.items(), ("content-type", "application/grpc"), ("te", "trailers")])
+            h2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+        writer.write(h2.data_to_send())
+        answered = 0
+        async with asyncio.timeout(10):
+            while answered < 60:
+                events = h2.receive_data(await reader.read(65_536))
+                answered += sum(isinstance(event, ResponseReceived) for event in events)
+        async with httpx.AsyncClient(base_url=shop.url, timeout=5) as http:
+            assert (await http.get("/api/v1/products/abc")).status_code == 200
 
 
 async def test_connections_have_a_limit() -> None:
@@ -317,3 +341,6 @@ async def test_one_address_has_so_many_watches_through_the_edge() -> None:
                 await stub.Watch(health_pb2.HealthCheckRequest(service="sse"), metadata=forged).read()
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert caught.value.details() == "too many streams are open from this address"
+            reflection: Any = reflection_pb2_grpc.ServerReflectionStub
+            with pytest.raises(grpc.aio.AioRpcError, match="too many streams"):
+                await reflection(channel).ServerReflectionInfo(iter([])).read()

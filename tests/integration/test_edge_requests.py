@@ -1,7 +1,9 @@
 """What the edge makes of requests that are not plain: other methods, content-types, queries and spellings."""
 
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
+from envoy.render import SOURCE
 from tests.support.edge import Edge, edge
 from tests.support.rest import Rest
 
@@ -271,6 +274,20 @@ async def test_retry_info_of_services_is_a_header_of_rest(http: httpx.AsyncClien
     ):
         assert answer.status_code in (429, 503)
         assert answer.headers["retry-after"] == seconds
+
+
+async def test_error_in_the_filter_is_no_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy would let a request pass whose script failed."""
+    shutil.copytree(SOURCE, tmp_path, dirs_exist_ok=True)
+    script = tmp_path / "requests.lua"
+    start = "local function decide(headers)\n"
+    assert start in script.read_text()
+    script.write_text(script.read_text().replace(start, start + "  error('broken')\n"))
+    monkeypatch.setattr("envoy.render.SOURCE", tmp_path)
+    async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=5) as http:
+        error = refused(await http.post("/api/v1/orders/abc:cancel", headers=SITE), 500, 13)
+        assert error["message"] == "internal error"
+        assert not running.calls.count
 
 
 async def test_log_has_method_and_path_as_they_came(shop: Edge, http: httpx.AsyncClient) -> None:

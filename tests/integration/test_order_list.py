@@ -130,3 +130,17 @@ async def test_a_page_token_goes_with_the_address_in_either_case(shop: OrderShop
     first = await page(shop, page_size=2, customer_email="ada@example.com")
     second = await page(shop, page_size=2, customer_email="Ada@Example.com", page_token=first.next_page_token)
     assert len(second.orders) == 1
+
+
+async def test_lists_have_connections_of_their_own(order_database: str) -> None:
+    """Whatever is looked for, orders are placed and moved on."""
+    async with order_shop(order_database, FakeStock(), SEARCH_POOL_SIZE="1") as shop:
+        await shop.create()
+        for _ in range(8):
+            await shop.orders.ListOrders(order_pb2.ListOrdersRequest(status=order_pb2.Order.PLACED))
+        async with shop.connection() as connection:
+            rows = await connection.execute(
+                "SELECT query LIKE '%ORDER BY create_time DESC%', count(*) FROM pg_stat_activity"
+                " WHERE application_name = 'order search' AND datname = current_database() GROUP BY 1"
+            )
+            assert await rows.fetchall() == [(True, 1)]

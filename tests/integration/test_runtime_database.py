@@ -257,6 +257,25 @@ async def test_overload_is_no_problem_of_the_database(database: Database, empty_
     await asyncio.gather(*busy)
 
 
+async def test_busy_pool_of_a_server_without_free_slots_is_no_outage(
+    database: Database, postgres: TestServer, empty_database: str
+) -> None:
+    """The look at the database has no connection of the pool then, and gets none of its own either."""
+    await execute(
+        empty_database,
+        "CREATE TABLE schema_migration (version int, name text); INSERT INTO schema_migration VALUES (1, '0001_step')",
+    )
+    assert await database.problem(SCHEMA) == ""
+    busy = [
+        asyncio.create_task(database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(1.2)", {}, Number)) for _ in range(4)
+    ]
+    await asyncio.sleep(0.2)
+    name = conninfo_to_dict(empty_database)["dbname"]
+    await execute(postgres.postgres.conninfo("postgres"), f'ALTER DATABASE "{name}" CONNECTION LIMIT 2')
+    assert await database.problem(SCHEMA) == ""
+    await asyncio.gather(*busy)
+
+
 async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
     config = DatabaseConfig(conninfo="host=127.0.0.1 port=1 user=x", pool_size=1, pool_waiting=1, timeout=0.5)
     database = Database(config, "test")

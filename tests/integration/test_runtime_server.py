@@ -10,13 +10,21 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived, TrailersReceived
+from h2.settings import SettingCodes
+from shop.product.v1 import product_pb2
 
 from local.settings import free_ports
 from runtime import errors, server
 from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.guard import Guarded
 from runtime.health import LastingProblem
+from runtime.limits import AnswerLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
+from tests.support.order import eventually
 from tests.support.proxy import Proxy
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -198,6 +206,68 @@ async def test_health_can_be_watched(running: Running) -> None:
     await running.server.set_ready(False)
     assert (await call.read()).status == NOT_SERVING
     call.cancel()
+
+
+async def test_large_answers_that_nobody_reads_are_bounded() -> None:
+    """So many bytes of one caller's and of all; the others, and what is small, are answered."""
+
+    async def page(request: product_pb2.ListProductsRequest, context: Any) -> product_pb2.Product:
+        return product_pb2.Product(description="x" * request.page_size)
+
+    method = grpc.unary_unary_rpc_method_handler(
+        page, product_pb2.ListProductsRequest.FromString, product_pb2.Product.SerializeToString
+    )
+    served = grpc.aio.server()
+    limit = AnswerLimit(total=500_000, per_caller=300_000)
+    Guarded(served, limit).add_registered_method_handlers("test.Pages", {"Page": method})
+    port = served.add_insecure_port("127.0.0.1:0")
+    await served.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    h2 = H2Connection(H2Configuration(client_side=True))
+    h2.initiate_connection()
+    h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    names = {":method": "POST", ":scheme": "http", ":authority": "shop", ":path": "/test.Pages/Page"}
+
+    def ask(size: int, caller: str) -> None:
+        stream = h2.get_next_available_stream_id()
+        message = product_pb2.ListProductsRequest(page_size=size).SerializeToString()
+        more = [("content-type", "application/grpc"), ("te", "trailers"), ("x-envoy-external-address", caller)]
+        h2.send_headers(stream, [*names.items(), *more])
+        h2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+        writer.write(h2.data_to_send())
+
+    async def status() -> str:
+        """The next refusal; what is answered waits for the client to read."""
+        async with asyncio.timeout(5):
+            while True:
+                for event in h2.receive_data(await reader.read(65_536)):
+                    if isinstance(event, ResponseReceived | TrailersReceived):
+                        found = {bytes(key): bytes(value) for key, value in event.headers or ()}
+                        if b"grpc-status" in found:
+                            return found[b"grpc-message"].decode()
+
+    for _ in range(3):
+        ask(140_000, "a")
+    assert await status() == "too many large answers wait to be read by this address"
+    ask(150_000, "b")
+    ask(150_000, "c")
+    assert await status() == "too many large answers wait to be read"
+    writer.close()
+    await writer.wait_closed()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary("/test.Pages/Page", product_pb2.ListProductsRequest.SerializeToString)
+        await eventually(lambda: _answers(call), 5)
+    await served.stop(None)
+
+
+async def _answers(call: Any) -> bool:
+    """Whether large answers are given: those of a client that left wait no more."""
+    try:
+        for _ in range(5):
+            await call(product_pb2.ListProductsRequest(page_size=100_000))
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 async def test_a_peer_that_died_silently_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_stock_and_searches_have_limits_of_their_own() -> None:
     assert [(each.pool_size, each.timeout) for each in (config.database, config.stock, config.search)] == [
         (9, 7),
         (4, 7),
-        (2, 2),
+        (2, 3),
     ]
 
 

@@ -40,8 +40,10 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- if gt $needed $memory }}
 {{- fail (printf "gateway.sse.maxStreams: %d streams need a memory limit of Envoy (gateway.envoy.resources.limits.memory) of %dMi or more" (int64 $gateway.sse.maxStreams) (add1 (div $needed 1048576))) }}
 {{- end }}
+{{- $host := include "shopping-cart.envoy.host" $root }}
 {{- $values := dict
-  "LISTEN_HOST" (include "shopping-cart.envoy.host" $root)
+  "LISTEN_HOST" $host
+  "LISTEN_BOTH" (eq $host "::" | toString)
   "LISTEN_PORT" "8080"
   "ADMIN_PORT" "9901"
   "PRODUCT_HOST" (include "shopping-cart.component" (list $root "product"))

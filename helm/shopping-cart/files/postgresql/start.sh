@@ -12,9 +12,9 @@ export POSTGRES_PASSWORD
 
 # The Secret with the service's role, as it is now: the kubelet brings what changes in it into these files.
 credentials() {
-  APP_USER=$(</credentials/username)
-  APP_PASSWORD=$(</credentials/password)
-  export APP_USER APP_PASSWORD
+  # A key that somebody took out of the Secret must not become an empty password. (`$(<file)` would end the shell there.)
+  APP_USER=$(cat /credentials/username) && APP_PASSWORD=$(cat /credentials/password) &&
+    [[ -n $APP_USER && -n $APP_PASSWORD ]] && export APP_USER APP_PASSWORD
 }
 
 set_passwords() {
@@ -25,7 +25,7 @@ set_passwords() {
 follow_credentials() {
   local known=$APP_USER:$APP_PASSWORD
   while sleep 2; do
-    credentials || continue
+    credentials 2>/dev/null || continue
     if [[ $APP_USER:$APP_PASSWORD != "$known" ]] && pg_isready --quiet --host 127.0.0.1 && set_passwords; then
       known=$APP_USER:$APP_PASSWORD
       echo "the role $APP_USER has the password that the Secret has now"

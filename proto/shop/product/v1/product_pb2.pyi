@@ -230,7 +230,7 @@ class ListProductsRequest(_message.Message):
     """The `next_page_token` of the page before. All other fields but `page_size` must be the same."""
     search: _builtins.str
     """Words that must all be found, each as a substring of name, description, category or sku, upper and lower case alike.
-    At most 200 characters.
+    At most 10 different words, and 200 characters.
     """
     category: _builtins.str
     """The category that products must be in, exactly. At most 100 characters."""

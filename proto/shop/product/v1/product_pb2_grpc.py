@@ -118,7 +118,8 @@ class ProductServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListProducts(self, request, context):
-        """Lists live products, newest first unless `order_by` says otherwise.
+        """Lists live products, newest first unless `order_by` says otherwise. Returns DEADLINE_EXCEEDED with the reason
+        QUERY_TIMEOUT if a search would have to read too much, and never a shorter list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,9 @@ class ProductServiceStub:
     any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
     """
     ListProducts: _grpc.UnaryUnaryMultiCallable[_product_pb2.ListProductsRequest, _product_pb2.ListProductsResponse]
-    """Lists live products, newest first unless `order_by` says otherwise."""
+    """Lists live products, newest first unless `order_by` says otherwise. Returns DEADLINE_EXCEEDED with the reason
+    QUERY_TIMEOUT if a search would have to read too much, and never a shorter list.
+    """
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_product_pb2.UpdateProductRequest, _product_pb2.Product]
     """Updates the fields that the mask names. Returns NOT_FOUND if the product never existed, FAILED_PRECONDITION
     (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS if a live
@@ -94,7 +96,9 @@ class ProductServiceAsyncStub(ProductServiceStub):
     any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
     """
     ListProducts: _aio.UnaryUnaryMultiCallable[_product_pb2.ListProductsRequest, _product_pb2.ListProductsResponse]  # type: ignore[assignment]
-    """Lists live products, newest first unless `order_by` says otherwise."""
+    """Lists live products, newest first unless `order_by` says otherwise. Returns DEADLINE_EXCEEDED with the reason
+    QUERY_TIMEOUT if a search would have to read too much, and never a shorter list.
+    """
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_product_pb2.UpdateProductRequest, _product_pb2.Product]  # type: ignore[assignment]
     """Updates the fields that the mask names. Returns NOT_FOUND if the product never existed, FAILED_PRECONDITION
     (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS if a live
@@ -160,7 +164,9 @@ class ProductServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _product_pb2.ListProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_product_pb2.ListProductsResponse, _abc.Awaitable[_product_pb2.ListProductsResponse]]:
-        """Lists live products, newest first unless `order_by` says otherwise."""
+        """Lists live products, newest first unless `order_by` says otherwise. Returns DEADLINE_EXCEEDED with the reason
+        QUERY_TIMEOUT if a search would have to read too much, and never a shorter list.
+        """
 
     @_abc_1.abstractmethod
     def UpdateProduct(
