@@ -15,7 +15,7 @@ SOURCE = "127.0.0.2"
 """The one address that attacks come from; honest clients have 127.0.0.1."""
 
 AGAIN = 3.0
-"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they can hold. Nothing in
+"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they hold. Nothing in
 the shop bounds how often somebody asks."""
 
 BURST = 0.2
