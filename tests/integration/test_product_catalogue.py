@@ -174,7 +174,7 @@ class TestGet:
     async def test_the_etag_is_a_response_header_too(self, shop: ProductShop) -> None:
         created = await shop.create()
         call = shop.products.GetProduct(product_pb2.GetProductRequest(id=created.id))
-        assert ("etag", f'"{created.etag}"') in tuple(await call.initial_metadata())
+        assert ("etag", f'W/"{created.etag}"') in tuple(await call.initial_metadata())
         await call
 
     async def test_an_id_may_be_in_capitals(self, shop: ProductShop) -> None:
