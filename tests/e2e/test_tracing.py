@@ -91,7 +91,7 @@ async def test_an_order_is_one_trace_from_the_edge_to_sql(receiver: tuple[Receiv
                 and compact(spans.chain(insert)) == ["shop-edge", "order"]
                 and compact(spans.chain(reserve)) == ["shop-edge", "order", "product"]
                 and spans.find("order", "order.list", trace)
-                and spans.find("product", "product.list", trace)
+                and spans.find("product", "product.search", trace)
             ):
                 await asyncio.sleep(0.1)
         assert reserve.parent_span_id != insert.parent_span_id

@@ -42,8 +42,10 @@ async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so
     caplog.set_level(logging.INFO)
     name = sql.Identifier(str(conninfo_to_dict(order_database)["dbname"]))
     async with await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin:
-        await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(name))
-        async with order_shop(order_database, FakeStock(), wait=False, DATABASE_POOL_SIZE="1") as shop:
+        # One for each pool, which come first.
+        await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 2").format(name))
+        sizes = {"DATABASE_POOL_SIZE": "1", "SEARCH_POOL_SIZE": "1"}
+        async with order_shop(order_database, FakeStock(), wait=False, **sizes) as shop:
 
             async def said() -> bool:
                 found = re.search(r"not ready: the status tailer has no connection \((.*)\)", caplog.text)
