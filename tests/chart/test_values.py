@@ -1,10 +1,12 @@
 """Values: each is described, and a wrong one is refused with its path."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +125,22 @@ def test_every_value_has_a_comment() -> None:
 def test_the_readme_has_the_values_as_they_are() -> None:
     done = subprocess.run([sys.executable, "helm/readme.py", "--check"], cwd=tools.ROOT, check=False)
     assert done.returncode == 0
+
+
+def documented() -> list[str]:
+    """The blocks of YAML in the docs that are values of the chart."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (tools.ROOT / "docs/kubernetes.md").read_text(), flags=re.DOTALL)
+    return [block for block in blocks if yaml.safe_load(block).keys() <= values().keys()]
+
+
+@pytest.mark.parametrize("block", documented(), ids=lambda block: str(block).splitlines()[1].strip())
+def test_values_in_the_docs_are_the_charts(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(block)
+    policies = [each for each in tools.objects("--values", str(file)) if each["kind"] == "NetworkPolicy"]
+    unchanged = [each for each in tools.objects() if each["kind"] == "NetworkPolicy"]
+    assert len(policies) == len(unchanged)
+    assert policies != unchanged
 
 
 def test_every_template_begins_with_the_defaults() -> None:
