@@ -196,6 +196,7 @@ async def test_half_a_message_takes_nothing_from_a_service(shop: Edge, kind: str
             while "http.edge.downstream_rq_active: 1\n" not in active:
                 active = (await http.get(f"{shop.admin}/stats?filter=rq_active")).text
     writer.close()
+    await writer.wait_closed()
     assert "cluster.product.upstream_rq_active: 0\n" in active
 
 

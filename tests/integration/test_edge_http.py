@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
@@ -52,6 +53,8 @@ async def send(shop: Edge, request: str) -> Raw:
             body = (await reader.readexactly(int(length[1])) if length else await reader.read()).decode()
     finally:
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     status, _, headers = head.partition("\r\n")
     return Raw(status.partition(" ")[2], headers.lower(), body)
 
