@@ -7,8 +7,9 @@ from bench.streams import faults
 
 
 async def kill_each(shop: BenchShop) -> int:
-    """Both order replicas, one after the other, so the one that the sidecar follows is among them; then the sidecar."""
-    names = [*shop.names("order"), *shop.names("sse")]
+    """The sidecar, while all follow; then both order replicas, one after the other, so that the one that the sidecar
+    follows is among them."""
+    names = [*shop.names("sse"), *shop.names("order")]
     for name in names:
         await asyncio.sleep(0.5)
         shop.kill(name)
