@@ -15,12 +15,13 @@ RETRY = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # A server that closes cancels what it has received and not begun.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 """For calls that may be made twice: a connection that is closed under one, as in a rollout, is no failure of it. In all
 it takes longer than to ask DNS again (`dns_min_time_between_resolutions_ms`) for whoever has replaced the last peer."""
 
-THROTTLE = {"maxTokens": 20, "tokenRatio": 0.1}
+THROTTLE = {"maxTokens": 100, "tokenRatio": 0.1}
 """Where most calls fail, none is retried: it would only add to the trouble."""
 
 METADATA: Sequence[tuple[str, Any]] = (

@@ -63,6 +63,7 @@ class Replicas:
             server = Server(ServerConfig.from_env(variables, grpc_port=port), telemetry, ["test.Some"])
 
             async def who(request: bytes, context: object, host: str = host) -> bytes:
+                await asyncio.sleep(0.002)
                 return host.encode()
 
             handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Who": grpc.unary_unary_rpc_method_handler(who)}
@@ -122,6 +123,16 @@ async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
         await answered(to, 200)
         await stopping
         assert await answered(to) == {second}
+
+
+async def test_replica_that_closes_under_load_fails_no_call(replicas: Replicas) -> None:
+    """It cancels what it has received and not begun; the other one answers that."""
+    async with channel(replicas.target, idempotent=["test.Some"]) as to:
+        await becomes(to, set(replicas.hosts))
+        calling = [asyncio.create_task(answered(to, 150)) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        await replicas.servers[0].stop()
+        await asyncio.gather(*calling)
 
 
 async def test_call_is_tried_again_until_a_replica_is_back(replicas: Replicas) -> None:
