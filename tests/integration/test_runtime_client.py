@@ -110,7 +110,7 @@ async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
     """It is called until it closes its connections, at which a client asks DNS for others: this one may be the only one
     that it knows."""
     first, second = replicas.hosts
-    async with channel(replicas.target) as to:
+    async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, {first, second})
         draining = asyncio.create_task(replicas.servers[0].drain())
         await asyncio.sleep(0.05)
