@@ -67,7 +67,7 @@ reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser (ARGS for pytest)
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster, the one of KUBECONFIG (IMAGE, ARGS)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
+from local import settings as local_settings
 from local.settings import free_ports
 from tests.support.database import TestServer
 from tests.support.rest import Rest
@@ -22,6 +23,13 @@ settings.load_profile("shop")
 
 ROOM = 2 * 1024**3
 """Bytes that the tests' databases may take."""
+
+
+def pytest_configure() -> None:
+    """Tests that run side by side have ports of their own: a port that is free is taken only a moment later."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        local_settings.PORTS = local_settings.PORTS[number::workers]
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from tests.support.invariants_order import settled
 from tests.support.order import OrderShop, eventually, order_shop
 from tests.support.product import ProductShop, product_shop
 
-BACKGROUND = ("outbox", "schema_migration", "pg_current_snapshot", "LISTEN", "NOTIFY", "set_config", "order_event AS e")
+BACKGROUND = (
+    *("outbox", "schema_migration", "pg_current_snapshot", "LISTEN", "NOTIFY", "set_config", "order_event AS e"),
+    *("expire_time < now()", "database_identity"),
+)
 """What the statements of background jobs are known by; CreateOrder's own INSERT INTO outbox is looked for first."""
 
 
