@@ -25,7 +25,7 @@ READINESS_INTERVAL = 1.0
 """Seconds between two looks at what a service needs."""
 
 PATIENCE = 30.0
-"""Seconds for which a service that was ready stays so: a blip must not empty DNS and cut every stream (DESIGN §5)."""
+"""Seconds for which a service that was ready stays so: a blip must not empty DNS and cut every stream."""
 
 GOAWAY = 0.1
 """Seconds for the word that a connection ends to reach clients, before the watches of the health end."""

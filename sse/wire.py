@@ -1,4 +1,4 @@
-"""The stream's wire format to the byte (DESIGN §3), and what a browser sends about it."""
+"""The stream's wire format to the byte, and what a browser sends about it."""
 
 import json
 import random

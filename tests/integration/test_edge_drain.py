@@ -1,4 +1,4 @@
-"""How a pod of the edge goes away: the drain before its SIGTERM, then the sidecar's end (DESIGN §5)."""
+"""How a pod of the edge goes away: the drain before its SIGTERM, then the sidecar's end."""
 
 import asyncio
 import sys

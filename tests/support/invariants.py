@@ -21,7 +21,7 @@ _STOCK = """
 
 
 async def stock_leaks(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
-    """The products of which pieces were lost (positive) or invented (negative): DESIGN §4's initial + adjusted =
+    """The products of which pieces were lost (positive) or invented (negative): initial + adjusted =
     available + held + confirmed, for each product."""
     return dict(await (await connection.execute(_STOCK)).fetchall())
 

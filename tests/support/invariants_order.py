@@ -1,4 +1,4 @@
-"""What has to be true of orders at any time, asked of the databases themselves (DESIGN §4)."""
+"""What has to be true of orders at any time, asked of the databases themselves."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The architecture, held by a test: who may import whom, and that nothing connects at import (DESIGN: layout)."""
+"""The architecture, held by a test: who may import whom, and that nothing connects at import."""
 
 import ast
 from collections.abc import Iterator
