@@ -16,8 +16,9 @@ COPIES = ("shop.binpb", "index.html", "requests.lua")
 HEAP = (3, 4)
 """The share of Envoy's memory that its heap may take. The rest is its program, and what it freed and still keeps."""
 
-CONNECTION = 50 * 1024
-"""Bytes of Envoy's memory for which it accepts one connection. An idle one takes 20 to 25 KiB."""
+CONNECTION = 20 * 1024
+"""Bytes of Envoy's memory for which it accepts one connection: about what an idle one takes. The heap closes idle ones
+before there are so many of any other kind."""
 
 
 @dataclass(frozen=True, kw_only=True)

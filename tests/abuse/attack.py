@@ -25,6 +25,20 @@ MANY_HALF = "more half-sent bodies than there is memory"
 
 RESETS = "streams reset at once"
 
+LARGE_HEADERS = "headers of 31 KiB"
+
+FLOODS = (
+    RESETS,
+    "large answers not read, HTTP/2",
+    "large answers not read, gRPC",
+    "native status streams",
+    "gRPC-Web status streams",
+    "event streams",
+    "health watches",
+    "reflection streams",
+)
+"""Those that are also thousands of calls in a second, since what is refused is asked for again at once."""
+
 STATUS_STREAM = "/shop.order.v1.OrderService/StreamOrderStatus"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -163,7 +177,7 @@ ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
     "idle connections, HTTP/2": _idle_http2,
     "idle connections, TLS": _idle_tls,
     "headers that never end": _slowloris,
-    "headers of 31 KiB": _large_headers,
+    LARGE_HEADERS: _large_headers,
     "headers of 46 KiB": _too_large_headers,
     RESETS: _rapid_reset,
     "native status streams": _status_streams,

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import RemoteSettingsChanged, ResponseReceived, StreamReset
+from h2.events import ConnectionTerminated, RemoteSettingsChanged, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
@@ -164,7 +164,7 @@ async def test_answers_that_are_not_read_hold_up_no_others(shop: Edge) -> None:
 
 
 async def test_connections_have_a_limit() -> None:
-    async with edge(memory=512 * 1024**2, rewrites={'max_active_downstream_connections: "10485"': ONE}) as running:
+    async with edge(memory=512 * 1024**2, rewrites={'max_active_downstream_connections: "26214"': ONE}) as running:
         async with _connected(running) as (first, writer):
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n")
             assert (await first.readline()).startswith(b"HTTP/1.1 200 ")
@@ -209,6 +209,23 @@ async def test_http1_that_overfills_the_heap_is_told_to_come_again() -> None:
         answer = await http.get("/api/v1/products/abc")
     error = Rest.refused(answer, 503, 14)
     assert (error["message"], answer.headers["retry-after"]) == ("the edge is out of memory", "1")
+
+
+async def test_http2_that_overfills_the_heap_is_sent_away() -> None:
+    """Headers are not counted by stream either, and a connection has many streams."""
+    some = "scaling_threshold: 0.7, saturation_threshold: 0.9"
+    none = "scaling_threshold: 0.0001, saturation_threshold: 0.001"
+    async with edge(rewrites={some: none}) as full, _connected(full) as (reader, writer), asyncio.timeout(5):
+        h2 = H2Connection(H2Configuration(client_side=True))
+        h2.initiate_connection()
+        path = (":path", "/api/v1/products/abc")
+        h2.send_headers(1, [(":method", "GET"), (":scheme", "http"), (":authority", "shop"), path], end_stream=True)
+        writer.write(h2.data_to_send())
+        events: list[object] = []
+        while data := await reader.read(65_536):
+            events += h2.receive_data(data)
+    assert any(isinstance(event, ConnectionTerminated) for event in events)
+    assert not any(isinstance(event, ResponseReceived) for event in events)
 
 
 @in_module

@@ -55,7 +55,7 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
   "FILES" "/etc/envoy"
   "MAX_STREAMS" (add $gateway.sse.maxStreams 5000 | toString)
   "MAX_HEAP" ($heap | toString)
-  "MAX_CONNECTIONS" (div $memory 51200 | toString)
+  "MAX_CONNECTIONS" (div $memory 20480 | toString)
   "TRUSTED_HOPS" ($gateway.trustedHops | toString)
   "CALLER_HEADER" "x-shop-caller"
   "CORS_ORIGINS" ($origins | toJson)
