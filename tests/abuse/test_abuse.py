@@ -20,8 +20,8 @@ from tests.support.rest import Rest
 SECONDS = 6.0
 """How long each attack lasts."""
 
-ERRORS = {MANY_HALF: 0.35, LARGE_HEADERS: 0.15, **dict.fromkeys(FLOODS, 0.1)}
-"""The share of an honest client's calls that may fail, where not none. What HTTP/1.1 sends, and headers, are counted by
+ERRORS = {MANY_HALF: 0.4, LARGE_HEADERS: 0.25, **dict.fromkeys(FLOODS, 0.1)}
+"""The share of an honest client's calls that may fail, where not 2 %. What HTTP/1.1 sends, and headers, are counted by
 nobody's stream, so when memory runs short the edge cannot tell who has it: it ends connections by chance, those on
 which most arrives first. Nothing in the shop limits how many calls one address makes in a second."""
 
@@ -79,7 +79,7 @@ async def test_one_client_ends_nothing(
     )
     print(counts, sorted(set(honest.errors))[:10])
     assert {part for part, peak in peaks.items() if peak > abused.limits[part]} == set(), peaks
-    allowed = ERRORS.get(attack, 0) * len(honest.seconds)
+    allowed = ERRORS.get(attack, 0.02) * len(honest.seconds)
     assert len(honest.errors) <= allowed, (len(honest.errors), sorted(set(honest.errors))[:10])
 
 

@@ -213,7 +213,7 @@ async def test_http1_that_overfills_the_heap_is_told_to_come_again() -> None:
 
 async def test_http2_that_overfills_the_heap_is_sent_away() -> None:
     """Headers are not counted by stream either, and a connection has many streams."""
-    some = "scaling_threshold: 0.7, saturation_threshold: 0.9"
+    some = "scaling_threshold: 0.8, saturation_threshold: 0.9"
     none = "scaling_threshold: 0.0001, saturation_threshold: 0.001"
     async with edge(rewrites={some: none}) as full, _connected(full) as (reader, writer), asyncio.timeout(5):
         h2 = H2Connection(H2Configuration(client_side=True))
