@@ -20,8 +20,8 @@ from local.postgres import Postgres
 from local.settings import LOOPBACK, PYTHONPATH, REPOSITORY, free_ports
 from tests.support.up import Up
 
-SECONDS = 5.0
-"""In which the shop has ended."""
+SECONDS = 10.0 if "PYTEST_XDIST_WORKER" in os.environ else 5.0
+"""In which the shop has ended. Beside other tests it waits for a processor."""
 
 
 @pytest.fixture(scope="module")
