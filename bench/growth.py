@@ -9,7 +9,7 @@ import json
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
@@ -17,7 +17,7 @@ import psycopg
 from bench.data import HOT, fill_orders, fill_products, order_id, product_id
 from bench.load import installed, run
 from bench.shop import BenchShop, bench_shop
-from bench.table import markdown
+from bench.table import markdown, save
 from local.settings import LOOPBACK, REPOSITORY
 
 RESULT = REPOSITORY / "build" / "bench-growth.json"
@@ -118,8 +118,7 @@ def growth(seconds: float = SECONDS) -> int:
     """Measures both sizes; returns the exit status."""
     installed()
     small, large = (_measure(rows, seconds, lambda text: print(text, file=sys.stderr)) for rows in (SMALL, LARGE))
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps([asdict(each) for each in (*small, *large)], indent=1) + "\n")
+    save((*small, *large), RESULT)
     head = ("case", f"{SMALL:,}: requests/s", "PostgreSQL CPU s per 1,000", f"{LARGE:,}: requests/s", "CPU", "ratio")
     rows = [
         (

@@ -1,9 +1,9 @@
 """What a benchmark of the streams found: a line of the table, and an object of its file."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+
+from bench.table import markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,7 @@ HEAD = (
 
 def table(results: Sequence[Result]) -> str:
     """In Markdown, columns side by side."""
-    rows = [HEAD, ("---",) * len(HEAD), *map(_row, results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = []
-    for row in rows:
-        fill = "-" if row[0] == "---" else " "
-        lines.append("| " + " | ".join(cell.ljust(width, fill) for cell, width in zip(row, widths, strict=True)) + " |")
-    return "\n".join(lines)
+    return markdown(HEAD, [_row(each) for each in results])
 
 
 def _row(r: Result) -> tuple[str, ...]:
@@ -88,9 +82,3 @@ def _row(r: Result) -> tuple[str, ...]:
         str(r.cpu_s_per_1000_events),
         *idle,
     )
-
-
-def save(results: Sequence[Result], path: Path) -> None:
-    """As a JSON list of objects."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")

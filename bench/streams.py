@@ -18,8 +18,9 @@ from typing import Any
 
 from bench.files import allow
 from bench.orders import STEPS, Driver, place, versions
-from bench.result import Result, quantile, save, table
+from bench.result import Result, quantile, table
 from bench.shop import BenchShop, bench_shop
+from bench.table import save
 from local.settings import REPOSITORY
 
 RESULT = REPOSITORY / "build" / "streams.json"

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from bench.load import Load
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SHOP = "shop"
 CEILING = "empty"
@@ -106,7 +110,7 @@ def table(results: Sequence[Result]) -> str:
     return markdown(HEAD, [_row(each) for each in results])
 
 
-def save(results: Sequence[Result], path: Path) -> None:
+def save(results: "Sequence[DataclassInstance]", path: Path) -> None:
     """As a JSON list of objects."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")
