@@ -1,0 +1,160 @@
+"""Natural batches: what waits goes together.
+
+A request that finds none of its kind under way leaves at once, by itself. Those that come while one is under way wait,
+and leave together when it is back, so that one call, or one statement and its commit, serves all of them. No timer has
+anybody wait for company.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from runtime.errors import resource_exhausted
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+LARGEST = 64
+"""Requests of one batch, at most."""
+
+AT_ONCE = 4
+"""Batches that may be under way, at most."""
+
+RELIEF = 0.05
+"""Seconds until another batch leaves beside one that does not come back: a batch that waits for a lock keeps others
+waiting for no longer."""
+
+MOST_WAITING = 500
+"""Requests that may wait; those beyond are refused."""
+
+tracer = trace.get_tracer("shop.batch")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Request, Result]):
+    request: Request
+    result: "asyncio.Future[Result]"
+    context: contextvars.Context
+    span: Span | None
+
+
+class Batcher(Generic[Request, Result]):
+    """Gathers the requests of concurrent callers, each of which stands or falls by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        key: Callable[[Request], Hashable] | None = None,
+        largest: int = LARGEST,
+        at_once: int = AT_ONCE,
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
+        """`run` returns a result for each request, in their sequence. An exception among them is raised to its caller,
+        one that `run` raises to all. A batch has at most one request of each `key`: the next one waits for another.
+        `name` is that of a span."""
+        self._name = name
+        self._run = run
+        self._key = key
+        self._largest = largest
+        self._at_once = at_once
+        self._most_waiting = most_waiting
+        self._queue: deque[_Waiting[Request, Result]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._relief: asyncio.TimerHandle | None = None
+
+    async def __call__(self, request: Request) -> Result:
+        """Returns what came of a request. If its caller leaves while it waits, it is dropped; once it is under way, it
+        is done all the same.
+
+        Raises RESOURCE_EXHAUSTED where too many wait.
+        """
+        if len(self._queue) >= self._most_waiting:
+            raise resource_exhausted("too many calls are waiting")
+        if not trace.get_current_span().is_recording():
+            return await self._enqueue(request, None)
+        with tracer.start_as_current_span(self._name) as span:
+            return await self._enqueue(request, span)
+
+    def _enqueue(self, request: Request, span: Span | None) -> "asyncio.Future[Result]":
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._queue.append(_Waiting(request, result, contextvars.copy_context(), span))
+        if not self._under_way:
+            self._leave()
+        elif self._relief is None and len(self._under_way) < self._at_once:
+            self._relief = loop.call_later(RELIEF, self._relieve)
+        return result
+
+    def _relieve(self) -> None:
+        self._relief = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """Sends the next batch, if there is one. It is put together when its task begins: what arrives in the same turn
+        of the loop goes with it."""
+        if self._queue and len(self._under_way) < self._at_once:
+            # In the context of one of them, so that what is traced on the way has a parent.
+            task = asyncio.get_running_loop().create_task(self._go(), context=self._queue[0].context)
+            self._under_way.add(task)
+            task.add_done_callback(self._back)
+
+    def _back(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            raise error  # to the loop's handler: a fault of this class
+        self._leave()
+
+    def _next(self) -> list[_Waiting[Request, Result]]:
+        batch: list[_Waiting[Request, Result]] = []
+        keys: set[Hashable] = set()
+        postponed: list[_Waiting[Request, Result]] = []
+        while self._queue and len(batch) < self._largest:
+            waiting = self._queue.popleft()
+            if waiting.result.done():
+                continue  # its caller has left
+            if self._key is not None:
+                if (key := self._key(waiting.request)) in keys:
+                    postponed.append(waiting)
+                    continue
+                keys.add(key)
+            batch.append(waiting)
+        self._queue.extendleft(reversed(postponed))
+        return batch
+
+    async def _go(self) -> None:
+        batch = self._next()
+        if not batch:
+            return
+        self._link(batch)
+        try:
+            results = await self._run([each.request for each in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        except BaseException:
+            for each in batch:
+                each.result.cancel()
+            raise
+        for each, result in zip(batch, results, strict=True):
+            if each.result.done():
+                continue
+            if isinstance(result, Exception):
+                each.result.set_exception(result)
+            else:
+                each.result.set_result(result)
+
+    @staticmethod
+    def _link(batch: Sequence[_Waiting[Request, Result]]) -> None:
+        """Tells the traces of the others in whose trace the batch is."""
+        first = batch[0].span
+        if first is not None:
+            for each in batch[1:]:
+                if each.span is not None:
+                    each.span.add_link(first.get_span_context())

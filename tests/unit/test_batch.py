@@ -1,0 +1,153 @@
+"""Requests that wait for each other's batch leave together, and stand or fall alone."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from runtime import batch as module
+from runtime.batch import Batcher
+from runtime.errors import ApiError
+
+
+class Desk:
+    """Serves batches when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self._open = asyncio.Event()
+        self.slow = asyncio.Event()
+
+    async def __call__(self, requests: Sequence[str]) -> Sequence[str | Exception]:
+        self.batches.append(list(requests))
+        await (self.slow if "slow" in requests else self._open).wait()
+        if "fire" in requests:
+            raise RuntimeError("the desk burns")
+        return [ValueError(each) if each == "bad" else each.upper() for each in requests]
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk)
+    first = asyncio.create_task(ask("a"))
+    await _settle()
+    assert desk.batches == [["a"]]
+    others = [asyncio.create_task(ask(each)) for each in "bcd"]
+    await _settle()
+    assert desk.batches == [["a"]]
+    desk.open()
+    assert await asyncio.gather(first, *others) == ["A", "B", "C", "D"]
+    assert desk.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_an_error_of_one_is_raised_to_that_one_alone() -> None:
+    desk = Desk()
+    desk.open()
+    ask = Batcher("desk", desk)
+    good, bad, fine = await asyncio.gather(ask("good"), ask("bad"), ask("fine"), return_exceptions=True)
+    assert desk.batches == [["good", "bad", "fine"]]
+    assert (good, fine) == ("GOOD", "FINE")
+    assert isinstance(bad, ValueError)
+
+
+async def test_a_batch_that_fails_fails_all_of_it_and_nothing_else() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk)
+    burnt = [asyncio.create_task(ask(each)) for each in ("fire", "b")]
+    await _settle()
+    later = asyncio.create_task(ask("c"))
+    desk.open()
+    found = await asyncio.gather(*burnt, return_exceptions=True)
+    assert [str(each) for each in found] == ["the desk burns"] * 2
+    assert await later == "C"
+
+
+async def test_requests_with_one_key_are_in_different_batches_in_their_sequence() -> None:
+    desk = Desk()
+    number = itertools.count()
+    seen: list[tuple[str, int]] = []
+
+    async def run(requests: Sequence[tuple[str, int]]) -> Sequence[int]:
+        await desk([key for key, _ in requests])
+        seen.extend(requests)
+        return [place for _, place in requests]
+
+    ask = Batcher("desk", run, key=lambda request: request[0])
+    waiting = [asyncio.create_task(ask((key, next(number)))) for key in "aabab"]
+    desk.open()
+    assert await asyncio.gather(*waiting) == [0, 1, 2, 3, 4]
+    assert desk.batches == [["a", "b"], ["a", "b"], ["a"]]
+    assert seen == [("a", 0), ("b", 2), ("a", 1), ("b", 4), ("a", 3)]
+
+
+async def test_a_batch_is_bounded() -> None:
+    desk = Desk()
+    desk.open()
+    ask = Batcher("desk", desk, largest=2)
+    assert await asyncio.gather(*(ask(each) for each in "abcde")) == list("ABCDE")
+    assert desk.batches == [["a", "b"], ["c", "d"], ["e"]]
+
+
+async def test_who_leaves_before_the_batch_is_not_in_it_and_who_leaves_later_harms_nobody() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk)
+    first = asyncio.create_task(ask("a"))
+    await _settle()
+    second, third = (asyncio.create_task(ask(each)) for each in "bc")
+    await _settle()
+    first.cancel()  # under way
+    second.cancel()  # waiting
+    desk.open()
+    assert await third == "C"
+    assert desk.batches == [["a"], ["c"]]
+
+
+async def test_a_batch_that_does_not_come_back_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RELIEF", 0.01)
+    desk = Desk()
+    desk.open()
+    ask = Batcher("desk", desk, at_once=2)
+    slow = asyncio.create_task(ask("slow"))
+    await _settle()
+    async with asyncio.timeout(5):
+        assert list(await asyncio.gather(ask("a"), ask("b"))) == ["A", "B"]
+        assert await ask("c") == "C"
+    assert desk.batches == [["slow"], ["a", "b"], ["c"]]
+    desk.slow.set()
+    await slow
+
+
+async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RELIEF", 0.01)
+    desk = Desk()
+    ask = Batcher("desk", desk, at_once=2)
+    waiting = []
+    for each in "abcd":
+        waiting.append(asyncio.create_task(ask(each)))
+        await asyncio.sleep(0.03)
+    assert desk.batches == [["a"], ["b"]]
+    desk.open()
+    assert await asyncio.gather(*waiting) == list("ABCD")
+    assert desk.batches == [["a"], ["b"], ["c", "d"]]
+
+
+async def test_too_many_are_refused() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk, most_waiting=1)
+    taken = asyncio.create_task(ask("a"))
+    await _settle()
+    waits = asyncio.create_task(ask("b"))
+    await _settle()
+    with pytest.raises(ApiError, match="too many calls are waiting"):
+        await ask("c")
+    desk.open()
+    assert list(await asyncio.gather(taken, waits)) == ["A", "B"]
