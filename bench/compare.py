@@ -26,7 +26,7 @@ from local.settings import REPOSITORY
 RESULT = REPOSITORY / "build" / "bench.json"
 
 PRODUCTS = 10_000
-ORDERS = 100_000
+ORDERS = 250_000
 CONNECTIONS = 32
 ROUNDS = 5
 SECONDS = 4.0
