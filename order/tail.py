@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, AsyncCursor, Notify, errors
 
 from order.domain import StatusEvent
 from runtime.credentials import Conninfo, resolve
-from runtime.pool import answering
+from runtime.connection import answering
 from runtime.topics import Topics
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,16 @@ from typing import LiteralString, TypeVar
 import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
-from psycopg.rows import class_row
+from psycopg import AsyncCursor
 
 from runtime import driver_errors
 from runtime.config import DatabaseConfig
+from runtime.connection import Connection, answering, cut
 from runtime.errors import unavailable
 from runtime.finish import finish
-from runtime.pool import SET_IN_TRANSACTION, Connection, Pool, answering
+from runtime.pool import SET_IN_TRANSACTION, Pool, Settings
 from runtime.readiness import Readiness
+from runtime.rows import rows_of
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -154,39 +156,51 @@ class Database:
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool
     ) -> list[Row]:
         connection = await self._pool.take(timeout)
+        if self._pool.statement_settings:
+            return await self._behind_pooler(connection, self._pool.statement_settings, query, params, row)
+        timer = asyncio.get_running_loop().call_later(self._timeout + MARGIN, cut, connection)
+        connection.leaves_unfinished = True
+        try:
+            cursor = connection.cursor(row_factory=rows_of(row))
+            # What is not prepared has no plan to keep.
+            await cursor.execute(query, params, prepare=False if replan else None)
+            return await _rows(cursor)
+        finally:
+            if connection.unfinished:
+                self._pool.leave(connection, GRACE, timer)
+            else:
+                timer.cancel()
+                connection.leaves_unfinished = False
+                self._pool.give_back(connection)
+
+    async def _behind_pooler(
+        self,
+        connection: Connection,
+        settings: Settings,
+        query: LiteralString,
+        params: Mapping[str, object],
+        row: type[Row],
+    ) -> list[Row]:
+        """Runs a statement in one transaction, and one round trip, with the settings, which end with it."""
         life = asyncio.timeout(None)
+
+        async def run() -> list[Row]:
+            try:
+                async with life, connection.cursor(row_factory=rows_of(row)) as cursor:
+                    with answering(connection, self._timeout + MARGIN):
+                        async with connection.pipeline():
+                            await connection.execute(SET_IN_TRANSACTION, settings)
+                            await cursor.execute(query, params)
+                    return await _rows(cursor)
+            finally:
+                self._pool.give_back(connection)
 
         def left() -> None:
             with suppress(RuntimeError):  # the statement has ended
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
-        # A cancellation that met the return of the connection would lose it to the pool.
-        return await finish(self._run(connection, life, query, params, row, replan), left)
-
-    async def _run(
-        self,
-        connection: Connection,
-        life: asyncio.Timeout,
-        query: LiteralString,
-        params: Mapping[str, object],
-        row: type[Row],
-        replan: bool,
-    ) -> list[Row]:
-        """Runs a statement for as long as `life` lasts, and gives the connection back in any case."""
-        try:
-            async with life, connection.cursor(row_factory=class_row(row)) as cursor:
-                with answering(connection, self._timeout + MARGIN):
-                    if (settings := self._pool.statement_settings) is None:
-                        # What is not prepared has no plan to keep.
-                        await cursor.execute(query, params, prepare=False if replan else None)
-                    else:
-                        # One round trip, and one transaction, in which the settings end.
-                        async with connection.pipeline():
-                            await connection.execute(SET_IN_TRANSACTION, settings)
-                            await cursor.execute(query, params)
-                return await cursor.fetchall() if cursor.description else []
-        finally:
-            await self._pool.give_back(connection)
+        # A pipeline that is left unfinished cannot be finished by somebody else.
+        return await finish(run(), left)
 
     async def admit(self) -> None:
         """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
@@ -194,7 +208,7 @@ class Database:
         self._pool.check_queue()
         self._readiness.check_writes()
         if self._pool.away:
-            await self._pool.give_back(await self._pool.take(self._timeout))
+            self._pool.give_back(await self._pool.take(self._timeout))
 
     async def _leave_standby(self, error: psycopg.Error, began: float) -> bool:
         """Returns whether a statement that `began` then is to run again because its server takes no writes: since a
@@ -222,3 +236,8 @@ class Database:
         hint = driver_errors.HINTS.get(error.sqlstate or "")
         log.warning("%s: %s (SQLSTATE %s%s)", name, answer.text, error.sqlstate, f"; {hint}" if hint else "")
         return answer
+
+
+async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
+    result = cursor.pgresult
+    return await cursor.fetchall() if result and result.nfields else []

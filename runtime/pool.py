@@ -1,22 +1,18 @@
 """The connections of a service to its PostgreSQL: a small fixed pool, and a bounded queue before it."""
 
 import asyncio
-import logging
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, LiteralString
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import LiteralString
 
-import psycopg
-from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from runtime.config import DatabaseConfig
+from runtime.connection import Connection, answering
 from runtime.credentials import ConnectionInfo
 from runtime.errors import ApiError, resource_exhausted, unavailable
-
-log = logging.getLogger(__name__)
 
 AWAY = 1.0
 """Seconds that a call waits for a connection while the database is known to be away. Callers try again, and the edge
@@ -38,31 +34,19 @@ SET_IN_TRANSACTION: LiteralString = """
     SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS given (name, value)
     """
 
-Connection = AsyncConnection[Any]
+HOLD = 60.0
+"""Seconds for which a connection is kept between calls, before the driver's pool sees it again and may replace it."""
 
-
-@contextmanager
-def answering(connection: Connection, seconds: float) -> Iterator[None]:
-    """Cuts the connection if the block takes longer: it fails with an OperationalError then.
-
-    Where the other end is gone without a word, a statement waits for ever. To cancel it is no way out: the driver has
-    the server end it first, over the same dead path.
-    """
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _cut(connection: Connection) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        log.warning("the database does not answer: cutting the connection")
-        end.shutdown(socket.SHUT_RDWR)
+Settings = tuple[list[str], list[str]]
+"""Names and values of PostgreSQL's settings."""
 
 
 class Pool:
-    """Connections that have to be given back. Whoever waits for one does so for a bounded time."""
+    """Connections that have to be given back. Whoever waits for one does so for a bounded time.
+
+    The driver's pool makes and replaces them. Between calls they stay here: to fetch one there, and to return it, costs
+    as much as a small statement.
+    """
 
     def __init__(self, config: DatabaseConfig, application: str, settings: Mapping[str, str]) -> None:
         """`settings` are PostgreSQL's, by name, for each statement."""
@@ -70,14 +54,15 @@ class Pool:
         self.conninfo = ConnectionInfo(config, application, through_pooler=True)
         self.away = False
         """Whether the database is known not to answer."""
-        self.statement_settings: tuple[list[str], list[str]] | None = None
-        """Names and values of what has to be set in each transaction. A pooler gives the connection of one transaction
+        self.statement_settings: Settings | None = None
+        """What has to be set in each transaction. A pooler gives the connection of one transaction
         to somebody else for the next: neither settings nor prepared statements are still there."""
         self._settings = (list(settings), list(settings.values()))
         if config.pooler:
             self.statement_settings = self._settings
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self.conninfo,
+            connection_class=Connection,
             open=False,
             min_size=config.pool_size,
             max_size=config.pool_size,
@@ -88,13 +73,17 @@ class Pool:
             configure=None if config.pooler else self._configure,
             name=application,
         )
+        self._kept: list[Connection] = []
+        """Those that nobody uses. The last one used is the first one to be used again."""
         # The queue stands before the pool: in the pool's own, those who have left keep their places until a connection
         # comes, and while it is full nobody has it try for one. A database that was away would never be found again.
-        self._slots = asyncio.Semaphore(config.pool_size)
+        self._free_places = config.pool_size
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._max_waiting = config.pool_waiting
-        self._waiting = 0
+        self._generation = 0
         self._renewed = 0.0
         self._renewals: set[asyncio.Task[None]] = set()
+        self._returns: set[asyncio.Task[None]] = set()
 
     async def _configure(self, connection: Connection) -> None:
         with answering(connection, self.timeout):
@@ -105,44 +94,110 @@ class Pool:
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._renewals, return_exceptions=True)
+        self._generation += 1  # what is still in use is not kept
+        kept, self._kept = self._kept, []
+        await asyncio.gather(*map(self._pool.putconn, kept), return_exceptions=True)
+        while background := [*self._renewals, *self._returns]:
+            await asyncio.wait(background)
         await self._pool.close(timeout=5)
 
     async def take(self, timeout: float) -> Connection:
         """Returns a connection, which has to be given back. `timeout` is in seconds."""
+        if self._free_places and self._kept:
+            self._free_places -= 1
+            return self._kept.pop()
         clock = asyncio.get_running_loop().time
         deadline = clock() + max(min(timeout, AWAY) if self.away else timeout, 0.01)
-        if self._slots.locked():
-            self.check_queue()
-            self._waiting += 1
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._slots.acquire()
-            except TimeoutError:
-                raise self._queue_timeout() from None
-            finally:
-                self._waiting -= 1
+        if self._free_places:
+            self._free_places -= 1
         else:
-            await self._slots.acquire()
+            self.check_queue()
+            await self._turn(deadline)
+        if self._kept:
+            return self._kept.pop()
         try:
-            return await self._pool.getconn(max(deadline - clock(), 0.01))
+            connection = await self._pool.getconn(max(deadline - clock(), 0.01))
         except BaseException as error:
-            self._slots.release()
+            self._leave()
             if isinstance(error, PoolTimeout):
                 raise unavailable("the database does not answer") from None
             if isinstance(error, PoolClosed):
                 raise unavailable("the server is shutting down") from None
             raise
+        connection.generation = self._generation
+        connection.return_time = clock() + HOLD
+        return connection
 
-    async def give_back(self, connection: Connection) -> None:
+    async def _turn(self, deadline: float) -> None:
+        """Waits for a place."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append(turn)
+        timer = loop.call_at(deadline, self._expire, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):
+                    self._queue.remove(turn)
+            elif not turn.exception():
+                self._leave()  # it was given a place in the same moment
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, turn: "asyncio.Future[None]") -> None:
+        if not turn.done():
+            self._queue.remove(turn)
+            turn.set_exception(self._queue_timeout())
+
+    def _leave(self) -> None:
+        """Gives a place to the next in the queue, if there is one."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free_places += 1
+
+    def give_back(self, connection: Connection) -> None:
+        if (
+            connection.pgconn.transaction_status == TransactionStatus.IDLE
+            and connection.generation == self._generation
+            and connection.return_time > asyncio.get_running_loop().time()
+        ):
+            self._kept.append(connection)
+            self._leave()
+            return
+        self._background(self._return(connection))
+
+    def leave(self, connection: Connection, seconds: float, timer: asyncio.TimerHandle) -> None:
+        """Gives a connection back when what its caller has left unfinished has ended, which is cancelled after so many
+        seconds. `timer` is the one that cuts it."""
+        self._background(self._end(connection, seconds, timer))
+
+    async def _end(self, connection: Connection, seconds: float, timer: asyncio.TimerHandle) -> None:
+        try:
+            await connection.end(seconds)
+        finally:
+            timer.cancel()
+            self.give_back(connection)
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+
+    async def _return(self, connection: Connection) -> None:
+        """Leaves it to the driver's pool what becomes of a connection."""
         try:
             await self._pool.putconn(connection)
         finally:
-            self._slots.release()
+            self._leave()
 
     def check_queue(self) -> None:
         """Raises RESOURCE_EXHAUSTED where nobody else may wait."""
-        if self._slots.locked() and self._waiting >= self._max_waiting:
+        if not self._free_places and len(self._queue) >= self._max_waiting:
             raise resource_exhausted("too many calls are waiting")
 
     def _queue_timeout(self) -> ApiError:
@@ -161,9 +216,16 @@ class Pool:
         in use from before."""
         if began > self._renewed:
             self._renewed = asyncio.get_running_loop().time()
-            task = asyncio.create_task(self._pool.drain())
+            self._generation += 1
+            kept, self._kept = self._kept, []
+            task = asyncio.create_task(self._replace(kept))
             self._renewals.add(task)
             task.add_done_callback(self._renewals.discard)
+
+    async def _replace(self, kept: Sequence[Connection]) -> None:
+        await self._pool.drain()
+        for connection in kept:
+            await self._pool.putconn(connection)
 
     async def renewed(self) -> None:
         """Waits until no connection from before the last `renew` can be taken."""

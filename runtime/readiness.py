@@ -9,10 +9,11 @@ import psycopg
 from psycopg import AsyncConnection, errors
 
 from runtime import driver_errors
+from runtime.connection import Connection, answering
 from runtime.credentials import refused
 from runtime.errors import ApiError
 from runtime.health import LastingProblem
-from runtime.pool import Connection, Pool, answering
+from runtime.pool import Pool
 from runtime.schema import RECORD, Schema
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Readiness:
                     await self._probe_writes(connection)
                 return found
             finally:
-                await pool.give_back(connection)
+                pool.give_back(connection)
         except errors.UndefinedTable:
             pool.away = False
             return f"the schema is missing; version {schema.version} is needed"

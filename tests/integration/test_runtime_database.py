@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from runtime import pool
 from runtime.config import DatabaseConfig
-from runtime.database import RETRIES, ConstraintViolation, Database
+from runtime.database import GRACE, RETRIES, ConstraintViolation, Database
 from runtime.errors import ApiError
 from runtime.migrate import migrate
 from runtime.pool import RECONNECT
@@ -62,6 +63,35 @@ async def test_rows_come_as_dataclasses(database: Database) -> None:
     assert rows == [Number(1), Number(2), Number(3)]
 
 
+async def test_columns_have_to_be_the_fields(database: Database) -> None:
+    for query in ("SELECT 1 AS n, 2 AS m", "SELECT 1 AS m"):
+        with pytest.raises(TypeError, match="Number has other fields than"):
+            await database.fetch("other", query, {}, Number)
+
+
+async def test_connections_are_replaced_after_their_lifetime(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the driver's pool does, when it sees one."""
+    monkeypatch.setattr(pool, "HOLD", 0.1)
+    monkeypatch.setattr(pool, "LIFETIME", 0.5)
+    config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2)
+    async with opened(Database(config, "test")) as database:
+
+        async def backends() -> set[int]:
+            pid = "SELECT pg_backend_pid() AS n FROM pg_sleep(0.05)"
+            rows = await asyncio.gather(*(database.fetch("pid", pid, {}, Number) for _ in range(2)))
+            return {each.n for (each,) in rows}
+
+        first = await backends()
+        assert await backends() == first
+
+        async def replaced() -> bool:
+            return not first & await backends()
+
+        await eventually(replaced, 5)
+
+
 async def test_a_constraint_is_known_by_its_name(database: Database, empty_database: str) -> None:
     await execute(empty_database, "CREATE TABLE t (n int CONSTRAINT positive CHECK (n > 0))")
     with pytest.raises(ConstraintViolation, match="positive"):
@@ -98,11 +128,15 @@ async def test_a_cancelled_call_ends_its_statement_and_frees_its_connection(
         with pytest.raises(asyncio.CancelledError):
             await call
     assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
-    async with await psycopg.AsyncConnection.connect(empty_database) as connection:
-        rows = await connection.execute(
-            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
-        )
-        assert await rows.fetchall() == []
+    async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as connection:
+
+        async def quiet() -> bool:
+            rows = await connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
+            )
+            return await rows.fetchall() == []
+
+        await eventually(quiet, GRACE + 0.3)
 
 
 async def test_calls_that_are_cancelled_at_any_moment_lose_no_connection(database: Database) -> None:
