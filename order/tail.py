@@ -15,8 +15,8 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Notify, errors
 
 from order.domain import StatusEvent
-from runtime.credentials import Conninfo, resolve
 from runtime.connection import answering
+from runtime.credentials import Conninfo, resolve
 from runtime.topics import Topics
 
 log = logging.getLogger(__name__)

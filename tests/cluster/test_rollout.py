@@ -36,7 +36,7 @@ def nothing_lost(outcome: Outcome) -> None:
 async def test_pods_that_are_killed_cost_no_status_and_no_order(shop: Release) -> None:
     """Calls do fail while the one pod of a component is gone; streams resume, and what was told stays so."""
     with traffic(shop) as outcome:
-        # The gateway first, while every watcher has a stream that it cuts: nobody watches where orders cannot be placed.
+        # The gateway first, while each watcher has a stream for it to cut: where orders fail, nobody has one.
         for component in ("gateway", "product", "order", "order-db", "product-db"):
             [pod] = shop.pods(component)
             shop.namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
