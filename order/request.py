@@ -17,6 +17,9 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 Place = tuple[datetime, UUID]
 """Where a page of orders, newest first, goes on: after the order created then, with that id."""
 
+Listing = tuple[Filter, Place | None, int]
+"""Which orders to list, after which place, and how many."""
+
 
 def draft(message: order_pb2.CreateOrderRequest) -> Draft:
     with Violations() as check:
@@ -55,8 +58,7 @@ def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Li
     return tuple(lines.values())
 
 
-def listing(message: order_pb2.ListOrdersRequest) -> tuple[Filter, Place | None, int]:
-    """Which orders to list, after which place, and how many."""
+def listing(message: order_pb2.ListOrdersRequest) -> Listing:
     with Violations() as check:
         if message.status and message.status not in order_pb2.Order.Status.values():
             check.add("status", "must be a status of orders")

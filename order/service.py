@@ -16,6 +16,7 @@ from order.domain import Draft, Item, Order, Status, order_id, same_items, sourc
 from order.follow import Followers
 from order.store import OrderStore
 from runtime import pages
+from runtime.batch import Shared
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.finish import finish
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
@@ -52,6 +53,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._caller_header = caller_header
         self._streams = streams
         self._changed = changed
+        self._listed = Shared("order.list", self._list)
 
     async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         draft = request.draft(message)
@@ -116,7 +118,10 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         return await _answer(order, context)
 
     async def ListOrders(self, message: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
-        want, after, size = request.listing(message)
+        return await self._listed(request.listing(message))
+
+    async def _list(self, listing: request.Listing) -> order_pb2.ListOrdersResponse:
+        want, after, size = listing
         orders = await self._store.page(want, after, size + 1)
         page, token = pages.page(orders, size, order_message, lambda last: request.page_token(want, last))
         return order_pb2.ListOrdersResponse(orders=page, next_page_token=token)

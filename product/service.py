@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -12,6 +13,7 @@ from product.convert import product_message
 from product.domain import Content, Product, Taken
 from product.store import ProductStore
 from runtime import pages
+from runtime.batch import Shared
 from runtime.errors import unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.validate import parse_uuid
@@ -35,6 +37,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     def __init__(self, store: ProductStore, caller_header: str) -> None:
         self._store = store
         self._caller_header = caller_header
+        self._listed = Shared("product.list", self._list)
 
     async def CreateProduct(self, message: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
         content, stock = request.new_product(message.product)
@@ -81,10 +84,16 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         size = pages.page_size(message.page_size)
         order = domain.order_of(message.order_by)
         search, category = request.filters(message)
+        return await self._listed(_Listing(search, category, order, message.page_token, size))
+
+    async def _list(self, listing: "_Listing") -> product_pb2.ListProductsResponse:
+        search, category, order = listing.search, listing.category, listing.order
         query = (search, category, order.text)
-        after = pages.decode(query, message.page_token, order.key_types) if message.page_token else None
-        products = await self._store.list(search, category, order, after, size + 1)
-        page, token = pages.page(products, size, product_message, lambda last: pages.encode(query, order.keys_of(last)))
+        after = pages.decode(query, listing.page_token, order.key_types) if listing.page_token else None
+        products = await self._store.list(search, category, order, after, listing.size + 1)
+        page, token = pages.page(
+            products, listing.size, product_message, lambda last: pages.encode(query, order.keys_of(last))
+        )
         return product_pb2.ListProductsResponse(products=page, next_page_token=token)
 
     async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
@@ -171,6 +180,17 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         if product is None:
             raise domain.product_not_found(product_id)
         return product
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a list asks for."""
+
+    search: str
+    category: str
+    order: domain.Order
+    page_token: str
+    size: int
 
 
 async def _until_free(product_id: UUID, content: Content, write: Callable[[Content], Awaitable[Written]]) -> Written:

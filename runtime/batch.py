@@ -19,6 +19,7 @@ from runtime.errors import resource_exhausted
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+Question = TypeVar("Question", bound=Hashable)
 
 LARGEST = 64
 """Requests of one batch, at most."""
@@ -29,6 +30,9 @@ AT_ONCE = 4
 RELIEF = 0.05
 """Seconds until another batch leaves beside one that does not come back: a batch that waits for a lock keeps others
 waiting for no longer."""
+
+SHARED_AT_ONCE = 2
+"""Looks for the answer to one question that may be under way, at most."""
 
 MOST_WAITING = 500
 """Requests that may wait; those beyond are refused."""
@@ -56,16 +60,21 @@ class Batcher(Generic[Request, Result]):
         largest: int = LARGEST,
         at_once: int = AT_ONCE,
         most_waiting: int = MOST_WAITING,
+        stops: bool = False,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
         """`run` returns a result for each request, in their sequence. An exception among them is raised to its caller,
         one that `run` raises to all. A batch has at most one request of each `key`: the next one waits for another.
-        `name` is that of a span."""
+        `stops` is for what changes nothing: `run` is cancelled when all of a batch have left. `idle` is called when
+        nobody is left. `name` is that of a span."""
         self._name = name
         self._run = run
         self._key = key
         self._largest = largest
         self._at_once = at_once
         self._most_waiting = most_waiting
+        self._stops = stops
+        self._idle = idle
         self._queue: deque[_Waiting[Request, Result]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._relief: asyncio.TimerHandle | None = None
@@ -111,6 +120,8 @@ class Batcher(Generic[Request, Result]):
         if not task.cancelled() and (error := task.exception()):
             raise error  # to the loop's handler: a fault of this class
         self._leave()
+        if not self._under_way:
+            self._idle()
 
     def _next(self) -> list[_Waiting[Request, Result]]:
         batch: list[_Waiting[Request, Result]] = []
@@ -134,6 +145,8 @@ class Batcher(Generic[Request, Result]):
         if not batch:
             return
         self._link(batch)
+        if self._stops:
+            self._stop_without(batch)
         try:
             results = await self._run([each.request for each in batch])
         except Exception as error:
@@ -151,6 +164,21 @@ class Batcher(Generic[Request, Result]):
                 each.result.set_result(result)
 
     @staticmethod
+    def _stop_without(batch: Sequence[_Waiting[Request, Result]]) -> None:
+        """Cancels the present task when nobody waits for it any more."""
+        task, left = asyncio.current_task(), len(batch)
+        assert task is not None
+
+        def gone(result: "asyncio.Future[Result]") -> None:
+            nonlocal left
+            left -= result.cancelled()
+            if not left:
+                task.cancel()
+
+        for each in batch:
+            each.result.add_done_callback(gone)
+
+    @staticmethod
     def _link(batch: Sequence[_Waiting[Request, Result]]) -> None:
         """Tells the traces of the others in whose trace the batch is."""
         first = batch[0].span
@@ -158,3 +186,32 @@ class Batcher(Generic[Request, Result]):
             for each in batch[1:]:
                 if each.span is not None:
                     each.span.add_link(first.get_span_context())
+
+
+class Shared(Generic[Question, Result]):
+    """Looks something up once for all who ask the same question at the same time.
+
+    Nobody gets an answer that was looked up before they asked: who asks during a look shares the next one.
+    """
+
+    def __init__(self, name: str, look: Callable[[Question], Awaitable[Result]]) -> None:
+        """A look is cancelled when all who share it have left. `name` is that of a span."""
+        self._name = name
+        self._look = look
+        self._batchers: dict[Question, Batcher[None, Result]] = {}
+
+    async def __call__(self, question: Question) -> Result:
+        """Returns the answer, or raises what `look` does."""
+        batcher = self._batchers.get(question)
+        if batcher is None:
+            batcher = self._batchers[question] = self._batcher(question)
+        return await batcher(None)
+
+    def _batcher(self, question: Question) -> Batcher[None, Result]:
+        async def run(askers: Sequence[None]) -> Sequence[Result]:
+            return [await self._look(question)] * len(askers)
+
+        def idle() -> None:
+            del self._batchers[question]
+
+        return Batcher(self._name, run, largest=MOST_WAITING, at_once=SHARED_AT_ONCE, stops=True, idle=idle)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import Batcher
+from runtime.batch import Batcher, Shared
 from runtime.errors import ApiError
 
 
@@ -151,3 +151,67 @@ async def test_too_many_are_refused() -> None:
         await ask("c")
     desk.open()
     assert list(await asyncio.gather(taken, waits)) == ["A", "B"]
+
+
+class Library:
+    """Looks things up, each look when it is told to; counts, and sees who is cancelled."""
+
+    def __init__(self) -> None:
+        self.looks: list[str] = []
+        self.cancelled: list[str] = []
+        self.open = asyncio.Event()
+
+    async def __call__(self, question: str) -> str:
+        self.looks.append(question)
+        answer = f"{question} {len(self.looks)}"
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(question)
+            raise
+        if question == "fire":
+            raise RuntimeError("the library burns")
+        return answer
+
+
+async def test_those_who_ask_the_same_during_a_look_share_the_next_one() -> None:
+    library = Library()
+    ask = Shared("library", library)
+    first = asyncio.create_task(ask("a"))
+    await _settle()
+    later = [asyncio.create_task(ask(each)) for each in "aab"]
+    await _settle()
+    library.open.set()
+    assert await first == "a 1", "looked up when it was asked"
+    assert list(await asyncio.gather(*later)) == ["a 3", "a 3", "b 2"]
+    assert library.looks == ["a", "b", "a"]
+
+
+async def test_a_look_goes_on_for_as_long_as_somebody_waits_for_it() -> None:
+    library = Library()
+    ask = Shared("library", library)
+    askers = [asyncio.create_task(ask("a")) for _ in range(3)]
+    await _settle()
+    for each in askers[:2]:
+        each.cancel()
+    await _settle()
+    assert library.cancelled == []
+    askers[2].cancel()
+    await _settle()
+    assert library.cancelled == ["a"]
+    library.open.set()
+    assert await ask("a") == "a 2"
+
+
+async def test_nothing_is_kept_of_a_question_that_nobody_asks_any_more() -> None:
+    library = Library()
+    ask = Shared("library", library)
+    leaves = asyncio.create_task(ask("d"))
+    await _settle()
+    leaves.cancel()
+    library.open.set()
+    assert list(await asyncio.gather(ask("a"), ask("a"), ask("b"))) == ["a 2", "a 2", "b 3"]
+    with pytest.raises(RuntimeError, match="burns"):
+        await ask("fire")
+    await _settle()
+    assert ask._batchers == {}  # what it keeps is what is tested
