@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import Message
 
 from runtime.errors import ApiError, resource_exhausted
 
@@ -137,12 +136,13 @@ class AnswerLimit:
         if handler.unary_unary is None:
             return handler
         inner: Any = handler.unary_unary
+        serialized = handler.response_serializer is None
 
         async def call(request: Any, context: Context) -> Any:
             # Before the work where that can be told, and after it for those that were at work meanwhile.
             self._check(context, 0)
             response = await inner(request, context)
-            size = response.ByteSize() if isinstance(response, Message) else 0
+            size = len(response) if serialized else response.ByteSize()
             if size >= LARGE:
                 try:
                     self._check(context, size)
