@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from runtime.errors import resource_exhausted
+from runtime.errors import ApiError, resource_exhausted
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -37,11 +37,51 @@ tracer = trace.get_tracer("shop.batch")
 
 
 @dataclass(slots=True)
+class _UnderWay:
+    task: "asyncio.Task[None] | None"
+    callers: int
+    """Those who still wait for it."""
+
+    def leave(self) -> None:
+        self.callers -= 1
+        if not self.callers and self.task:
+            self.task.cancel()
+
+
+@dataclass(slots=True)
 class _Waiting(Generic[Request, Result]):
     request: Request
     result: "asyncio.Future[Result]"
     context: contextvars.Context
     span: Span | None
+    batch: _UnderWay | None = None
+    """The batch that it has left with."""
+
+
+async def apart(
+    run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]], requests: Sequence[Request]
+) -> Sequence[Result | Exception]:
+    """Runs requests together; where they fail for a reason that may be one request's own, which is anything but an
+    ApiError, one by one, so that only that one fails. What failed together has to have changed nothing.
+
+    Once one of them finds that nothing can be had at present, the others are told the same, and do not try.
+    """
+    try:
+        return await run(requests)
+    except ApiError:
+        raise
+    except Exception as error:
+        if len(requests) == 1:
+            return [error]
+    results: list[Result | Exception] = []
+    for each in requests:
+        try:
+            results += await run([each])
+        except Exception as error:
+            if isinstance(error, ApiError) and error.passes:
+                return [*results, *[error] * (len(requests) - len(results))]
+            results.append(error)
+    return results
 
 
 class Batcher(Generic[Request, Result]):
@@ -72,26 +112,39 @@ class Batcher(Generic[Request, Result]):
 
     async def __call__(self, request: Request) -> Result:
         """Returns what came of a request. If its caller leaves while it waits, it is dropped; once it is under way, it
-        is done all the same.
+        is done all the same, for as long as a caller of the same batch is there: `run` is cancelled when all have left.
 
         Raises RESOURCE_EXHAUSTED where too many wait.
         """
+        self.check_queue()
+        if not trace.get_current_span().is_recording():
+            return await self._wait(request, None)
+        with tracer.start_as_current_span(self._name) as span:
+            return await self._wait(request, span)
+
+    def check_queue(self) -> None:
+        """Raises RESOURCE_EXHAUSTED where nobody else may wait."""
         if len(self._queue) >= self._most_waiting:
             raise resource_exhausted("too many calls are waiting")
-        if not trace.get_current_span().is_recording():
-            return await self._enqueue(request, None)
-        with tracer.start_as_current_span(self._name) as span:
-            return await self._enqueue(request, span)
 
-    def _enqueue(self, request: Request, span: Span | None) -> "asyncio.Future[Result]":
+    async def _wait(self, request: Request, span: Span | None) -> Result:
+        waiting = self._enqueue(request, span)
+        try:
+            return await waiting.result
+        except asyncio.CancelledError:
+            if waiting.batch:
+                waiting.batch.leave()
+            raise
+
+    def _enqueue(self, request: Request, span: Span | None) -> _Waiting[Request, Result]:
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Result] = loop.create_future()
-        self._queue.append(_Waiting(request, result, contextvars.copy_context(), span))
+        waiting: _Waiting[Request, Result] = _Waiting(request, loop.create_future(), contextvars.copy_context(), span)
+        self._queue.append(waiting)
         if not self._under_way:
             self._leave()
         elif self._relief is None and len(self._under_way) < self._at_once:
             self._relief = loop.call_later(RELIEF, self._relieve)
-        return result
+        return waiting
 
     def _relieve(self) -> None:
         self._relief = None
@@ -134,6 +187,9 @@ class Batcher(Generic[Request, Result]):
         if not batch:
             return
         self._link(batch)
+        under_way = _UnderWay(asyncio.current_task(), len(batch))
+        for each in batch:
+            each.batch = under_way
         try:
             results = await self._run([each.request for each in batch])
         except Exception as error:
