@@ -96,7 +96,7 @@ class OrderStore:
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
         """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
-        return await self._writes.insert(New(order_id, caller, draft, currency, items))
+        return await self._writes.insert(New(order_id, caller, draft, draft.fingerprint(), currency, items))
 
     async def find(self, order_id: UUID) -> Order | None:
         """The row under an id, a tombstone too."""

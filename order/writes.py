@@ -28,6 +28,7 @@ class New:
     id: UUID
     caller: str
     draft: Draft
+    fingerprint: bytes
     currency: str
     items: list[Item]
 
@@ -167,7 +168,7 @@ def _row(new: New) -> dict[str, Any]:
         "address": draft.shipping_address,
         "payment": draft.payment_method,
         "notes": draft.notes,
-        "fingerprint": draft.fingerprint().hex(),
+        "fingerprint": new.fingerprint.hex(),
         "caller": new.caller,
     }
 
@@ -190,7 +191,7 @@ def _order(new: New, placed: _Placed | None) -> Order | None:
         shipping_address=draft.shipping_address,
         payment_method=draft.payment_method,
         notes=draft.notes,
-        fingerprint=draft.fingerprint(),
+        fingerprint=new.fingerprint,
         version=placed.version,
         create_time=placed.create_time,
         update_time=placed.update_time,
