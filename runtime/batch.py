@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -31,7 +32,7 @@ RELIEF = 0.05
 waiting for no longer."""
 
 MOST_WAITING = 500
-"""Requests that may wait; those beyond are refused."""
+"""Requests that may wait or be under way; those beyond are refused."""
 
 tracer = trace.get_tracer("shop.batch")
 
@@ -48,7 +49,7 @@ class _UnderWay:
             self.task.cancel()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Request, Result]):
     request: Request
     result: "asyncio.Future[Result]"
@@ -106,6 +107,7 @@ class Batcher(Generic[Request, Result]):
         self._largest = largest
         self._at_once = at_once
         self._most_waiting = most_waiting
+        self._waiting = 0
         self._queue: deque[_Waiting[Request, Result]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._relief: asyncio.TimerHandle | None = None
@@ -114,7 +116,7 @@ class Batcher(Generic[Request, Result]):
         """Returns what came of a request. If its caller leaves while it waits, it is dropped; once it is under way, it
         is done all the same, for as long as a caller of the same batch is there: `run` is cancelled when all have left.
 
-        Raises RESOURCE_EXHAUSTED where too many wait.
+        Raises RESOURCE_EXHAUSTED where too many wait, those under way among them: they wait as well.
         """
         self.check_queue()
         if not trace.get_current_span().is_recording():
@@ -124,17 +126,23 @@ class Batcher(Generic[Request, Result]):
 
     def check_queue(self) -> None:
         """Raises RESOURCE_EXHAUSTED where nobody else may wait."""
-        if len(self._queue) >= self._most_waiting:
+        if self._waiting >= self._most_waiting:
             raise resource_exhausted("too many calls are waiting")
 
     async def _wait(self, request: Request, span: Span | None) -> Result:
         waiting = self._enqueue(request, span)
+        self._waiting += 1
         try:
             return await waiting.result
         except asyncio.CancelledError:
             if waiting.batch:
                 waiting.batch.leave()
+            else:
+                with suppress(ValueError):  # the next batch has passed over it already
+                    self._queue.remove(waiting)
             raise
+        finally:
+            self._waiting -= 1
 
     def _enqueue(self, request: Request, span: Span | None) -> _Waiting[Request, Result]:
         loop = asyncio.get_running_loop()

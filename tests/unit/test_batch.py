@@ -142,7 +142,7 @@ async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.Mo
 
 async def test_too_many_are_refused() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=1)
+    ask = Batcher("desk", desk, most_waiting=2)
     taken = asyncio.create_task(ask("a"))
     await _settle()
     waits = asyncio.create_task(ask("b"))
@@ -175,9 +175,47 @@ async def test_batch_whose_callers_have_all_left_is_cancelled() -> None:
     assert cancelled == [["a", "b"]]
 
 
+async def test_place_of_who_has_left_is_free() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk, most_waiting=2)
+    first = asyncio.create_task(ask("a"))
+    await _settle()
+    left = asyncio.create_task(ask("b"))
+    await _settle()
+    left.cancel()
+    await _settle()
+    third = asyncio.create_task(ask("c"))
+    await _settle()
+    desk.open()
+    assert list(await asyncio.gather(first, third)) == ["A", "C"]
+    assert desk.batches == [["a"], ["c"]]
+
+
+async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it() -> None:
+    loop = asyncio.get_running_loop()
+    batches: list[Sequence[str]] = []
+
+    async def run(requests: Sequence[str]) -> Sequence[str]:
+        batches.append(requests)
+        await _settle()
+        if "a" in requests:
+            # After the next batch has its task, and before that begins.
+            loop.call_soon(lambda: loop.call_soon(second.cancel))
+        return requests
+
+    ask = Batcher("desk", run)
+    first = asyncio.create_task(ask("a"))
+    await asyncio.sleep(0)
+    second, third = (asyncio.create_task(ask(each)) for each in "bc")
+    answers = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert (answers[0], answers[2]) == ("a", "c")
+    assert batches == [["a"], ["c"]]
+
+
 async def test_room_is_told_before_the_request() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=1)
+    ask = Batcher("desk", desk, most_waiting=2)
     ask.check_queue()
     calls = [asyncio.create_task(ask("a"))]
     await _settle()
