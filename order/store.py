@@ -91,7 +91,7 @@ class OrderStore:
     async def admit(self) -> None:
         """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
         aside for it, which nobody could free while no tombstone can be written. So too where too many wait."""
-        self._writes.insert.check_queue()
+        self._writes.check_queue()
         await self._database.admit()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:

@@ -1,14 +1,16 @@
 """Writes of orders in batches: those that wait for each other's statement and commit leave together.
 
-An order is in a batch once, and stands or falls by itself. No two batches, of whatever replicas, wait for each other in
-a circle: new orders are written in the sequence of their ids, and moves pass over the orders that somebody else has
-locked, for which they wait one by one.
+An order is under way in one batch at a time, and stands or falls by itself. No two batches, of whatever replicas, wait
+for each other in a circle: new orders are written in the sequence of their ids, and moves pass over the orders that
+somebody else has locked, for which they wait one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -62,19 +64,28 @@ class Writes:
     def __init__(self, database: Database, most_waiting: int = MOST_WAITING) -> None:
         """`most_waiting`: orders that may wait to be placed, and as many to be moved on."""
         self._database = database
-        self.insert: Batcher[New, Order | None] = Batcher(
-            "order.insert batch", self._insert, key=lambda new: new.id, most_waiting=most_waiting
+        self._inserts: Batcher[New, Order | None] = Batcher(
+            "order.insert batch", partial(apart, self._insert), most_waiting=most_waiting
         )
         self._moves: Batcher[Move, tuple[Order | None, bool]] = Batcher(
-            "order.move batch", self._move_free, key=lambda move: move.id, most_waiting=most_waiting
+            "order.move batch", self._move_free, most_waiting=most_waiting
         )
+        self._inserting: set[UUID] = set()
+        self._moving: set[UUID] = set()
 
-    async def _insert(self, orders: Sequence[New]) -> Sequence[Order | Exception | None]:
-        """Writes new orders, their first events and the messages that confirm their holds; None for an id that is
-        taken."""
-        return await apart(self._insert_together, orders)
+    def check_queue(self) -> None:
+        """Raises RESOURCE_EXHAUSTED where no other new order may wait."""
+        self._inserts.check_queue()
 
-    async def _insert_together(self, orders: Sequence[New]) -> Sequence[Order | None]:
+    async def insert(self, new: New) -> Order | None:
+        """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
+        if new.id in self._inserting:
+            (order,) = await self._insert([new])
+            return order
+        with _within(self._inserting, new.id):
+            return await self._inserts(new)
+
+    async def _insert(self, orders: Sequence[New]) -> Sequence[Order | None]:
         query: LiteralString = """
             WITH placed AS (
                 INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
@@ -106,9 +117,12 @@ class Writes:
         Returns the order as it is then, and whether it was moved: it is not where its status does not lead there, or it
         has another version than asked for. None if there is no such order.
         """
-        order, moved = await self._moves(move)
+        order, moved = None, False
+        if move.id not in self._moving:
+            with _within(self._moving, move.id):
+                order, moved = await self._moves(move)
         if order is None:
-            # There is none, or somebody else is at it: who waits for that has nobody else wait.
+            # There is none, or somebody is at it: who waits for that has nobody else wait.
             ((order, moved),) = await self._move([move], "")
         return (None, False) if order is None or order.expired else (order, moved)
 
@@ -152,6 +166,17 @@ class Writes:
         ]
         found = {row.id: row for row in await self._database.fetch("order.move", query, {"moves": Jsonb(rows)}, _Moved)}
         return [(row, row.moved) if (row := found.get(each.id)) else (None, False) for each in moves]
+
+
+@contextmanager
+def _within(ids: set[UUID], order_id: UUID) -> Iterator[None]:
+    """Who comes with the same id during the block goes alone: in one batch after the other, the last would wait for all
+    before it, each for as long as a database takes that does not answer."""
+    ids.add(order_id)
+    try:
+        yield
+    finally:
+        ids.discard(order_id)
 
 
 def _row(new: New) -> dict[str, Any]:

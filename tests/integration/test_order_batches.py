@@ -132,7 +132,7 @@ class TestInsert:
     async def test_one_id_is_placed_once(self, replica: Replica) -> None:
         key = uuid4()
         placed = await replica.insert_all([key] * 5)
-        assert [each is None for each in placed] == [False, True, True, True, True]
+        assert len([each for each in placed if each]) == 1
 
     @pytest.mark.parametrize(
         ("draft", "items", "error"),
@@ -280,10 +280,11 @@ class TestMove:
         assert await rows(order_database, "SELECT order_id FROM outbox WHERE action = 'RELEASE'") == [(ids[1],)]
         await check(order_database)
 
-    async def test_moves_of_one_order_follow_each_other(self, replica: Replica, ids: list[UUID]) -> None:
-        steps = (Status.PROCESSED, Status.DELIVERED, Status.RECEIVED)
-        answers = await asyncio.gather(*(replica.store.move(ids[0], each, None) for each in steps))
-        assert [(order and order.status, moved) for order, moved in answers] == [(each, True) for each in steps]
+    async def test_many_moves_of_one_order_move_it_once(
+        self, order_database: str, replica: Replica, ids: list[UUID]
+    ) -> None:
+        assert sum(await replica.move_all([*[ids[0]] * 10, *ids])) == 9
+        await check(order_database)
 
     async def test_locked_order_keeps_no_other_waiting(
         self, order_database: str, replica: Replica, ids: list[UUID]

@@ -178,6 +178,29 @@ async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
             await eventually(known)
 
 
+async def test_many_calls_are_told_soon_that_the_database_is_away(order_database: str, postgres: TestServer) -> None:
+    """However many batches they make, and whether they are on one order or on many, none waits for a connection after
+    another."""
+    async with order_shop(order_database, FakeStock(), DATABASE_TIMEOUT="5") as shop:
+        order = await shop.create()
+        get = order_pb2.GetOrderRequest(id=order.id)
+
+        async def known() -> bool:
+            began = time.monotonic()
+            with refused() as error:
+                await shop.orders.GetOrder(get)
+            assert error.what.code == "UNAVAILABLE"
+            return time.monotonic() - began < 2
+
+        with postgres.shut(order_database):
+            await eventually(known)
+            for call in (lambda: shop.orders.GetOrder(get), lambda: shop.move("PROCESSED", order.id)):
+                began = time.monotonic()
+                told, _ = await flood(call, 150)
+                assert Counter(each.code for each in told) == {"UNAVAILABLE": 150}
+                assert time.monotonic() - began < 4
+
+
 async def test_an_order_that_exists_is_answered_whatever_the_product_service_says(order_database: str) -> None:
     """As after its database was restored from an older backup, which would have it refuse what it sold."""
 
