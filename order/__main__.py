@@ -92,7 +92,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
-    store = OrderStore(database, searches)
+    store = OrderStore(database, searches, most_waiting=config.database.pool_waiting)
     logs = Logs(store)
     followers = Followers(logs.topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)

@@ -5,33 +5,33 @@ from collections.abc import Sequence
 from shop.order.v1 import order_pb2
 
 from order.domain import Order, StatusEvent
-from runtime.money import to_money
-from runtime.times import timestamp
+from runtime.money import set_money
+from runtime.times import set_timestamp
+
+_STATUSES = dict(order_pb2.Order.Status.items())
 
 
 def order_message(order: Order) -> order_pb2.Order:
-    return order_pb2.Order(
+    message = order_pb2.Order(
         id=str(order.id),
         number=order.number or "",
-        status=order_pb2.Order.Status.Value(order.status),
-        items=[
-            order_pb2.OrderItem(
-                product_id=item["product_id"],
-                quantity=item["quantity"],
-                name=item["name"],
-                unit_price=to_money(order.currency, item["price_micros"]),
-            )
-            for item in order.items
-        ],
-        total=to_money(order.currency, int(order.total_micros)),
-        customer=order_pb2.Customer(name=order.customer_name, email=order.customer_email, phone=order.customer_phone),
+        status=_STATUSES[order.status],
         shipping_address=order.shipping_address,
         payment_method=order.payment_method,
         notes=order.notes,
         etag=order.etag,
-        create_time=timestamp(order.create_time),
-        update_time=timestamp(order.update_time),
     )
+    for item in order.items:
+        added = message.items.add(product_id=item["product_id"], quantity=item["quantity"], name=item["name"])
+        set_money(added.unit_price, order.currency, item["price_micros"])
+    set_money(message.total, order.currency, int(order.total_micros))
+    customer = message.customer
+    customer.name = order.customer_name
+    customer.email = order.customer_email
+    customer.phone = order.customer_phone
+    set_timestamp(message.create_time, order.create_time)
+    set_timestamp(message.update_time, order.update_time)
+    return message
 
 
 def event_messages(order_id: str, seen: int, events: Sequence[StatusEvent]) -> list[order_pb2.OrderStatusEvent]:
@@ -40,12 +40,13 @@ def event_messages(order_id: str, seen: int, events: Sequence[StatusEvent]) -> l
         order_pb2.OrderStatusEvent(
             order_id=order_id,
             version=event.version,
-            status=order_pb2.Order.Status.Value(event.status),
+            status=_STATUSES[event.status],
             message=f"order {event.status}",
-            update_time=timestamp(event.time),
         )
         for event in events
     ]
+    for message, event in zip(messages, events, strict=True):
+        set_timestamp(message.update_time, event.time)
     if messages and messages[0].version > seen + 1:
         messages[0].message += "; what happened before is no longer kept"
     return messages

@@ -183,7 +183,7 @@ class Comparison:
         """A reservation is released after its order was cancelled; an order that is live then has lost that."""
         self._foresee()
         while (now := (await self._orders.statuses([order.id])).get(order.id)) in sources(Status.CANCELLED):
-            if self._dry_run or await self._orders.move(order.id, Status.CANCELLED, None):
+            if self._dry_run or (await self._orders.move(order.id, Status.CANCELLED, None))[1]:
                 self._finding(order.id, f"({order.number}) was cancelled after the backup", "cancelled again")
                 return
         if now != Status.CANCELLED:

@@ -38,7 +38,8 @@ def draft(message: order_pb2.CreateOrderRequest) -> Draft:
 
 def _email(check: Violations, field: str, value: str) -> str:
     email = check.text(field, value, most=254)
-    if email and (not _EMAIL.fullmatch(email) or any(map(is_invisible, email))):
+    # Of ASCII, only white space cannot be seen, and control characters, which no text may have.
+    if email and (not _EMAIL.fullmatch(email) or (not email.isascii() and any(map(is_invisible, email)))):
         check.add(field, "must be an e-mail address, as in ada@example.com")
     return email
 

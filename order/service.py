@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 
-LOOKS = 5
-"""How often a transition is tried on an order that changes under it."""
-
 PATIENCE = 5.0
 """Seconds that a new stream waits for its order's log."""
 
@@ -141,19 +138,15 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", text)
         version = expected_version(context, etag)
-        for _ in range(LOOKS):
-            order = await self._store.move(key, target, version)
-            if order:
-                log.info("order %s", target.value, extra={"order_id": str(key), "version": order.version})
-                self._changed(target)
-                return await _answer(order, context)
-            order = await self._store.get(key)
-            if order is None:
-                raise _not_found(key)
-            if order.status == target:
-                return await _answer(order, context)
-            _check_move(order, target, version)
-        raise unavailable("the order is being changed", 0.1)
+        order, moved = await self._store.move(key, target, version)
+        if order is None:
+            raise _not_found(key)
+        if moved:
+            log.info("order %s", target.value, extra={"order_id": str(key), "version": order.version})
+            self._changed(target)
+        elif order.status != target:
+            raise _refusal(order, target)
+        return await _answer(order, context)
 
     async def StreamOrderStatus(
         self, message: order_pb2.StreamOrderStatusRequest, context: Context
@@ -213,16 +206,15 @@ def _replayed(order: Order, draft: Draft) -> Order:
     return order
 
 
-def _check_move(order: Order, target: Status, version: int | None) -> None:
-    """Raises why an order cannot get a status; nothing if by now it could."""
+def _refusal(order: Order, target: Status) -> ApiError:
+    """Why an order did not get a status: its own does not lead there, or its version is not what was asked for."""
     if order.status not in sources(target):
-        raise failed_precondition(
+        return failed_precondition(
             "ILLEGAL_TRANSITION",
             f"an order that is {order.status} cannot become {target.value}",
             **{"from": order.status, "to": target.value},
         )
-    if version is not None and version != order.version:
-        raise aborted("ETAG_MISMATCH", f"the order has changed: its etag is {order.etag}")
+    return aborted("ETAG_MISMATCH", f"the order has changed: its etag is {order.etag}")
 
 
 def _expired() -> ApiError:

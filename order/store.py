@@ -1,13 +1,15 @@
 """The orders and their event logs in PostgreSQL. Each method is one statement, and so one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
-from order.domain import Draft, Item, Order, Status, sources, total_micros
+from order.domain import Draft, Item, Order, Status
+from order.writes import Move, New, Writes
+from runtime.arrays import uuids
+from runtime.batch import MOST_WAITING, Batcher
 from runtime.database import Database
 
 _COLUMNS: LiteralString = (
@@ -76,58 +78,37 @@ class _Found:
 
 
 class OrderStore:
-    def __init__(self, database: Database, searches: Database | None = None) -> None:
-        """`searches` has the connections for lists; without it they are those of everything else."""
+    def __init__(
+        self, database: Database, searches: Database | None = None, *, most_waiting: int = MOST_WAITING
+    ) -> None:
+        """`searches` has the connections for lists; without it they are those of everything else. `most_waiting`: calls
+        of each kind that may wait for a batch."""
         self._database = database
         self._searches = searches or database
+        self._writes = Writes(database, most_waiting)
+        self._finds: Batcher[UUID, Order | None] = Batcher("order.find batch", self._find, most_waiting=most_waiting)
 
     async def admit(self) -> None:
         """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
-        aside for it, which nobody could free while no tombstone can be written."""
+        aside for it, which nobody could free while no tombstone can be written. So too where too many wait."""
+        self._writes.check_queue()
         await self._database.admit()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
         """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
-        query: LiteralString = f"""
-            WITH placed AS (
-                INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
-                    customer_phone, shipping_address, payment_method, notes, fingerprint, caller)
-                VALUES (%(id)s, next_order_number(), 'PLACED', %(items)s, %(currency)s, %(total)s, %(name)s, %(email)s,
-                    %(phone)s, %(address)s, %(payment)s, %(notes)s, %(fingerprint)s, %(caller)s)
-                ON CONFLICT (id) DO NOTHING
-                RETURNING {_COLUMNS}
-            ), event AS (
-                INSERT INTO order_event (order_id, version, status, create_time)
-                SELECT id, version, status, create_time FROM placed
-            ), message AS (
-                INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
-            )
-            SELECT {_COLUMNS} FROM placed
-            """  # noqa: S608 - literals only
-        return await self._database.fetch_one(
-            "order.insert",
-            query,
-            {
-                "id": order_id,
-                "items": Jsonb(items),
-                "currency": currency,
-                "total": total_micros(items),
-                "name": draft.customer_name,
-                "email": draft.customer_email,
-                "phone": draft.customer_phone,
-                "address": draft.shipping_address,
-                "payment": draft.payment_method,
-                "notes": draft.notes,
-                "fingerprint": draft.fingerprint(),
-                "caller": caller,
-            },
-            Order,
-        )
+        return await self._writes.insert(New(order_id, caller, draft, draft.fingerprint(), currency, items))
 
     async def find(self, order_id: UUID) -> Order | None:
         """The row under an id, a tombstone too."""
-        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE id = %(id)s"  # noqa: S608 - literals only
-        return await self._database.fetch_one("order.find", query, {"id": order_id}, Order)
+        return await self._finds(order_id)
+
+    async def _find(self, order_ids: Sequence[UUID]) -> Sequence[Order | None]:
+        query: LiteralString = f"""
+            SELECT {_COLUMNS} FROM orders WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))
+            """  # noqa: S608 - literals only
+        rows = await self._database.fetch("order.find", query, {"ids": uuids(order_ids)}, Order)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in order_ids]
 
     async def get(self, order_id: UUID) -> Order | None:
         order = await self.find(order_id)
@@ -162,33 +143,13 @@ class OrderStore:
             replan=bool(want.status or want.customer_email),
         )
 
-    async def move(self, order_id: UUID, target: Status, version: int | None) -> Order | None:
+    async def move(self, order_id: UUID, target: Status, version: int | None) -> tuple[Order | None, bool]:
         """Gives an order its next status, with the event, and for a cancelled one the message that frees its stock.
 
-        None if there is no such order, its status does not lead there, or it has another version than asked for.
+        Returns the order as it is then, and whether it was moved: it is not where its status does not lead there, or it
+        has another version than asked for. None if there is no such order.
         """
-        # Time may run backwards, an order's history may not.
-        query: LiteralString = f"""
-            WITH moved AS (
-                UPDATE orders
-                SET status = %(target)s, version = version + 1, update_time = greatest(now(), update_time)
-                WHERE id = %(id)s AND status = ANY (%(sources)s)
-                    AND (%(version)s::bigint IS NULL OR version = %(version)s)
-                RETURNING {_COLUMNS}
-            ), event AS (
-                INSERT INTO order_event (order_id, version, status, create_time)
-                SELECT id, version, status, update_time FROM moved
-            ), message AS (
-                INSERT INTO outbox (order_id, action) SELECT id, 'RELEASE' FROM moved WHERE status = 'CANCELLED'
-            )
-            SELECT {_COLUMNS} FROM moved
-            """  # noqa: S608 - literals only
-        return await self._database.fetch_one(
-            "order.move",
-            query,
-            {"id": order_id, "target": target.value, "sources": sources(target), "version": version},
-            Order,
-        )
+        return await self._writes.move(Move(order_id, target, version))
 
     async def bury(self, order_ids: list[UUID]) -> None:
         """Writes a tombstone under each id that has no order."""

@@ -69,9 +69,10 @@ async def serving(config: Config) -> AsyncIterator[Server]:
             stack.push_async_callback(each.close)
             await each.open()
         server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
+        store = ProductStore(database, searches, most_waiting=config.database.pool_waiting)
         server.add(
             product_pb2_grpc.add_ProductServiceServicer_to_server,
-            ProductService(ProductStore(database, searches), config.server.caller_header),
+            ProductService(store, config.server.caller_header),
         )
         server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(stock)))
 

@@ -5,8 +5,10 @@ from shop.product.v1 import product_pb2, stock_pb2
 
 from product.domain import Product
 from product.reservation import Reservation
-from runtime.money import to_money
-from runtime.times import timestamp
+from runtime.money import set_money
+from runtime.times import set_timestamp
+
+_STATES = dict(stock_pb2.Reservation.State.items())
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
@@ -14,7 +16,7 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
 
 
 def product_message(product: Product) -> product_pb2.Product:
-    return product_pb2.Product(
+    message = product_pb2.Product(
         id=str(product.id),
         name=product.name,
         slug=product.slug,
@@ -22,30 +24,23 @@ def product_message(product: Product) -> product_pb2.Product:
         variant=product.variant,
         description=product.description,
         category=product.category,
-        price=to_money(product.currency, product.price_micros),
         stock=product.stock,
         star=product.star,
         image_uri=product.image_uri,
         etag=product.etag,
-        create_time=timestamp(product.create_time),
-        update_time=timestamp(product.update_time),
-        delete_time=timestamp(product.delete_time) if product.delete_time else None,
     )
+    set_money(message.price, product.currency, product.price_micros)
+    set_timestamp(message.create_time, product.create_time)
+    set_timestamp(message.update_time, product.update_time)
+    if product.delete_time:
+        set_timestamp(message.delete_time, product.delete_time)
+    return message
 
 
 def reservation_message(reservation: Reservation) -> stock_pb2.Reservation:
-    items = [
-        stock_pb2.ReservedItem(
-            product_id=str(item.product_id),
-            quantity=item.quantity,
-            name=item.name,
-            unit_price=to_money(item.currency, item.price_micros),
-        )
-        for item in reservation.items
-    ]
-    return stock_pb2.Reservation(
-        id=str(reservation.id),
-        state=stock_pb2.Reservation.State.Value(reservation.state),
-        items=items,
-        expire_time=timestamp(reservation.expire_time),
-    )
+    message = stock_pb2.Reservation(id=str(reservation.id), state=_STATES[reservation.state])
+    for item in reservation.items:
+        added = message.items.add(product_id=str(item.product_id), quantity=item.quantity, name=item.name)
+        set_money(added.unit_price, item.currency, item.price_micros)
+    set_timestamp(message.expire_time, reservation.expire_time)
+    return message

@@ -6,6 +6,8 @@ from typing import LiteralString, NoReturn
 from uuid import UUID
 
 from product.domain import MAX_WORDS, Content, Order, Product, Taken, patterns
+from runtime.arrays import uuids
+from runtime.batch import MOST_WAITING, Batcher
 from runtime.database import ConstraintViolation, Database
 from runtime.errors import QUERY_TIMEOUT, ApiError, query_timeout
 from runtime.pages import Key
@@ -70,10 +72,12 @@ class _Adjusted(Product):
 class ProductStore:
     """Reads and writes products."""
 
-    def __init__(self, database: Database, searches: Database) -> None:
-        """`searches` has the connections for what may read every row."""
+    def __init__(self, database: Database, searches: Database, *, most_waiting: int = MOST_WAITING) -> None:
+        """`searches` has the connections for what may read every row. `most_waiting`: reads of one product that may
+        wait for a batch."""
         self._database = database
         self._searches = searches
+        self._gets: Batcher[UUID, Product | None] = Batcher("product.get batch", self._get, most_waiting=most_waiting)
 
     async def create(self, product_id: UUID, content: Content, stock: int, fingerprint: bytes) -> Product | None:
         """Raises Taken if a live product has the slug or sku. None if the id is there: the request came before."""
@@ -106,13 +110,18 @@ class ProductStore:
 
     async def get(self, product_id: UUID) -> Product | None:
         """A product, deleted or not."""
-        query: LiteralString = f"SELECT {_COLUMNS} FROM product WHERE id = %(id)s"  # noqa: S608 - literals only
-        return await self._database.fetch_one("product.get", query, {"id": product_id}, Product)
+        return await self._gets(product_id)
+
+    async def _get(self, ids: Sequence[UUID]) -> Sequence[Product | None]:
+        found = await self.batch_get(ids)
+        return [found.get(each) for each in ids]
 
     async def batch_get(self, ids: Sequence[UUID]) -> dict[UUID, Product]:
         """Those of the products that exist, deleted or not."""
-        query: LiteralString = f"SELECT {_COLUMNS} FROM product WHERE id = ANY (%(ids)s::uuid[])"  # noqa: S608 - as above
-        rows = await self._database.fetch("product.batch_get", query, {"ids": list(ids)}, Product)
+        query: LiteralString = f"""
+            SELECT {_COLUMNS} FROM product WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))
+            """  # noqa: S608 - literals only
+        rows = await self._database.fetch("product.batch_get", query, {"ids": uuids(ids)}, Product)
         return {row.id: row for row in rows}
 
     async def list(

@@ -9,13 +9,14 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from runtime.errors import resource_exhausted
+from runtime.errors import ApiError, resource_exhausted
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -35,17 +36,57 @@ SHARED_AT_ONCE = 2
 """Looks for the answer to one question that may be under way, at most."""
 
 MOST_WAITING = 500
-"""Requests that may wait; those beyond are refused."""
+"""Requests that may wait or be under way; those beyond are refused."""
 
 tracer = trace.get_tracer("shop.batch")
 
 
 @dataclass(slots=True)
+class _UnderWay:
+    task: "asyncio.Task[None] | None"
+    callers: int
+    """Those who still wait for it."""
+
+    def leave(self) -> None:
+        self.callers -= 1
+        if not self.callers and self.task:
+            self.task.cancel()
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Request, Result]):
     request: Request
     result: "asyncio.Future[Result]"
     context: contextvars.Context
     span: Span | None
+    batch: _UnderWay | None = None
+    """The batch that it has left with."""
+
+
+async def apart(
+    run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]], requests: Sequence[Request]
+) -> Sequence[Result | Exception]:
+    """Runs requests together; where they fail for a reason that may be one request's own, which is anything but an
+    ApiError, one by one, so that only that one fails. What failed together has to have changed nothing.
+
+    Once one of them finds that nothing can be had at present, the others are told the same, and do not try.
+    """
+    try:
+        return await run(requests)
+    except ApiError:
+        raise
+    except Exception as error:
+        if len(requests) == 1:
+            return [error]
+    results: list[Result | Exception] = []
+    for each in requests:
+        try:
+            results += await run([each])
+        except Exception as error:
+            if isinstance(error, ApiError) and error.passes:
+                return [*results, *[error] * (len(requests) - len(results))]
+            results.append(error)
+    return results
 
 
 class Batcher(Generic[Request, Result]):
@@ -60,47 +101,64 @@ class Batcher(Generic[Request, Result]):
         largest: int = LARGEST,
         at_once: int = AT_ONCE,
         most_waiting: int = MOST_WAITING,
-        stops: bool = False,
         idle: Callable[[], None] = lambda: None,
     ) -> None:
         """`run` returns a result for each request, in their sequence. An exception among them is raised to its caller,
         one that `run` raises to all. A batch has at most one request of each `key`: the next one waits for another.
-        `stops` is for what changes nothing: `run` is cancelled when all of a batch have left. `idle` is called when
-        nobody is left. `name` is that of a span."""
+        `idle` is called when nobody waits any more. `name` is that of a span."""
         self._name = name
         self._run = run
         self._key = key
         self._largest = largest
         self._at_once = at_once
         self._most_waiting = most_waiting
-        self._stops = stops
         self._idle = idle
+        self._waiting = 0
         self._queue: deque[_Waiting[Request, Result]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._relief: asyncio.TimerHandle | None = None
 
     async def __call__(self, request: Request) -> Result:
         """Returns what came of a request. If its caller leaves while it waits, it is dropped; once it is under way, it
-        is done all the same.
+        is done all the same, for as long as a caller of the same batch is there: `run` is cancelled when all have left.
 
-        Raises RESOURCE_EXHAUSTED where too many wait.
+        Raises RESOURCE_EXHAUSTED where too many wait, those under way among them: they wait as well.
         """
-        if len(self._queue) >= self._most_waiting:
-            raise resource_exhausted("too many calls are waiting")
+        self.check_queue()
         if not trace.get_current_span().is_recording():
-            return await self._enqueue(request, None)
+            return await self._wait(request, None)
         with tracer.start_as_current_span(self._name) as span:
-            return await self._enqueue(request, span)
+            return await self._wait(request, span)
 
-    def _enqueue(self, request: Request, span: Span | None) -> "asyncio.Future[Result]":
+    def check_queue(self) -> None:
+        """Raises RESOURCE_EXHAUSTED where nobody else may wait."""
+        if self._waiting >= self._most_waiting:
+            raise resource_exhausted("too many calls are waiting")
+
+    async def _wait(self, request: Request, span: Span | None) -> Result:
+        waiting = self._enqueue(request, span)
+        self._waiting += 1
+        try:
+            return await waiting.result
+        except asyncio.CancelledError:
+            if waiting.batch:
+                waiting.batch.leave()
+            else:
+                with suppress(ValueError):  # the next batch has passed over it already
+                    self._queue.remove(waiting)
+            raise
+        finally:
+            self._waiting -= 1
+
+    def _enqueue(self, request: Request, span: Span | None) -> _Waiting[Request, Result]:
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Result] = loop.create_future()
-        self._queue.append(_Waiting(request, result, contextvars.copy_context(), span))
+        waiting: _Waiting[Request, Result] = _Waiting(request, loop.create_future(), contextvars.copy_context(), span)
+        self._queue.append(waiting)
         if not self._under_way:
             self._leave()
         elif self._relief is None and len(self._under_way) < self._at_once:
             self._relief = loop.call_later(RELIEF, self._relieve)
-        return result
+        return waiting
 
     def _relieve(self) -> None:
         self._relief = None
@@ -145,8 +203,9 @@ class Batcher(Generic[Request, Result]):
         if not batch:
             return
         self._link(batch)
-        if self._stops:
-            self._stop_without(batch)
+        under_way = _UnderWay(asyncio.current_task(), len(batch))
+        for each in batch:
+            each.batch = under_way
         try:
             results = await self._run([each.request for each in batch])
         except Exception as error:
@@ -162,21 +221,6 @@ class Batcher(Generic[Request, Result]):
                 each.result.set_exception(result)
             else:
                 each.result.set_result(result)
-
-    @staticmethod
-    def _stop_without(batch: Sequence[_Waiting[Request, Result]]) -> None:
-        """Cancels the present task when nobody waits for it any more."""
-        task, left = asyncio.current_task(), len(batch)
-        assert task is not None
-
-        def gone(result: "asyncio.Future[Result]") -> None:
-            nonlocal left
-            left -= result.cancelled()
-            if not left:
-                task.cancel()
-
-        for each in batch:
-            each.result.add_done_callback(gone)
 
     @staticmethod
     def _link(batch: Sequence[_Waiting[Request, Result]]) -> None:
@@ -214,4 +258,4 @@ class Shared(Generic[Question, Result]):
         def idle() -> None:
             del self._batchers[question]
 
-        return Batcher(self._name, run, largest=MOST_WAITING, at_once=SHARED_AT_ONCE, stops=True, idle=idle)
+        return Batcher(self._name, run, largest=MOST_WAITING, at_once=SHARED_AT_ONCE, idle=idle)

@@ -12,9 +12,11 @@ LARGEST_PRICE_UNITS = 1_000_000_000
 _NANO_DIGITS = 9
 
 
-def to_money(currency: str, micros: int) -> money_pb2.Money:
-    units, rest = divmod(micros, MICROS)
-    return money_pb2.Money(currency_code=currency, units=units, nanos=rest * NANOS_PER_MICRO)
+def set_money(field: money_pb2.Money, currency: str, micros: int) -> None:
+    """Writes an amount into a message's field, where it belongs: a constructor would copy it."""
+    field.currency_code = currency
+    field.units = micros // MICROS
+    field.nanos = micros % MICROS * NANOS_PER_MICRO
 
 
 def price_micros(check: Violations, field: str, money: money_pb2.Money) -> int:

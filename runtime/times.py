@@ -8,9 +8,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
+def set_timestamp(field: timestamp_pb2.Timestamp, time: datetime) -> None:
+    """Writes a time into a message's field, where it belongs: a constructor would copy it."""
     since = time - _EPOCH
-    return timestamp_pb2.Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    field.seconds = since.days * 86_400 + since.seconds
+    field.nanos = since.microseconds * 1_000
 
 
 def microseconds(time: datetime) -> int:

@@ -18,7 +18,10 @@ BACKGROUND = (
     *("outbox", "schema_migration", "pg_current_snapshot", "LISTEN", "NOTIFY", "set_config", "order_event AS e"),
     *("expire_time < now()", "database_identity"),
 )
-"""What the statements of background jobs are known by; CreateOrder's own INSERT INTO outbox is looked for first."""
+"""What the statements of background jobs are known by."""
+
+OWN = ("WITH placed", "WITH given")
+"""What the calls' own statements that write into the outbox too are known by."""
 
 
 class Counters:
@@ -40,7 +43,7 @@ class Counters:
             ).fetchall()
         calls: Counter[str] = Counter()
         for query, number in rows:
-            if "WITH placed" in query or not any(word in query for word in BACKGROUND):
+            if any(word in query for word in OWN) or not any(word in query for word in BACKGROUND):
                 calls[_kind(query)] += number
         return calls
 
@@ -62,16 +65,17 @@ async def shop(order_database: str, products: ProductShop) -> AsyncIterator[Orde
         yield shop
 
 
+async def still(shop: OrderShop, products: ProductShop) -> bool:
+    async with shop.connection() as orders, products.connection() as stock:
+        return await settled(orders, stock)
+
+
 async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     postgres: TestServer, shop: OrderShop, products: ProductShop
 ) -> None:
     """Neither BEGIN nor COMMIT is among them: each is one round trip. The relay's share comes later, beside them."""
     product = await products.create(stock=100)
     counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)
-
-    async def still() -> bool:
-        async with shop.connection() as orders, products.connection() as stock:
-            return await settled(orders, stock)
 
     async def spent(number: int, key: str) -> tuple[Counter[str], Counter[str]]:
         before = {name: counters.read(name) for name in ("order", "product")}
@@ -88,7 +92,25 @@ async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     key = str(uuid4())
     await shop.create({product.id: 1}, request_id=key)
     await asyncio.sleep(0.1)
-    await eventually(still)
+    await eventually(lambda: still(shop, products))
     in_order, in_product = await spent(1, key)
     assert in_order == {"WITH placed": 1, "SELECT id,": 1}
     assert in_product == {"WITH wanted": 1, "SELECT id,": 1}
+
+
+async def test_those_who_come_together_share_statements(
+    postgres: TestServer, shop: OrderShop, products: ProductShop
+) -> None:
+    """What waits for the statement before it leaves as one. One alone would wait for nobody."""
+    product = await products.create(stock=1_000)
+    counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)
+    before = {name: counters.read(name) for name in ("order", "product")}
+    orders = await asyncio.gather(*(shop.create({product.id: 1}) for _ in range(100)))
+    await asyncio.gather(*(shop.get(each.id) for each in orders))
+    await asyncio.gather(*(shop.move("PROCESSED", each.id) for each in orders))
+    await asyncio.gather(*(products.get(product.id) for _ in orders))
+    in_order = counters.read("order") - before["order"]
+    assert set(in_order) == {"WITH placed", "SELECT id,", "WITH given"}
+    assert max(in_order.values()) <= 50
+    assert (counters.read("product") - before["product"])["SELECT id,"] <= 50
+    await eventually(lambda: still(shop, products))

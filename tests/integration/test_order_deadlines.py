@@ -106,6 +106,23 @@ async def test_calls_beyond_pool_and_queue_are_refused_at_once_and_told_when_to_
     assert await shop.get(order.id) == order
 
 
+async def test_creates_beyond_the_queue_are_refused_before_stock_is_set_aside(order_database: str) -> None:
+    """Else those who are told to come back hold stock for nothing."""
+    stock = FakeStock()
+    async with order_shop(order_database, stock, DATABASE_POOL_SIZE="2", DATABASE_POOL_WAITING="6") as shop:
+        async with await psycopg.AsyncConnection.connect(order_database) as other:
+            await other.execute("LOCK TABLE orders IN SHARE MODE")
+            flooding = asyncio.create_task(flood(lambda: shop.orders.CreateOrder(create_request()), 100))
+            await asyncio.sleep(0.7)
+            await other.rollback()
+        told, median = await flooding
+        assert Counter(each.code for each in told)["RESOURCE_EXHAUSTED"] >= 60
+        assert median < 0.5
+        assert len(stock.reservations) + len(told) == 100
+        orders = (await shop.orders.ListOrders(order_pb2.ListOrdersRequest(page_size=100))).orders
+        assert {each.id for each in orders} == {str(each) for each in stock.reservations}
+
+
 async def test_a_product_service_past_its_queue_is_told_on_to_the_client(
     order_database: str, product_database: str
 ) -> None:
@@ -159,6 +176,29 @@ async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
 
         with postgres.shut(order_database):
             await eventually(known)
+
+
+async def test_many_calls_are_told_soon_that_the_database_is_away(order_database: str, postgres: TestServer) -> None:
+    """However many batches they make, and whether they are on one order or on many, none waits for a connection after
+    another."""
+    async with order_shop(order_database, FakeStock(), DATABASE_TIMEOUT="5") as shop:
+        order = await shop.create()
+        get = order_pb2.GetOrderRequest(id=order.id)
+
+        async def known() -> bool:
+            began = time.monotonic()
+            with refused() as error:
+                await shop.orders.GetOrder(get)
+            assert error.what.code == "UNAVAILABLE"
+            return time.monotonic() - began < 2
+
+        with postgres.shut(order_database):
+            await eventually(known)
+            for call in (lambda: shop.orders.GetOrder(get), lambda: shop.move("PROCESSED", order.id)):
+                began = time.monotonic()
+                told, _ = await flood(call, 150)
+                assert Counter(each.code for each in told) == {"UNAVAILABLE": 150}
+                assert time.monotonic() - began < 4
 
 
 async def test_an_order_that_exists_is_answered_whatever_the_product_service_says(order_database: str) -> None:

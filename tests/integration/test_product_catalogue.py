@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from google.type import money_pb2
 from shop.product.v1 import product_pb2
 
 from tests.support.invariants import check_stock
-from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused
+from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refusal_of, refused
 
 BAD_FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"name": ""}, {"product.name"}),
@@ -186,6 +187,18 @@ class TestGet:
             await shop.get(UNKNOWN)
         assert (error.what.code, error.what.reason) == ("NOT_FOUND", "PRODUCT_NOT_FOUND")
         assert error.what.metadata == {"product_id": UNKNOWN}
+
+    async def test_those_who_ask_at_the_same_time_get_what_each_asked_for(self, shop: ProductShop) -> None:
+        """They share a statement. A product that is unknown, deleted or asked for twice is no other's concern."""
+        products = [await shop.create(f"Watch {n}") for n in range(8)]
+        products[3] = await delete(shop, products[3].id)
+        ids = [each.id for each in products]
+        wanted = [*ids, UNKNOWN, *reversed(ids)]
+        answers = await asyncio.gather(*map(shop.get, wanted), return_exceptions=True)
+        unknown = answers.pop(8)
+        assert answers == [*products, *reversed(products)]
+        assert isinstance(unknown, grpc.aio.AioRpcError)
+        assert refusal_of(unknown).reason == "PRODUCT_NOT_FOUND"
 
     async def test_a_malformed_id_is_refused(self, shop: ProductShop) -> None:
         for value in ("", "x", "123e4567e89b42d3a456426614174000", UNKNOWN + "0", "\0"):

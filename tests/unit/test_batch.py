@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import Batcher, Shared
-from runtime.errors import ApiError
+from runtime.batch import Batcher, Shared, apart
+from runtime.errors import ApiError, unavailable
 
 
 class Desk:
@@ -142,7 +142,7 @@ async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.Mo
 
 async def test_too_many_are_refused() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=1)
+    ask = Batcher("desk", desk, most_waiting=2)
     taken = asyncio.create_task(ask("a"))
     await _settle()
     waits = asyncio.create_task(ask("b"))
@@ -151,6 +151,130 @@ async def test_too_many_are_refused() -> None:
         await ask("c")
     desk.open()
     assert list(await asyncio.gather(taken, waits)) == ["A", "B"]
+
+
+async def test_batch_whose_callers_have_all_left_is_cancelled() -> None:
+    cancelled: list[Sequence[str]] = []
+
+    async def run(requests: Sequence[str]) -> Sequence[str]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(requests)
+            raise
+        return requests
+
+    ask = Batcher("desk", run)
+    first, second = (asyncio.create_task(ask(each)) for each in "ab")
+    await _settle()
+    first.cancel()
+    await _settle()
+    assert cancelled == []
+    second.cancel()
+    await _settle()
+    assert cancelled == [["a", "b"]]
+
+
+async def test_place_of_who_has_left_is_free() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk, most_waiting=2)
+    first = asyncio.create_task(ask("a"))
+    await _settle()
+    left = asyncio.create_task(ask("b"))
+    await _settle()
+    left.cancel()
+    await _settle()
+    third = asyncio.create_task(ask("c"))
+    await _settle()
+    desk.open()
+    assert list(await asyncio.gather(first, third)) == ["A", "C"]
+    assert desk.batches == [["a"], ["c"]]
+
+
+async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it() -> None:
+    loop = asyncio.get_running_loop()
+    batches: list[Sequence[str]] = []
+
+    async def run(requests: Sequence[str]) -> Sequence[str]:
+        batches.append(requests)
+        await _settle()
+        if "a" in requests:
+            # After the next batch has its task, and before that begins.
+            loop.call_soon(lambda: loop.call_soon(second.cancel))
+        return requests
+
+    ask = Batcher("desk", run)
+    first = asyncio.create_task(ask("a"))
+    await asyncio.sleep(0)
+    second, third = (asyncio.create_task(ask(each)) for each in "bc")
+    answers = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert (answers[0], answers[2]) == ("a", "c")
+    assert batches == [["a"], ["c"]]
+
+
+async def test_room_is_told_before_the_request() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk, most_waiting=2)
+    ask.check_queue()
+    calls = [asyncio.create_task(ask("a"))]
+    await _settle()
+    calls.append(asyncio.create_task(ask("b")))
+    await _settle()
+    with pytest.raises(ApiError, match="too many calls are waiting"):
+        ask.check_queue()
+    desk.open()
+    await asyncio.gather(*calls)
+    ask.check_queue()
+
+
+class Table:
+    """Takes what it is given whole or not at all."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        self.tries: list[str] = []
+
+    async def __call__(self, requests: Sequence[str]) -> Sequence[str | Exception]:
+        self.tries.append("".join(requests))
+        if "away" in requests:
+            raise unavailable("nobody is there")
+        if "bad" in requests:
+            raise ValueError("bad")
+        self.rows += requests
+        return requests
+
+
+async def test_apart_only_the_culprit_fails() -> None:
+    table = Table()
+    first, bad, second = await apart(table, ["a", "bad", "b"])
+    assert (first, second) == ("a", "b")
+    assert isinstance(bad, ValueError)
+    assert table.rows == ["a", "b"]
+    (alone,) = await apart(table, ["bad"])
+    assert isinstance(alone, ValueError)
+    assert table.tries == ["abadb", "a", "bad", "b", "bad"]
+
+
+async def test_apart_nobody_tries_again_what_cannot_be_had() -> None:
+    table = Table()
+    with pytest.raises(ApiError, match="nobody is there"):
+        await apart(table, ["a", "away", "b"])
+    assert table.tries == ["aawayb"]
+
+
+async def test_apart_the_others_do_not_wait_for_who_is_away_by_now() -> None:
+    table = Table()
+
+    async def run(requests: Sequence[str]) -> Sequence[str | Exception]:
+        if len(requests) > 1:
+            raise ValueError("one of them is bad")
+        return await table(requests)
+
+    first, *others = await apart(run, ["a", "away", "b", "c"])
+    assert first == "a"
+    assert [str(each) for each in others] == ["nobody is there"] * 3
+    assert table.tries == ["a", "away"]
 
 
 class Library:

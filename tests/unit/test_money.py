@@ -7,15 +7,17 @@ from hypothesis import strategies as st
 
 from runtime.currencies import DECIMALS
 from runtime.errors import ApiError
-from runtime.money import LARGEST_PRICE_UNITS, MICROS, price_micros, to_money
+from runtime.money import LARGEST_PRICE_UNITS, MICROS, price_micros, set_money
 from runtime.validate import Violations
 
 
 @given(st.sampled_from(sorted(DECIMALS)), st.integers(0, LARGEST_PRICE_UNITS))
 def test_a_price_survives_the_way_out_and_in(currency: str, smallest: int) -> None:
     micros = smallest * MICROS // 10 ** DECIMALS[currency]
+    money = money_pb2.Money()
+    set_money(money, currency, micros)
     with Violations() as check:
-        assert price_micros(check, "price", to_money(currency, micros)) == micros
+        assert price_micros(check, "price", money) == micros
 
 
 @pytest.mark.parametrize(
