@@ -266,6 +266,15 @@ class TestBatches:
             await asyncio.gather(first, *others)
         assert [len(each) for each in product.batches] == [1, 20]
 
+    async def test_calls_for_one_order_are_never_in_one_batch(self) -> None:
+        """A batch has one answer for an id, and they may differ: one of them may have other items."""
+        product, key = Product(), uuid4()
+        async with stock_of(product) as stock:
+            calls = (stock.reserve(each, LINES, None) for each in (key, uuid4(), key))
+            await asyncio.gather(*calls)
+        assert [len(each) for each in product.batches] == [2, 1]
+        assert product.batches[1] == [str(key)]
+
     async def test_one_that_is_refused_takes_no_other_with_it(self) -> None:
         class Choosy(Product):
             async def BatchReserveStock(

@@ -102,6 +102,42 @@ async def test_batches_in_opposite_sequences_do_not_deadlock(product_database: s
             assert await taken(connection, "CONFIRMED") < 8 * 10 * 20
 
 
+async def test_batches_of_the_same_reservations_do_not_deadlock(product_database: str) -> None:
+    """Where no lock of a product keeps them apart: each client has a product of its own, confirms the same holds, and
+    releases the same unknown ids, in a sequence of its own."""
+    async with AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
+        shop = shops[0]
+        ids = [(await shop.create(stock=10_000)).id for _ in range(6)]
+        before = await deadlocks(shop)
+        dice = random.Random(3)
+
+        async def reserve(client: int, keys: list[str]) -> None:
+            requests = [reserve_request({ids[client]: 1}, key) for key in dice.sample(keys, len(keys))]
+            request = stock_pb2.BatchReserveStockRequest(requests=requests)
+            answer = await shops[client % 2].stock.BatchReserveStock(request)
+            refusals = {of_status(each.error)[1] for each in answer.results if each.HasField("error")}
+            assert refusals <= {"RESERVATION_MISMATCH"}
+
+        async def confirm(client: int, keys: list[str]) -> None:
+            request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
+            answer = await shops[client % 2].stock.BatchConfirmReservations(request)
+            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.CONFIRMED}
+
+        async def release(client: int, keys: list[str]) -> None:
+            request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
+            answer = await shops[client % 2].stock.BatchReleaseReservations(request)
+            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.RELEASED}
+
+        for _ in range(15):
+            held, unknown = [str(uuid4()) for _ in range(64)], [str(uuid4()) for _ in range(64)]
+            for call, keys in ((reserve, held), (confirm, held), (release, unknown)):
+                await asyncio.gather(*(call(client, keys) for client in range(len(ids))))
+        assert await deadlocks(shop) == before
+        async with shop.connection() as connection:
+            await check_stock(connection)
+
+
 async def taken(connection: psycopg.AsyncConnection[Any], state: str) -> int:
     row = await (
         await connection.execute("SELECT count(*) FROM reservation WHERE state = %s AND items <> '[]'", (state,))
