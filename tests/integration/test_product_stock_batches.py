@@ -17,7 +17,7 @@ from product import request
 from product.reservation import LARGEST_ORDER
 from product.stock_store import StockStore
 from runtime import server
-from runtime.errors import of_call, of_status
+from runtime.errors import of_call, of_status, unavailable
 from tests.support.invariants import check_stock
 from tests.support.locks import until_waiting
 from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
@@ -308,6 +308,64 @@ async def test_what_one_request_breaks_fails_that_one_alone(
     assert results[1].error.message == "internal error"
     assert await shop.stock_of(good.id) == 8
     assert "ReleaseReservation in a batch failed" in caplog.text
+
+
+class TestDatabaseThatGoesAway:
+    """What is known by then stays known. Where nothing is, the call fails, so that whoever called may try again."""
+
+    async def test_between_the_reservations_and_the_look_for_the_others(
+        self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        created = await shop.create(stock=1)
+        held = await shop.reserve({created.id: 1})
+        await shop.adjust(created.id, 1)
+        monkeypatch.setattr(StockStore, "batch_get", _away)
+        one, again = reserve_request({created.id: 1}), reserve_request({created.id: 1}, held.id)
+        first, second = await reserve(shop, one, again)
+        assert first.reservation.state == HELD
+        assert second.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        for call in (reserve(shop, again), release(shop, (await release(shop, held.id))[0].reservation.id)):
+            with refused() as error:
+                await call
+            assert error.what.code == "UNAVAILABLE"
+        first, second = await confirm(shop, one.reservation_id, held.id)
+        assert first.reservation.state == CONFIRMED
+        assert second.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+
+    async def test_between_two_rounds(self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = StockStore.reserve
+
+        async def once(self: StockStore, holds: Any) -> Any:
+            monkeypatch.setattr(StockStore, "reserve", _away)
+            return await original(self, holds)
+
+        monkeypatch.setattr(StockStore, "reserve", once)
+        created = await shop.create(stock=3)
+        results = await reserve(shop, *(reserve_request({created.id: 2}) for _ in range(3)))
+        assert states(results[:1]) == [HELD]
+        assert {each.error.code for each in results[1:]} == {grpc.StatusCode.UNAVAILABLE.value[0]}
+
+
+async def _away(*_: Any) -> Any:
+    raise unavailable("the database does not answer")
+
+
+async def test_a_reservation_that_changes_again_and_again_may_be_tried_later(
+    shop: ProductShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unchanged(*_: Any) -> Any:
+        return []
+
+    created = await shop.create()
+    held, gone = await shop.reserve({created.id: 1}), await shop.reserve({created.id: 1})
+    await shop.release(gone.id)
+    monkeypatch.setattr(StockStore, "release", unchanged)
+    first, second = await release(shop, held.id, gone.id)
+    assert (first.error.code, first.error.message) == (
+        grpc.StatusCode.UNAVAILABLE.value[0],
+        "the reservation is being changed",
+    )
+    assert second.reservation.state == RELEASED
 
 
 async def test_a_statement_that_takes_too_long_fails_the_call(product_database: str) -> None:
