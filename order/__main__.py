@@ -14,12 +14,13 @@ from typing import Any, Self
 from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
 from order import catalog, commands, feed_service, service
-from order.catalog import ProductStock, Stock
+from order.catalog import Stock
 from order.domain import Status
 from order.feed_service import StatusFeedService
 from order.follow import Followers, Logs
 from order.identity import Pairing
 from order.outbox import Relay
+from order.product_stock import ProductStock
 from order.reconcile import Reconciler
 from order.retention import Pruner
 from order.service import OrderService

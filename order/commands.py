@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import psycopg
 
 from order import catalog
-from order.catalog import ProductOlder, ProductStock
+from order.catalog import ProductOlder
 from order.identity import Pairing
+from order.product_stock import ProductStock
 from order.repair import CHANGES, Comparison, TooManyChanges
 from order.store import OrderStore
 from runtime.client import channel

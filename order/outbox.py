@@ -6,11 +6,11 @@ crashed one had claimed comes back. A message may be sent twice; the product ser
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from order.catalog import State, Stock
+from order.catalog import MOST_TOGETHER, Reservation, State, Stock
 from order.domain import Status
 from order.store import OrderStore
 from order.worker import Seldom, Worker
@@ -25,8 +25,8 @@ INTERVAL = 1.0
 LEASE = 6.0
 """Seconds until a claimed message comes back; longer than a call may take."""
 
-BATCH = 32
-"""Messages that are claimed, and sent side by side, at a time."""
+BATCH = MOST_TOGETHER
+"""Messages that are claimed, and sent together, at a time."""
 
 LONGEST_WAIT = 5.0
 """Seconds until a message that failed often is sent again, where no message gets through."""
@@ -57,7 +57,11 @@ class Message:
 
 
 class Outbox:
-    """The table of messages."""
+    """The table of messages.
+
+    Claims and deletions do not wait for the disk: one that a crash of the database takes back only means that a message
+    is told twice, which does no harm. The setting ends with the statement, which is a transaction of its own.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -68,6 +72,7 @@ class Outbox:
             "outbox.claim",
             """
             UPDATE outbox SET attempts = attempts + 1, due_time = now() + make_interval(secs => %(lease)s)
+            FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
             WHERE id = ANY (ARRAY(
                 SELECT id FROM outbox WHERE due_time <= now() ORDER BY due_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             ))
@@ -79,7 +84,13 @@ class Outbox:
 
     async def delete(self, ids: list[int]) -> None:
         await self._database.fetch(
-            "outbox.delete", "DELETE FROM outbox WHERE id = ANY (%(ids)s)", {"ids": ids}, Message
+            "outbox.delete",
+            """
+            DELETE FROM outbox USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
+            WHERE id = ANY (%(ids)s)
+            """,
+            {"ids": ids},
+            Message,
         )
 
     async def postpone(self, ids: list[int], seconds: list[float]) -> None:
@@ -125,18 +136,66 @@ class Relay:
         return len(batch) == BATCH and bool(sent)
 
     async def _send(self, batch: Sequence[Message]) -> list[Outcome]:
-        """Sends messages, side by side; what came of each."""
-        return await asyncio.gather(*(self._try(message) for message in batch))
+        """Sends messages, those of one action in one call; what came of each."""
+        ids = {
+            action: [message.order_id for message in batch if message.action == action]
+            for action in ("CONFIRM", "RELEASE")
+        }
+        confirmed, released = await asyncio.gather(self._confirm(ids["CONFIRM"]), self._release(ids["RELEASE"]))
+        outcomes: dict[str, dict[UUID, Outcome]] = {"CONFIRM": confirmed, "RELEASE": released}
+        return [outcomes[message.action][message.order_id] for message in batch]
 
-    async def _try(self, message: Message) -> Outcome:
+    async def _release(self, order_ids: Sequence[UUID]) -> dict[UUID, Outcome]:
+        if not order_ids:
+            return {}
         try:
-            if message.action == "CONFIRM":
-                return await self._confirm(message.order_id)
-            await self._stock.release(message.order_id)
-            log.info("stock of order %s released", message.order_id)
-            return None
+            outcomes = await self._stock.batch_release(order_ids)
         except Exception as error:
-            return error
+            return dict.fromkeys(order_ids, error)
+        for order_id, outcome in zip(order_ids, outcomes, strict=True):
+            if outcome is None:
+                log.info("stock of order %s released", order_id)
+        return dict(zip(order_ids, outcomes, strict=True))
+
+    async def _confirm(self, order_ids: Sequence[UUID]) -> dict[UUID, Outcome]:
+        if not order_ids:
+            return {}
+        try:
+            reservations = await self._stock.batch_confirm(order_ids)
+        except Exception as error:
+            return dict.fromkeys(order_ids, error)
+        outcomes: dict[UUID, Outcome] = {}
+        without: dict[UUID, Reservation | None] = {}
+        for order_id, reservation in zip(order_ids, reservations, strict=True):
+            if isinstance(reservation, Exception):
+                outcomes[order_id] = reservation
+            elif reservation and reservation.state is State.CONFIRMED:
+                outcomes[order_id] = None
+            else:
+                without[order_id] = reservation
+        return outcomes | await self._look_after(without)
+
+    async def _look_after(self, without: Mapping[UUID, Reservation | None]) -> dict[UUID, Outcome]:
+        """What becomes of orders whose reservation cannot be confirmed: nothing where they were cancelled."""
+        if not without:
+            return {}
+        try:
+            statuses = await self._orders.statuses(list(without))
+        except Exception as error:
+            return dict.fromkeys(without, error)
+        outcomes: dict[UUID, Outcome] = {}
+        for order_id, reservation in without.items():
+            if statuses.get(order_id) in (None, Status.CANCELLED):
+                outcomes[order_id] = None
+                continue
+            # Only a database that was restored from a backup can have lost what it had answered.
+            log.error(
+                "order %s has no stock: its reservation is %s; was the product database restored?",
+                order_id,
+                reservation.state.name if reservation else "unknown",
+            )
+            outcomes[order_id] = HOPELESS_WAIT
+        return outcomes
 
     def _complain(self, message: Message, error: Exception) -> None:
         if message.attempts >= LOUD_ATTEMPTS and self._may_complain():
@@ -149,21 +208,6 @@ class Relay:
                 error,
                 exc_info=None if isinstance(error, ApiError) else error,
             )
-
-    async def _confirm(self, order_id: UUID) -> float | None:
-        reservation = await self._stock.confirm(order_id)
-        if reservation and reservation.state is State.CONFIRMED:
-            return None
-        status = (await self._orders.statuses([order_id])).get(order_id)
-        if status in (None, Status.CANCELLED):
-            return None
-        # Only a database that was restored from a backup can have lost what it had answered.
-        log.error(
-            "order %s has no stock: its reservation is %s; was the product database restored?",
-            order_id,
-            reservation.state.name if reservation else "unknown",
-        )
-        return HOPELESS_WAIT
 
 
 def _wait(attempts: int, *, alone: bool) -> float:

@@ -19,8 +19,9 @@ from uuid import UUID
 
 import grpc
 
-from order.catalog import PAGE, ProductStock, State, Stored
+from order.catalog import PAGE, State, Stored
 from order.domain import EXPIRED, Item, Line, Status, same_items, sources
+from order.product_stock import ProductStock
 from order.store import Live, OrderStore, Standing
 from runtime.errors import ApiError
 

@@ -11,13 +11,15 @@ from shop.product.v1 import product_pb2, stock_pb2
 
 from product.convert import seconds_of
 from product.domain import LARGEST_STOCK, MAX_WORDS, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content, words_of
-from product.reservation import LARGEST_ORDER, STATES, State, Wanted
+from product.reservation import LARGEST_ORDER, STATES, Hold, State, Wanted
 from runtime import pages
 from runtime.errors import invalid_argument
 from runtime.money import price_micros
 from runtime.validate import NIL, Violations, parse_uuid
 
 LARGEST_BATCH = 100
+LARGEST_STOCK_BATCH = 64
+"""Reservations in one batch of changes. All of them with the most items fit into one message; a test says so."""
 LARGEST_MASK = 50
 """Paths of one update mask. The fields of a product are fewer."""
 SHOWN_PATH = 50
@@ -167,8 +169,14 @@ def adjustment(message: product_pb2.AdjustStockRequest) -> UUID:
     return product_id
 
 
-def reservation(message: stock_pb2.ReserveStockRequest) -> tuple[UUID, list[Wanted], timedelta]:
-    """The id, the items and the time to live of a reservation: 1 to 50 items, each product once, 1 s to 1 h."""
+def check_batch(field: str, requests: Sequence[object]) -> None:
+    """A batch of changes has 1 to 64 requests."""
+    if not 1 <= len(requests) <= LARGEST_STOCK_BATCH:
+        raise invalid_argument([(field, f"must be 1 to {LARGEST_STOCK_BATCH}, not {len(requests)}")])
+
+
+def hold(message: stock_pb2.ReserveStockRequest) -> Hold:
+    """A reservation that is asked for: 1 to 50 items, each product once, for 1 s to 1 h."""
     with Violations() as check:
         reservation_id = check.uuid("reservation_id", message.reservation_id)
         ttl = seconds_of(message.ttl)
@@ -184,7 +192,7 @@ def reservation(message: stock_pb2.ReserveStockRequest) -> tuple[UUID, list[Want
                 if item.quantity < 1:
                     check.add(f"items[{index}].quantity", "must be at least 1")
             _once(check, "items[{}].product_id", [item.product_id for item in wanted])
-    return reservation_id, wanted, timedelta(seconds=ttl)
+    return Hold(reservation_id, wanted, timedelta(seconds=ttl))
 
 
 def expired(message: stock_pb2.ListExpiredReservationsRequest) -> tuple[tuple[datetime, UUID] | None, int]:

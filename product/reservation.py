@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -25,6 +25,15 @@ class Wanted:
 
     product_id: UUID
     quantity: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A reservation that is asked for."""
+
+    id: UUID
+    wanted: Sequence[Wanted]
+    ttl: timedelta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +89,9 @@ def check_same(reservation: Reservation, wanted: Sequence[Wanted]) -> Reservatio
     return reservation
 
 
-def refusal(candidates: Sequence[Candidate]) -> ApiError:
-    """Why nothing was reserved. The first candidates that are to blame are named in the message, one in the details."""
+def refusal(candidates: Sequence[Candidate]) -> ApiError | None:
+    """Why nothing was reserved. The first candidates that are to blame are named in the message, one in the details.
+    None if nothing stands against it: others of its batch were counted before it."""
     for index, one in enumerate(candidates):
         if one.name is None:
             return _unknown(index, one.product_id)
@@ -98,6 +108,8 @@ def refusal(candidates: Sequence[Candidate]) -> ApiError:
             available=str(short[0].available),
         )
     currencies = sorted({one.currency or "" for one in candidates})
+    if len(currencies) == 1:
+        return None
     return failed_precondition(
         "CURRENCY_MISMATCH",
         f"the items have prices in {' and '.join(currencies)}; an order has one currency",

@@ -1,17 +1,18 @@
 """StockService: stock set aside for orders, as gRPC. Internal: the edge does not route it."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from product import request
 from product.convert import reservation_message
-from product.reservation import Item, Reservation, check_same, refusal, reservation_not_found
+from product.stock_batches import Outcome, StockBatches
 from product.stock_store import StockStore
 from runtime import pages
-from runtime.errors import unavailable
+from runtime.errors import ApiError, internal
 from runtime.headers import Context
 from runtime.validate import parse_uuid
 
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 
 NAME = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
 
-LOOKS = 3
-"""How often a transition is tried on a reservation that changes under it."""
+Message = TypeVar("Message")
+Request = TypeVar("Request")
 
 
 class StockService(stock_pb2_grpc.StockServiceServicer):
@@ -28,63 +29,41 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
 
     def __init__(self, store: StockStore) -> None:
         self._store = store
+        self._batches = StockBatches(store)
 
     async def ReserveStock(self, message: stock_pb2.ReserveStockRequest, context: Context) -> stock_pb2.Reservation:
-        reservation_id, wanted, ttl = request.reservation(message)
-        candidates = await self._store.reserve(reservation_id, wanted, ttl)
-        expire_time = candidates[0].expire_time
-        if expire_time is None:
-            # It was there before, or cannot be had. The one comes first: what is left may be too little because of it.
-            before = await self._store.get(reservation_id)
-            if before is None:
-                raise refusal(candidates)
-            return reservation_message(check_same(before, wanted))
-        log.info("stock reserved", extra={"reservation_id": reservation_id, "items": len(wanted)})
-        items = tuple(
-            Item(
-                product_id=one.product_id,
-                quantity=one.quantity,
-                name=one.name or "",
-                currency=one.currency or "",
-                price_micros=one.price_micros or 0,
-            )
-            for one in candidates
-        )
-        return reservation_message(Reservation(id=reservation_id, state="HELD", items=items, expire_time=expire_time))
+        return _only(await self._batches.reserve([request.hold(message)]))
 
     async def ConfirmReservation(
         self, message: stock_pb2.ConfirmReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        reservation_id = parse_uuid("reservation_id", message.reservation_id)
-        return await self._change(
-            reservation_id, self._store.confirm, "reservation confirmed", ("CONFIRMED", "RELEASED")
-        )
+        return _only(await self._batches.confirm([parse_uuid("reservation_id", message.reservation_id)]))
 
     async def ReleaseReservation(
         self, message: stock_pb2.ReleaseReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        reservation_id = parse_uuid("reservation_id", message.reservation_id)
-        return await self._change(reservation_id, self._store.release, "reservation released", ("RELEASED",))
+        return _only(await self._batches.release([parse_uuid("reservation_id", message.reservation_id)]))
 
-    async def _change(
-        self,
-        reservation_id: UUID,
-        change: Callable[[UUID], Awaitable[Reservation | None]],
-        said: str,
-        settled: tuple[str, ...],
-    ) -> stock_pb2.Reservation:
-        """Makes a transition. A reservation in one of the states `settled` is answered as it is."""
-        for _ in range(LOOKS):
-            reservation = await change(reservation_id)
-            if reservation:
-                log.info(said, extra={"reservation_id": reservation_id})
-                return reservation_message(reservation)
-            reservation = await self._store.get(reservation_id)
-            if reservation is None:
-                raise reservation_not_found(reservation_id)
-            if reservation.state in settled:
-                return reservation_message(reservation)
-        raise unavailable("the reservation is being changed", 0.1)
+    async def BatchReserveStock(
+        self, message: stock_pb2.BatchReserveStockRequest, context: Context
+    ) -> stock_pb2.BatchReserveStockResponse:
+        request.check_batch("requests", message.requests)
+        results = await _batch("ReserveStock", message.requests, request.hold, self._batches.reserve)
+        return stock_pb2.BatchReserveStockResponse(results=results)
+
+    async def BatchConfirmReservations(
+        self, message: stock_pb2.BatchConfirmReservationsRequest, context: Context
+    ) -> stock_pb2.BatchConfirmReservationsResponse:
+        request.check_batch("reservation_ids", message.reservation_ids)
+        results = await _batch("ConfirmReservation", message.reservation_ids, _reservation_id, self._batches.confirm)
+        return stock_pb2.BatchConfirmReservationsResponse(results=results)
+
+    async def BatchReleaseReservations(
+        self, message: stock_pb2.BatchReleaseReservationsRequest, context: Context
+    ) -> stock_pb2.BatchReleaseReservationsResponse:
+        request.check_batch("reservation_ids", message.reservation_ids)
+        results = await _batch("ReleaseReservation", message.reservation_ids, _reservation_id, self._batches.release)
+        return stock_pb2.BatchReleaseReservationsResponse(results=results)
 
     async def ListExpiredReservations(
         self, message: stock_pb2.ListExpiredReservationsRequest, context: Context
@@ -121,3 +100,45 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         return stock_pb2.DatabasePair(
             product_database_id=str(pair.id), order_database_id=str(pair.partner_id) if pair.partner_id else ""
         )
+
+
+async def _batch(
+    method: str,
+    messages: Sequence[Message],
+    parse: Callable[[Message], Request],
+    run: Callable[[Sequence[Request]], Awaitable[list[Outcome]]],
+) -> list[stock_pb2.ReservationResult]:
+    """Runs those requests of a batch that are well-formed. Returns what came of each; `method` is the single one."""
+    outcomes: dict[int, Outcome] = {}
+    parsed: dict[int, Request] = {}
+    for number, message in enumerate(messages):
+        try:
+            parsed[number] = parse(message)
+        except ApiError as error:
+            outcomes[number] = error
+    if parsed:
+        outcomes |= zip(parsed, await run(list(parsed.values())), strict=True)
+    return [_result(method, outcomes[number]) for number in range(len(messages))]
+
+
+def _result(method: str, outcome: Outcome) -> stock_pb2.ReservationResult:
+    if not isinstance(outcome, Exception):
+        return stock_pb2.ReservationResult(reservation=reservation_message(outcome))
+    if isinstance(outcome, ApiError):
+        code = outcome.code.name
+        log.info("%s in a batch: %s", method, code, extra={"method": method, "code": code, "error": outcome.text})
+    else:
+        log.error("%s in a batch failed", method, exc_info=outcome)
+        outcome = internal()
+    return stock_pb2.ReservationResult(error=outcome.status())
+
+
+def _only(outcomes: list[Outcome]) -> stock_pb2.Reservation:
+    (outcome,) = outcomes
+    if isinstance(outcome, Exception):
+        raise outcome
+    return reservation_message(outcome)
+
+
+def _reservation_id(text: str) -> UUID:
+    return parse_uuid("reservation_id", text)

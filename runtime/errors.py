@@ -184,8 +184,16 @@ def of_call(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, status_p
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             status = status_pb2.Status.FromString(value)
+    return error.code(), of_status(status)[1], status
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def of_status(status: status_pb2.Status) -> tuple[grpc.StatusCode, str]:
+    """The code and the ErrorInfo reason (or empty) of what was answered to one request of a batch."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):
             break
-    return error.code(), info.reason, status
+    return _CODES.get(status.code, grpc.StatusCode.UNKNOWN), info.reason

@@ -86,6 +86,12 @@ async def tombstones(connections: Connections) -> int:
     return await _one(connections["order"], "SELECT count(*) FROM orders WHERE status = 'EXPIRED'")
 
 
+async def largest_batch(connections: Connections) -> int:
+    """The most reservations that were made in one transaction."""
+    each = "SELECT count(*) AS made FROM reservation WHERE items <> '[]' GROUP BY create_time"
+    return await _one(connections["product"], f"SELECT max(made) FROM ({each}) AS batch")
+
+
 async def versions(connections: Connections) -> dict[str, int]:
     rows = await connections["order"].execute("SELECT id::text, version FROM orders WHERE status <> 'EXPIRED'")
     return dict(await rows.fetchall())

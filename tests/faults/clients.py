@@ -89,6 +89,7 @@ class Clients:
         """What made clients try again, and how often."""
         self.restored = False
         """A database was restored: orders may be gone, or be back where they were."""
+        self._group: asyncio.TaskGroup
         self._watchers: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
 
@@ -122,9 +123,15 @@ class Clients:
     async def shop(self, number: int, per_second: float) -> None:
         """So many clients come, at a steady rate; each orders, and then does something with its order."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             for turn in range(number):
                 group.create_task(self._client(turn))
                 await asyncio.sleep(1 / per_second)
+
+    def crowd(self, number: int) -> None:
+        """So many more clients of `shop` come at once."""
+        for turn in range(number):
+            self._group.create_task(self._client(turn))
 
     async def _client(self, turn: int) -> None:
         dice = random.Random(turn)

@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from tests.faults.check import Row, check, check_stock_counts, check_watchers, tombstones, versions
+from tests.faults.check import Row, check, check_stock_counts, check_watchers, largest_batch, tombstones, versions
 from tests.faults.clients import Clients
 from tests.faults.process import OVER
 from tests.faults.shop import SETTINGS, FaultShop, Servers
 from tests.support.invariants_order import settled
+from tests.support.locks import until_waiting
 from tests.support.order import eventually
 
 ORDERS = 400
@@ -24,6 +27,9 @@ RATE = 60.0
 
 MIDDLE = 120
 """Orders that are placed when the fault comes."""
+
+CROWD = 150
+"""Clients that come at once."""
 
 STOCKS = (2_000, 2_000, 2_000, 2_000, 60, 10_000)
 """The pieces of each product: of the last but one there are too few, and the last is for the probes."""
@@ -44,6 +50,8 @@ class Scenario:
     """Whether some client must be told ORDER_EXPIRED."""
     tombstones: bool = False
     """Whether there must be holds whose orders never came."""
+    batches: bool = False
+    """Whether some must have got their stock in large batches."""
 
 
 def restarted(name: str) -> Callable[[FaultShop, Clients], Awaitable[float]]:
@@ -71,6 +79,38 @@ def hung(connection: str) -> Callable[[FaultShop, Clients], Awaitable[float]]:
     return strike
 
 
+def killed_in_batches(
+    kill: Callable[[FaultShop], Awaitable[float]],
+) -> Callable[[FaultShop, Clients], Awaitable[float]]:
+    """Kills while large batches for stock are under way: somebody else has the products locked, and a crowd comes."""
+
+    async def strike(shop: FaultShop, clients: Clients) -> float:
+        await clients.acknowledged(MIDDLE)
+        postgres = shop.servers.of["product"].postgres
+        conninfo = make_conninfo(shop.databases["product"], port=postgres.port)
+        with suppress(psycopg.OperationalError):  # where PostgreSQL is killed, this connection is
+            async with await psycopg.AsyncConnection.connect(conninfo) as other:
+                await other.execute("UPDATE product SET stock = stock")
+                await until_waiting(conninfo, 2)
+                clients.crowd(CROWD)
+                await until_waiting(conninfo, 4)
+                ended = await kill(shop)
+                await other.rollback()
+        return ended
+
+    return strike
+
+
+async def kill_product(shop: FaultShop) -> float:
+    shop.children["product"].process.kill()
+    return await shop.restart_of("product")
+
+
+async def kill_product_database(shop: FaultShop) -> float:
+    await shop.servers.crash("product")
+    return asyncio.get_running_loop().time()
+
+
 async def late(shop: FaultShop, clients: Clients) -> float:
     return await shop.said("product", OVER)
 
@@ -93,8 +133,17 @@ SCENARIOS = [
     Scenario(
         "product killed between reserve and answer",
         restarted("product"),
-        {"product": "crash:product-reserved:100:12"},
+        {"product": "crash:product-reserved:100:6"},
         noticed=True,
+    ),
+    Scenario(
+        "product killed in the middle of large batches", killed_in_batches(kill_product), noticed=True, batches=True
+    ),
+    Scenario(
+        "product's PostgreSQL killed in the middle of large batches",
+        killed_in_batches(kill_product_database),
+        noticed=True,
+        batches=True,
     ),
     Scenario("order's PostgreSQL killed", crashed("order"), noticed=True),
     Scenario("product's PostgreSQL killed", crashed("product"), noticed=True),
@@ -104,14 +153,14 @@ SCENARIOS = [
     Scenario(
         "product later than order waits",
         late,
-        {"product": "late:product-reserved:100:40:7"},
+        {"product": "late:product-reserved:100:8:7"},
         timeout=10,
         noticed=True,
     ),
     Scenario(
         "product later than a hold lives",
         late,
-        {"product": "late:product-reserved:100:40:6"},
+        {"product": "late:product-reserved:100:8:6"},
         ("order.catalog.HOLD_SECONDS=2", "order.catalog.RESERVE_TIMEOUT=9.0", "order.reconcile.INTERVAL=0.5"),
         timeout=10,
         expired=True,
@@ -172,6 +221,7 @@ async def test_a_fault_in_the_middle_of_it_all(
             rows.append(row)
             await check_stock_counts(clients, connections)
             assert bool(await tombstones(connections)) or not scenario.tombstones
+            assert await largest_batch(connections) > 20 or not scenario.batches
         row.check()
         await watchers_see(shop, clients)
         assert clients.problems == []

@@ -63,6 +63,27 @@ async def test_an_item_without_an_id_is_not_called_the_same_as_another(order_dat
         assert "there twice" not in error.what.message
 
 
+async def test_a_batch_full_of_bad_requests_is_refused_one_by_one(product_database: str) -> None:
+    """In an answer that arrives, and without harm to the one that is good."""
+    async with product_shop(product_database) as shop:
+        product = await shop.create()
+        bad = [reserve_request({f"{n:x>50}": 0 for n in range(50)}, "\u4e2d") for _ in range(63)]
+        requests = [*bad, reserve_request({product.id: 1})]
+        answer = await shop.stock.BatchReserveStock(stock_pb2.BatchReserveStockRequest(requests=requests))
+        assert answer.results[63].reservation.state == stock_pb2.Reservation.HELD
+        assert {each.error.code for each in answer.results[:63]} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
+        assert answer.results[0].error.message.startswith("reservation_id: must be a UUID")
+        assert answer.results[0].error.message.endswith(" more")
+
+
+@pytest.mark.parametrize("method", ["BatchReserveStock", "BatchConfirmReservations", "BatchReleaseReservations"])
+async def test_bytes_that_are_no_batch_are_invalid_argument(product_database: str, method: str) -> None:
+    async with product_shop(product_database) as shop:
+        with refused() as error:
+            await raw(shop.address, f"/shop.product.v1.StockService/{method}", TRUNCATED)
+        assert (error.what.code, "Error" in error.what.message) == ("INVALID_ARGUMENT", False)
+
+
 async def test_many_items_that_are_short_are_refused_for_that(product_database: str) -> None:
     """Whatever letters their names have: the order service has to be able to read the answer."""
     async with product_shop(product_database) as shop:

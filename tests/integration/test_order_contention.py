@@ -149,11 +149,12 @@ async def test_serialization_failures_never_reach_a_client(product_database: str
         ids = [(await products.create(stock=100)).id for _ in range(2)]
 
         async def buy(seed: int) -> order_pb2.Order:
+            await asyncio.sleep(seed / 100)  # at once they would be one batch
             order = await shop.create({ids[seed % 2]: 1, ids[1 - seed % 2]: 1})
             return await shop.move("CANCELLED" if seed % 2 else "PROCESSED", order.id)
 
         # In one process they do not meet each other often.
-        async with changing(product_database, min(ids), waiting=4, times=3):
+        async with changing(product_database, min(ids), waiting=3, times=5):
             calls = [asyncio.create_task(buy(seed)) for seed in range(60)]
         answers = await asyncio.gather(*calls)
         assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}

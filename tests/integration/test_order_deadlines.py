@@ -15,7 +15,7 @@ from order import catalog
 from order.catalog import Reservation, State
 from runtime.errors import failed_precondition
 from tests.support.database import TestServer
-from tests.support.locks import until_none_waits
+from tests.support.locks import until_none_waits, until_waiting
 from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop
 from tests.support.product import Refusal, product_shop, refusal_of, refused
 from tests.support.proxy import Proxy
@@ -134,9 +134,12 @@ async def test_a_product_service_past_its_queue_is_told_on_to_the_client(
         product = await products.create()
         async with await psycopg.AsyncConnection.connect(products.conninfo) as other:
             await other.execute("LOCK TABLE product IN ACCESS EXCLUSIVE MODE")
+            others = [asyncio.create_task(products.reserve({product.id: 1})) for _ in range(2)]
+            await until_waiting(products.conninfo, 1)
             request = create_request({product.id: 1})
             told, median = await flood(lambda: shop.orders.CreateOrder(request, timeout=1), 40)
             await other.rollback()
+        await asyncio.gather(*others)
         codes = Counter(each.code for each in told)
         assert codes["RESOURCE_EXHAUSTED"] >= 36
         assert {each.retry_after for each in told if each.code == "RESOURCE_EXHAUSTED"} == {1.0}

@@ -16,8 +16,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from local.postgres import SERVICES, installed
 from order import commands, reconcile
-from order.catalog import DatabasePair, ProductOlder, ProductStock
+from order.catalog import DatabasePair, ProductOlder
 from order.commands import Options, parse
+from order.product_stock import ProductStock
 from order.repair import Comparison, TooManyChanges
 from order.store import OrderStore
 from runtime.config import DatabaseConfig

@@ -2,16 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from order import outbox
-from order.catalog import ProductUnavailable, State
+from order.catalog import ProductUnavailable, Reservation, State
 from order.outbox import Outbox, Relay
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
@@ -161,6 +164,134 @@ async def test_a_message_that_fails_keeps_no_other(
     assert wait[0] <= outbox.LONGEST_WAIT, "nothing gets through, so it may be the product service"
     assert caplog.text.count(f"(RELEASE of order {poison}) was tried 5001 times: {error}") == 1
     assert caplog.text.count("was tried") == 1
+
+
+class Batched(FakeStock):
+    """A product service that counts the calls, and whose confirmations fail as a whole when it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[str, int]] = []
+        self.broken = False
+
+    async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
+        self.batches.append(("confirm", len(order_ids)))
+        if self.broken:
+            raise ProductUnavailable
+        return await super().batch_confirm(order_ids)
+
+    async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
+        self.batches.append(("release", len(order_ids)))
+        return await super().batch_release(order_ids)
+
+
+async def test_messages_of_one_action_are_one_call(order_database: str, database: Database) -> None:
+    confirms, releases = [uuid4() for _ in range(40)], [uuid4() for _ in range(30)]
+    await post(order_database, *confirms, action="CONFIRM")
+    await post(order_database, *releases)
+    stock = Batched()
+    stock.reservations = {key: Reservation(State.HELD, "EUR", []) for key in confirms}
+    relay = Relay(database, OrderStore(database), stock)
+    assert await relay.step(), "there may be more"
+    assert not await relay.step()
+    assert sorted(stock.batches) == [("confirm", 40), ("release", 6), ("release", 24)]
+    assert {stock.state(str(key)) for key in confirms} == {State.CONFIRMED}
+    assert {stock.state(str(key)) for key in releases} == {State.RELEASED}
+    assert await rows(order_database, "SELECT * FROM outbox") == []
+
+
+async def test_a_call_that_fails_as_a_whole_fails_its_messages_alone(order_database: str, database: Database) -> None:
+    confirms, releases = [uuid4(), uuid4()], [uuid4(), uuid4()]
+    await post(order_database, *confirms, action="CONFIRM")
+    await post(order_database, *releases)
+    stock = Batched()
+    stock.broken = True
+    relay = Relay(database, OrderStore(database), stock)
+    await relay.step()
+    left = await rows(order_database, "SELECT order_id FROM outbox WHERE due_time > now() + interval '0.5 seconds'")
+    assert {row[0] for row in left} == set(confirms)
+    assert {stock.state(str(key)) for key in releases} == {State.RELEASED}
+
+
+async def test_all_that_were_not_confirmed_are_looked_up_at_once(
+    order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an outcome of its own: told where it was cancelled or is gone, an error where it is live."""
+    looks: list[int] = []
+    original = OrderStore.statuses
+
+    async def counted(self: OrderStore, order_ids: list[UUID]) -> dict[UUID, str]:
+        looks.append(len(order_ids))
+        return await original(self, order_ids)
+
+    monkeypatch.setattr(OrderStore, "statuses", counted)
+    stock = FakeStock()
+    async with order_shop(order_database, stock) as shop:
+        orders = [await shop.create() for _ in range(4)]
+
+        async def told() -> bool:
+            return not await rows(order_database, "SELECT * FROM outbox")
+
+        await eventually(told)
+        await shop.move("CANCELLED", orders[0].id)
+        await eventually(told)
+    looks.clear()
+    stock.reservations = {UUID(orders[3].id): Reservation(State.HELD, "EUR", [])}
+    gone = uuid4()
+    await post(order_database, *(UUID(order.id) for order in orders), gone, action="CONFIRM")
+    await Relay(database, OrderStore(database), stock).step()
+    assert looks == [4]
+    left = await rows(order_database, "SELECT order_id::text FROM outbox WHERE due_time > now() + '4 minutes'")
+    assert {row[0] for row in left} == {orders[1].id, orders[2].id}
+    assert len(await rows(order_database, "SELECT * FROM outbox")) == 2
+
+
+async def test_claims_and_deletions_wait_for_no_disk_and_what_comes_after_does(order_database: str) -> None:
+    """The setting ends with the statement: the same connection writes orders."""
+    name = sql.Identifier(str(conninfo_to_dict(order_database)["dbname"]))
+    async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
+        await connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
+    await rows(order_database, "CREATE TABLE seen (operation text, setting text)")
+    await rows(
+        order_database,
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO seen VALUES (tg_op, current_setting('synchronous_commit')); RETURN NULL; END $$",
+    )
+    await rows(
+        order_database,
+        "CREATE TRIGGER see AFTER UPDATE OR DELETE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION see()",
+    )
+    database = Database(DatabaseConfig(conninfo=order_database, pool_size=1, pool_waiting=10, timeout=5), "relay")
+    await database.open()
+    try:
+        box = Outbox(database)
+        for _ in range(8):  # prepared and not
+            await post(order_database, uuid4(), uuid4())
+            messages = await box.claim(10, -1.0)
+            assert len(messages) == 2
+            assert await _setting(database) == "on"
+            await box.postpone([messages[0].id], [-1.0])
+            await box.delete([message.id for message in messages])
+            assert await _setting(database) == "on"
+    finally:
+        await database.close()
+    assert set(await rows(order_database, "SELECT operation, setting FROM seen GROUP BY 1, 2")) == {
+        ("UPDATE", "off"),
+        ("UPDATE", "on"),  # a message that was put off: people may have to look after it
+        ("DELETE", "off"),
+    }
+    assert await rows(order_database, "SELECT * FROM outbox") == []
+
+
+@dataclass(frozen=True)
+class _Setting:
+    value: str
+
+
+async def _setting(database: Database) -> str:
+    row = await database.fetch_one("test", "SELECT current_setting('synchronous_commit') AS value", {}, _Setting)
+    assert row
+    return row.value
 
 
 async def test_first_attempts_that_fail_are_not_loud(

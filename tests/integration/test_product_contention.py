@@ -4,13 +4,16 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
 
 import grpc
 import psycopg
 import pytest
 from shop.product.v1 import stock_pb2
 
+from runtime.errors import of_status
 from tests.support.invariants import check_stock, stock_leaks
 from tests.support.locks import until_none_waits
 from tests.support.product import ProductShop, product_shop, refusal_of, reserve_request
@@ -62,6 +65,114 @@ async def test_items_in_opposite_orders_do_not_deadlock(shop: ProductShop) -> No
     assert await deadlocks(shop) == 0
     async with shop.connection() as connection:
         await check_stock(connection)
+
+
+async def test_batches_in_opposite_sequences_do_not_deadlock(product_database: str) -> None:
+    """Those of two replicas, with the same products and the same reservations; stock is adjusted meanwhile."""
+    async with AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
+        shop = shops[0]
+        ids = [(await shop.create(stock=1_000)).id for _ in range(5)]
+        before = await deadlocks(shop)
+
+        async def client(seed: int) -> None:
+            dice = random.Random(seed)
+            stock = shops[seed % 2].stock
+            for turn in range(10):
+                # Clients of one turn share their ids, so each batch meets those of the others in another sequence.
+                keys = [str(UUID(int=turn * 100 + number)) for number in range(20)]
+                dice.shuffle(keys)
+                requests = [reserve_request(dict.fromkeys(dice.sample(ids, len(ids)), 1), each) for each in keys]
+                dice.shuffle(requests)
+                reserved = await stock.BatchReserveStock(stock_pb2.BatchReserveStockRequest(requests=requests))
+                dice.shuffle(keys)
+                confirm = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=keys)
+                confirmed = await stock.BatchConfirmReservations(confirm)
+                dice.shuffle(keys)
+                release = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=keys[:15])
+                released = await stock.BatchReleaseReservations(release)
+                for answer in (reserved, confirmed, released):
+                    assert all(each.HasField("reservation") for each in answer.results), answer
+
+        adjusting = (shops[n % 2].adjust(ids[n % 5], -1 if n % 3 else 2) for n in range(60))
+        await asyncio.gather(*(client(seed) for seed in range(8)), *adjusting)
+        assert await deadlocks(shop) == before
+        async with shop.connection() as connection:
+            await check_stock(connection)
+            assert await taken(connection, "CONFIRMED") < 8 * 10 * 20
+
+
+async def test_batches_of_the_same_reservations_do_not_deadlock(product_database: str) -> None:
+    """Where no lock of a product keeps them apart: each client has a product of its own, confirms the same holds, and
+    releases the same unknown ids, in a sequence of its own."""
+    async with AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
+        shop = shops[0]
+        ids = [(await shop.create(stock=10_000)).id for _ in range(6)]
+        before = await deadlocks(shop)
+        dice = random.Random(3)
+
+        async def reserve(client: int, keys: list[str]) -> None:
+            requests = [reserve_request({ids[client]: 1}, key) for key in dice.sample(keys, len(keys))]
+            request = stock_pb2.BatchReserveStockRequest(requests=requests)
+            answer = await shops[client % 2].stock.BatchReserveStock(request)
+            refusals = {of_status(each.error)[1] for each in answer.results if each.HasField("error")}
+            assert refusals <= {"RESERVATION_MISMATCH"}
+
+        async def confirm(client: int, keys: list[str]) -> None:
+            request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
+            answer = await shops[client % 2].stock.BatchConfirmReservations(request)
+            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.CONFIRMED}
+
+        async def release(client: int, keys: list[str]) -> None:
+            request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
+            answer = await shops[client % 2].stock.BatchReleaseReservations(request)
+            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.RELEASED}
+
+        for _ in range(15):
+            held, unknown = [str(uuid4()) for _ in range(64)], [str(uuid4()) for _ in range(64)]
+            for call, keys in ((reserve, held), (confirm, held), (release, unknown)):
+                await asyncio.gather(*(call(client, keys) for client in range(len(ids))))
+        assert await deadlocks(shop) == before
+        async with shop.connection() as connection:
+            await check_stock(connection)
+
+
+async def taken(connection: psycopg.AsyncConnection[Any], state: str) -> int:
+    row = await (
+        await connection.execute("SELECT count(*) FROM reservation WHERE state = %s AND items <> '[]'", (state,))
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
+async def test_batches_sell_the_last_pieces_to_the_last_one_and_no_more(product_database: str) -> None:
+    """Of 400 who want one of 150 pieces, in batches of two replicas, 150 get one; while pieces are added, all that
+    there are in the end are sold, and never more."""
+    async with AsyncExitStack() as stack:
+        shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
+        shop = shops[0]
+        created, beside = await shop.create(stock=150), await shop.create(stock=100_000)
+
+        async def batch(number: int) -> list[str]:
+            requests = [reserve_request({beside.id: 1, created.id: 1}) for _ in range(40)]
+            answer = await shops[number % 2].stock.BatchReserveStock(
+                stock_pb2.BatchReserveStockRequest(requests=requests)
+            )
+            return [of_status(each.error)[1] if each.HasField("error") else "" for each in answer.results]
+
+        told = Counter(reason for reasons in await asyncio.gather(*map(batch, range(10))) for reason in reasons)
+        assert told == {"": 150, "INSUFFICIENT_STOCK": 250}
+        assert await shop.stock_of(created.id) == 0
+
+        adjusting = (shops[n % 2].adjust(created.id, 7) for n in range(20))
+        both = await asyncio.gather(*map(batch, range(10)), *adjusting)
+        sold = sum(reason == "" for reasons in both if isinstance(reasons, list) for reason in reasons)
+        assert sold + await shop.stock_of(created.id) == 140
+        again = Counter(reason for reasons in await asyncio.gather(*map(batch, range(4))) for reason in reasons)
+        assert again[""] == 140 - sold
+        async with shop.connection() as connection:
+            await check_stock(connection)
 
 
 async def test_a_storm_of_everything_on_few_products_loses_no_piece(shop: ProductShop) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
-from order.catalog import ProductStock
 from order.commands import Reconciliation, parse
 from order.identity import Pairing
+from order.product_stock import ProductStock
 from order.store import OrderStore
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import grpc
@@ -19,6 +19,8 @@ from order.domain import Item, Line
 from order.follow import Followers
 from runtime.config import Env
 from runtime.server import Server
+
+T = TypeVar("T")
 
 A, B, C = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 """Ids of products; FakeStock has every product."""
@@ -74,6 +76,12 @@ class FakeStock:
         self._called("release", order_id)
         self._set(order_id, State.RELEASED)
 
+    async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
+        return [await _outcome(self.confirm(each)) for each in order_ids]
+
+    async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
+        return [await _outcome(self.release(each)) for each in order_ids]
+
     async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         if self.down:
             raise ProductUnavailable
@@ -85,6 +93,13 @@ class FakeStock:
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
     ) -> DatabasePair:
         return DatabasePair(product_database or UUID(int=1), order_database)
+
+
+async def _outcome(call: Awaitable[T]) -> T | Exception:
+    try:
+        return await call
+    except Exception as error:
+        return error
 
 
 @dataclass(frozen=True)

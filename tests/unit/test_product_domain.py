@@ -215,7 +215,13 @@ ONE_LEFT = '2 of "Steel watch" were asked for, but only 1 is left'
 )
 def test_a_refusal_says_why(candidates: list[Candidate], code: str, text: str) -> None:
     error = refusal(candidates)
+    assert error
     assert (error.code.name, error.text) == (code, text)
+
+
+def test_candidates_that_can_be_had_are_no_refusal() -> None:
+    """Others of their batch were counted before them."""
+    assert refusal([candidate(quantity=2, stock=2)]) is None
 
 
 def test_a_reservation_is_the_same_with_its_items_in_any_order() -> None:

@@ -51,7 +51,16 @@ REQUESTS: list[tuple[type[Message], list[Callable[[Any], Any]]]] = [
     (product_pb2.DeleteProductRequest, [lambda message: parse_uuid("id", message.id), etag]),
     (product_pb2.ListCategoriesRequest, [product.request.categories]),
     (product_pb2.AdjustStockRequest, [product.request.adjustment, etag, request_id]),
-    (stock_pb2.ReserveStockRequest, [product.request.reservation]),
+    (stock_pb2.ReserveStockRequest, [product.request.hold]),
+    (stock_pb2.BatchReserveStockRequest, [lambda message: product.request.check_batch("requests", message.requests)]),
+    (
+        stock_pb2.BatchConfirmReservationsRequest,
+        [lambda message: product.request.check_batch("reservation_ids", message.reservation_ids)],
+    ),
+    (
+        stock_pb2.BatchReleaseReservationsRequest,
+        [lambda message: product.request.check_batch("reservation_ids", message.reservation_ids)],
+    ),
     (stock_pb2.BatchGetReservationsRequest, [product.request.reservation_ids]),
     (stock_pb2.ListReservationsRequest, [product.request.reservations]),
     (order_pb2.CreateOrderRequest, [order.request.draft, request_id]),

@@ -30,6 +30,10 @@ class StockServiceStub:
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     def __init__(self, channel):
@@ -52,6 +56,21 @@ class StockServiceStub:
                 '/shop.product.v1.StockService/ReleaseReservation',
                 request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ReleaseReservationRequest.SerializeToString,
                 response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.Reservation.FromString,
+                _registered_method=True)
+        self.BatchReserveStock = channel.unary_unary(
+                '/shop.product.v1.StockService/BatchReserveStock',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockResponse.FromString,
+                _registered_method=True)
+        self.BatchConfirmReservations = channel.unary_unary(
+                '/shop.product.v1.StockService/BatchConfirmReservations',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsResponse.FromString,
+                _registered_method=True)
+        self.BatchReleaseReservations = channel.unary_unary(
+                '/shop.product.v1.StockService/BatchReleaseReservations',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsResponse.FromString,
                 _registered_method=True)
         self.ListExpiredReservations = channel.unary_unary(
                 '/shop.product.v1.StockService/ListExpiredReservations',
@@ -80,6 +99,10 @@ class StockServiceServicer:
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     def ReserveStock(self, request, context):
@@ -103,6 +126,28 @@ class StockServiceServicer:
     def ReleaseReservation(self, request, context):
         """Gives the stock of a held or confirmed reservation back, once. Writes RELEASED for an unknown id, so that a
         reservation which comes later gets nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchReserveStock(self, request, context):
+        """Takes stock for many reservations, each all or nothing, as ReserveStock does. Where there is too little for all, those
+        that come first are served first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchConfirmReservations(self, request, context):
+        """Makes many holds lasting, as ConfirmReservation does each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchReleaseReservations(self, request, context):
+        """Gives the stock of many reservations back, as ReleaseReservation does for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +204,21 @@ def add_StockServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ReleaseReservationRequest.FromString,
                     response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.Reservation.SerializeToString,
             ),
+            'BatchReserveStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchReserveStock,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockResponse.SerializeToString,
+            ),
+            'BatchConfirmReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchConfirmReservations,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsResponse.SerializeToString,
+            ),
+            'BatchReleaseReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchReleaseReservations,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsResponse.SerializeToString,
+            ),
             'ListExpiredReservations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListExpiredReservations,
                     request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListExpiredReservationsRequest.FromString,
@@ -192,6 +252,10 @@ class StockService:
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     @staticmethod
@@ -265,6 +329,87 @@ class StockService:
             '/shop.product.v1.StockService/ReleaseReservation',
             shop_dot_product_dot_v1_dot_stock__pb2.ReleaseReservationRequest.SerializeToString,
             shop_dot_product_dot_v1_dot_stock__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchReserveStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/BatchReserveStock',
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchReserveStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchConfirmReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/BatchConfirmReservations',
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchConfirmReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchReleaseReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/BatchReleaseReservations',
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchReleaseReservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

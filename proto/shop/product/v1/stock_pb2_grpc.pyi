@@ -31,6 +31,10 @@ class StockServiceStub:
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     @_typing.overload
@@ -51,6 +55,14 @@ class StockServiceStub:
     """Gives the stock of a held or confirmed reservation back, once. Writes RELEASED for an unknown id, so that a
     reservation which comes later gets nothing.
     """
+    BatchReserveStock: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchReserveStockRequest, _stock_pb2.BatchReserveStockResponse]
+    """Takes stock for many reservations, each all or nothing, as ReserveStock does. Where there is too little for all, those
+    that come first are served first.
+    """
+    BatchConfirmReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchConfirmReservationsRequest, _stock_pb2.BatchConfirmReservationsResponse]
+    """Makes many holds lasting, as ConfirmReservation does each."""
+    BatchReleaseReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchReleaseReservationsRequest, _stock_pb2.BatchReleaseReservationsResponse]
+    """Gives the stock of many reservations back, as ReleaseReservation does for each."""
     ListExpiredReservations: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]
     """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
     Returns INVALID_ARGUMENT for a page token of another query.
@@ -75,6 +87,10 @@ class StockServiceAsyncStub(StockServiceStub):
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -92,6 +108,14 @@ class StockServiceAsyncStub(StockServiceStub):
     """Gives the stock of a held or confirmed reservation back, once. Writes RELEASED for an unknown id, so that a
     reservation which comes later gets nothing.
     """
+    BatchReserveStock: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchReserveStockRequest, _stock_pb2.BatchReserveStockResponse]  # type: ignore[assignment]
+    """Takes stock for many reservations, each all or nothing, as ReserveStock does. Where there is too little for all, those
+    that come first are served first.
+    """
+    BatchConfirmReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchConfirmReservationsRequest, _stock_pb2.BatchConfirmReservationsResponse]  # type: ignore[assignment]
+    """Makes many holds lasting, as ConfirmReservation does each."""
+    BatchReleaseReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchReleaseReservationsRequest, _stock_pb2.BatchReleaseReservationsResponse]  # type: ignore[assignment]
+    """Gives the stock of many reservations back, as ReleaseReservation does for each."""
     ListExpiredReservations: _aio.UnaryUnaryMultiCallable[_stock_pb2.ListExpiredReservationsRequest, _stock_pb2.ListExpiredReservationsResponse]  # type: ignore[assignment]
     """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
     Returns INVALID_ARGUMENT for a page token of another query.
@@ -115,6 +139,10 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
     be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+
+    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
+    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
+    of any of them.
     """
 
     @_abc_1.abstractmethod
@@ -148,6 +176,32 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the stock of a held or confirmed reservation back, once. Writes RELEASED for an unknown id, so that a
         reservation which comes later gets nothing.
         """
+
+    @_abc_1.abstractmethod
+    def BatchReserveStock(
+        self,
+        request: _stock_pb2.BatchReserveStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.BatchReserveStockResponse, _abc.Awaitable[_stock_pb2.BatchReserveStockResponse]]:
+        """Takes stock for many reservations, each all or nothing, as ReserveStock does. Where there is too little for all, those
+        that come first are served first.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchConfirmReservations(
+        self,
+        request: _stock_pb2.BatchConfirmReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.BatchConfirmReservationsResponse, _abc.Awaitable[_stock_pb2.BatchConfirmReservationsResponse]]:
+        """Makes many holds lasting, as ConfirmReservation does each."""
+
+    @_abc_1.abstractmethod
+    def BatchReleaseReservations(
+        self,
+        request: _stock_pb2.BatchReleaseReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.BatchReleaseReservationsResponse, _abc.Awaitable[_stock_pb2.BatchReleaseReservationsResponse]]:
+        """Gives the stock of many reservations back, as ReleaseReservation does for each."""
 
     @_abc_1.abstractmethod
     def ListExpiredReservations(
