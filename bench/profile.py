@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from bench.compare import CASES, CONNECTIONS, ORDERS, PRODUCTS
+from bench.compare import CASES, CONNECTIONS, ORDERS, PRODUCTS, lines
 from bench.load import LoadError, run
 from bench.rivals.shop import compared_shop
 from bench.table import SHOP
@@ -25,8 +25,7 @@ def profile(case: str) -> int:
         raise LoadError("py-spy is missing: it comes with the extra `bench`")
     (REPOSITORY / "build").mkdir(exist_ok=True)
     with compared_shop(PRODUCTS, ORDERS, rivals=()) as shop:
-        file = shop.state / "lines.txt"
-        file.write_text("\n".join(CASES[case].lines()) + "\n")
+        file = lines(shop, case, SHOP)
         url, kind = shop.url(SHOP), CASES[case].kind
         run(url, kind, file, 1, connections=CONNECTIONS, seconds=2)
         samplers = []
