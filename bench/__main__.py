@@ -50,6 +50,8 @@ def main() -> int:
         case "profile":
             return profile.profile(arguments.case)
     _check(parser, arguments.cases, compare.CASES)
+    if arguments.write and arguments.cases:
+        parser.error("--write takes the figures of all cases")
     return compare.compare(
         arguments.cases,
         rounds=arguments.rounds,
