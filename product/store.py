@@ -121,12 +121,8 @@ class ProductStore:
         """Live products that match, those that follow the keys `after` in the order."""
         params: dict[str, object] = {"limit": limit}
         conditions: list[LiteralString] = ["delete_time IS NULL"]
-        first: LiteralString = ""
         if category:
-            # In this form only the category's own indexes have the sequence: that of all products would be read until
-            # enough of the category have been found.
-            conditions.append("category = ANY (ARRAY[%(category)s])")
-            first = "category DESC, " if order.descending else "category, "
+            conditions.append("category = %(category)s")
             params["category"] = category
         indexed, others = patterns(search)
         for key, pattern in zip(_WORDS, indexed, strict=False):
@@ -141,7 +137,7 @@ class ProductStore:
             params["key"], params["id"] = order.position(after)
         query: LiteralString = f"""
             SELECT {_COLUMNS} FROM product WHERE {" AND ".join(conditions)}
-            ORDER BY {first}{_ORDER_BY[order.text]} LIMIT %(limit)s
+            ORDER BY {_ORDER_BY[order.text]} LIMIT %(limit)s
             """  # noqa: S608 - literals only
         if not search:
             # One category has a row, another one half of all: what is best for the one is not for the other.
