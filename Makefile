@@ -96,8 +96,8 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases)
-	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE))
+bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases, ARGS)
+	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE)) $(ARGS)
 
 .PHONY: profile
 profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the load of a CASE

@@ -7,32 +7,27 @@ what the shop does after its answer (confirmations). Figures are medians of the 
 
 import itertools
 import os
-import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from bench.data import HOT, THINGS, WORDS, order_id, product_id
-from bench.load import Kind, Load, installed, run
-from bench.rivals.shop import DATABASE, ComparedShop, compared_shop
+from bench.load import Kind, installed, run
+from bench.report import check, section, write
+from bench.rivals.shop import DATABASE, ComparedShop, Position, compared_shop
 from bench.table import CEILING, SHOP, Result, Round, save, summarise, table
 from local.settings import REPOSITORY
 
 RESULT = REPOSITORY / "build" / "bench.json"
+NAME = "compare"
+"""Of the place in the documentation."""
 
 PRODUCTS = 10_000
 ORDERS = 250_000
 CONNECTIONS = 32
 ROUNDS = 5
-SECONDS = 4.0
-
-SETTLE = 20.0
-"""Seconds within which the shop must have confirmed or released what a round left."""
+SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -40,53 +35,64 @@ class Case:
     """What is asked of every system."""
 
     kind: Kind
-    lines: Callable[[], Sequence[str]]
+    lines: Sequence[str]
     """Paths, or ids."""
+    positions: Sequence[Position] = ()
+    """Where in the catalogue further pages begin, each asked for with that system's own tokens."""
 
+
+_LIST = "/api/v1/products?pageSize=20"
 
 CASES: Mapping[str, Case] = {
-    "get-product": Case("get", lambda: [f"/api/v1/products/{product_id(n)}" for n in range(1, HOT + 1)]),
-    "list": Case("get", lambda: ["/api/v1/products?pageSize=20"]),
-    "search": Case("get", lambda: [f"/api/v1/products?pageSize=20&search={word}" for word in (*WORDS, *THINGS)]),
-    "get-order": Case("get", lambda: [f"/api/v1/orders/{order_id(n)}" for n in range(1, HOT + 1)]),
-    "list-orders": Case("get", lambda: ["/api/v1/orders?pageSize=20"]),
-    "create-order": Case("order", lambda: [str(product_id(n)) for n in range(1, HOT + 1)]),
-    "cancel-order": Case(
-        "cancel", lambda: [f"/api/v1/orders/{order_id(n)}:cancel" for n in range(HOT + 1, ORDERS + 1)]
+    "get-product": Case("get", [f"/api/v1/products/{product_id(n)}" for n in range(1, HOT + 1)]),
+    "list": Case("get", [_LIST]),
+    # As many different pages as there are: no two requests under way are the same.
+    "list-pages": Case(
+        "get",
+        [f"{_LIST}&category=Category%20{n}" for n in range(20)],
+        [Position("", 20 * n) for n in range(1, PRODUCTS // 20)]
+        + [Position(f"Category {n}", 20 * page) for n in range(20) for page in range(1, PRODUCTS // 400)],
     ),
+    "search": Case("get", [f"{_LIST}&search={word}" for word in (*WORDS, *THINGS)]),
+    "get-order": Case("get", [f"/api/v1/orders/{order_id(n)}" for n in range(1, HOT + 1)]),
+    "list-orders": Case("get", ["/api/v1/orders?pageSize=20"]),
+    "create-order": Case("order", [str(product_id(n)) for n in range(1, HOT + 1)]),
+    "cancel-order": Case("cancel", [f"/api/v1/orders/{order_id(n)}:cancel" for n in range(HOT + 1, ORDERS + 1)]),
 }
 
+SAME = (
+    f"/api/v1/products/{product_id(1)}",
+    *(_LIST, f"{_LIST}&search=walnut", f"/api/v1/orders/{order_id(1)}", "/api/v1/orders?pageSize=20"),
+)
+"""Paths whose answers must have the same fields, and as many rows, in all systems."""
 
-@contextmanager
-def _outbox_settled(shop: ComparedShop) -> Iterator[None]:
-    """What the shop does after its answers is part of their cost."""
-    yield
-    give_up = time.monotonic() + SETTLE
-    with psycopg.connect(shop.postgres.service("order"), autocommit=True) as connection:
-        while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() != (False,):
-            if time.monotonic() > give_up:
-                raise RuntimeError("the outbox does not empty")
-            time.sleep(0.01)
+
+def lines(shop: ComparedShop, name: str, system: str) -> Path:
+    """A file of what is asked of a system, a line each."""
+    file = shop.state / f"{name}-{system}.txt"
+    case = CASES[name]
+    further = [f"{_LIST}&{query}" for query in shop.page_queries(system, case.positions)]
+    file.write_text("\n".join([*case.lines, *further]) + "\n")
+    return file
 
 
 def one_round(
-    shop: ComparedShop, system: str, case: Case, file: Path, salt: int, *, connections: int, seconds: float
+    shop: ComparedShop, system: str, case: Case, file: Path, salt: int, *, connections: int, seconds: int
 ) -> Round:
     before = shop.spent(system)
-    with _outbox_settled(shop):
-        load: Load = run(shop.url(system), case.kind, file, salt, connections=connections, seconds=seconds)
+    load = run(shop.url(system), case.kind, file, salt, connections=connections, seconds=seconds)
+    shop.settle()
     after = shop.spent(system)
     cpu = {part: 1000 * (after[part] - before[part]) / load.requests for part in after}
     return Round(load=load, cpu_s_per_1000=cpu)
 
 
-def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: float, connections: int) -> list[Result]:
+def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: int, connections: int) -> list[Result]:
     results = []
     salts = itertools.count(1)
     for name in names:
         case = CASES[name]
-        file = shop.state / f"{name}.txt"
-        file.write_text("\n".join(case.lines()) + "\n")
+        files = {system: lines(shop, name, system) for system in shop.systems}
         found: dict[str, list[Round]] = {system: [] for system in shop.systems}
         # An order is cancelled once; the rivals have one database.
         used = dict.fromkeys((SHOP, CEILING, DATABASE), 1)
@@ -95,7 +101,7 @@ def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: f
                 orders = system if system in used else DATABASE
                 salt = used[orders] if case.kind == "cancel" else next(salts)
                 took = one_round(
-                    shop, system, case, file, salt, connections=connections, seconds=seconds if number else 1.0
+                    shop, system, case, files[system], salt, connections=connections, seconds=seconds if number else 1
                 )
                 used[orders] += took.load.requests + connections
                 if number:  # the first is to warm up
@@ -107,16 +113,31 @@ def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: f
 
 
 def compare(
-    names: Sequence[str], *, rounds: int = ROUNDS, seconds: float = SECONDS, connections: int = CONNECTIONS
+    names: Sequence[str],
+    *,
+    rounds: int = ROUNDS,
+    seconds: int = SECONDS,
+    connections: int = CONNECTIONS,
+    write_to: Path | None = None,
 ) -> int:
     """Runs the cases of these names, or all; returns the exit status."""
     installed()
+    if write_to:
+        check(write_to, NAME)
     with compared_shop(PRODUCTS, ORDERS) as shop:
         for system, reason in shop.skipped.items():
             print(f"skipped: {system} ({reason})", file=sys.stderr)
+        shop.check_same(SAME)
         results = measure(shop, names or tuple(CASES), rounds=rounds, seconds=seconds, connections=connections)
     save(results, RESULT)
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {connections} connections,", end=" ")
-    print(f"medians of {rounds} rounds of {seconds:g} s, {PRODUCTS:,} products, {ORDERS:,} orders\n")
-    print(table(results))
+    conditions = (
+        f"{connections} connections, medians of {rounds} rounds of {seconds} s,"
+        f" {PRODUCTS:,} products, {ORDERS:,} orders"
+    )
+    text = section(
+        " ".join(["make bench", *([f"CASE='{' '.join(names)}'"] if names else [])]), conditions, table(results)
+    )
+    print(text)
+    if write_to:
+        write(write_to, NAME, text)
     return 0

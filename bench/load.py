@@ -34,9 +34,9 @@ def installed() -> str:
     return wrk
 
 
-def run(url: str, kind: Kind, file: Path, salt: int, *, connections: int, seconds: float) -> Load:
+def run(url: str, kind: Kind, file: Path, salt: int, *, connections: int, seconds: int) -> Load:
     """One round; load.lua has the kinds. Raises LoadError where a request failed."""
-    command = [installed(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "10s"]
+    command = [installed(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), url, "--", kind, str(file), str(salt)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg
+
 from envoy.render import EdgeSettings, write
 from local.children import ChildError, below, run
 from local.fleet import Command, Fleet, until_serving
@@ -23,6 +25,9 @@ from local.shop import envoy_command
 READY_WITHIN = 60.0
 """Seconds until a process must answer."""
 
+SETTLED_WITHIN = 20.0
+"""Seconds until the outbox must be empty."""
+
 MEMORY = 1024**3
 """Bytes that each Envoy may take: 10,000 streams need some 400 MiB."""
 
@@ -32,9 +37,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class BenchShop(Fleet):
     """One PostgreSQL, one product service, and the order replicas and edges (an Envoy with its sidecar each)."""
 
-    def __init__(self, state: Path, orders: int, edges: int) -> None:
+    def __init__(self, state: Path, orders: int, edges: int, options: Mapping[str, str] | None = None) -> None:
+        """`options` are settings of the PostgreSQL server."""
         super().__init__(state)
-        self.postgres = Postgres(state)
+        self.postgres = Postgres(state, options=options)
         product, *ports = free_ports(1 + orders + 4 * edges)
         self._product = product
         self._orders = ports[:orders]
@@ -96,6 +102,16 @@ class BenchShop(Fleet):
         """Waits until REST answers through the first edge. Raises ChildError if that takes too long."""
         for path in ("products", "orders"):
             self.await_url(f"http://{LOOPBACK}:{self.edge_ports[0]}/api/v1/{path}?pageSize=1")
+
+    def settle(self) -> None:
+        """Waits until the product service knows of all orders: what the shop does after its answers is part of their
+        cost. Raises TimeoutError if that takes too long."""
+        deadline = time.monotonic() + SETTLED_WITHIN
+        with psycopg.connect(self.postgres.service("order"), autocommit=True) as connection:
+            while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() != (False,):
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the outbox does not empty")
+                time.sleep(0.01)
 
     def await_url(self, url: str) -> None:
         """Waits for a success. Raises ChildError if that takes too long."""

@@ -117,7 +117,12 @@ class OrderStore:
     async def page(self, want: Filter, after: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
         """Orders, newest first, that come after a place in that sequence."""
         query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE status <> 'EXPIRED'"  # noqa: S608 - literals only
-        if want.status:
+        order: LiteralString = ""
+        if want.status and not want.customer_email:
+            # In this form only orders_by_status has the sequence: orders_newest would be read up to the first of them.
+            query += " AND status = ANY (ARRAY[%(status)s])"
+            order = "status, "
+        elif want.status:
             query += " AND status = %(status)s"
         if want.customer_email:
             query += " AND lower(customer_email COLLATE pg_c_utf8) = lower(%(email)s COLLATE pg_c_utf8)"
@@ -125,7 +130,7 @@ class OrderStore:
             query += " AND number = %(number)s"
         if after:
             query += " AND (create_time, id) < (%(time)s, %(id)s)"
-        query += " ORDER BY create_time DESC, id DESC LIMIT %(limit)s"
+        query += f" ORDER BY {order}create_time DESC, id DESC LIMIT %(limit)s"
         time, last = after or (None, None)
         return await self._searches.fetch(
             "order.list",
@@ -179,9 +184,11 @@ class OrderStore:
         """What is under each id, tombstones too, and whether a message on it waits to be sent."""
         rows = await self._database.fetch(
             "order.standing",
+            # Messages have no index by order: all that wait are read once, and not once for each order.
             """
-            SELECT id, status, items, EXISTS (SELECT FROM outbox WHERE order_id = orders.id) AS pending
-            FROM orders WHERE id = ANY (%(ids)s)
+            WITH waiting AS MATERIALIZED (SELECT DISTINCT order_id FROM outbox WHERE order_id = ANY (%(ids)s))
+            SELECT id, status, items, waiting.order_id IS NOT NULL AS pending
+            FROM orders LEFT JOIN waiting ON waiting.order_id = orders.id WHERE id = ANY (%(ids)s)
             """,
             {"ids": order_ids},
             Standing,
@@ -190,13 +197,15 @@ class OrderStore:
 
     async def live(self, after: UUID | None, limit: int) -> list[Live]:
         """Orders that were not cancelled by id, those that follow the id `after`."""
+        # Two statements: in one, planned for any `after`, the condition on it would leave nothing to the index.
+        beyond: LiteralString = "AND id > %(after)s" if after else ""
         return await self._database.fetch(
             "order.live",
-            """
+            f"""
             SELECT id, number, status, items FROM orders
-            WHERE status NOT IN ('CANCELLED', 'EXPIRED') AND (%(after)s::uuid IS NULL OR id > %(after)s)
+            WHERE status NOT IN ('CANCELLED', 'EXPIRED') {beyond}
             ORDER BY id LIMIT %(limit)s
-            """,
+            """,  # noqa: S608 - literals only
             {"after": after, "limit": limit},
             Live,
         )

@@ -53,6 +53,10 @@ LOOK: LiteralString = """
 Materialized: a plan that expects to find `limit` events soon would read all of a log in which there are none.
 """
 
+SETTINGS = {"enable_seqscan": "off", "jit": "off"}
+"""PostgreSQL's: where many rows have one transaction id (a bulk load), statistics would have each look read the whole
+log."""
+
 Connection = AsyncConnection[Any]
 
 
@@ -128,9 +132,8 @@ class Tailer:
     async def _prepare(self, connection: Connection) -> None:
         connection.add_notify_handler(lambda notice: self._noticed(connection, notice))
         await _execute(connection, "LISTEN order_event")
-        # Where many rows have one transaction id (a bulk load), statistics would have each look read the whole log.
-        settings: LiteralString = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
-        await _execute(connection, settings)
+        for name, value in SETTINGS.items():
+            await _execute(connection, "SELECT set_config(%(name)s, %(value)s, false)", {"name": name, "value": value})
 
     def _noticed(self, connection: Connection, notice: Notify) -> None:
         if notice.pid != connection.info.backend_pid:

@@ -6,8 +6,9 @@ RIVAL_DATABASE=postgresql://… python -m uvicorn bench.rivals.fastapi_shop:app
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
@@ -15,15 +16,15 @@ import asyncpg
 from fastapi import FastAPI, Header, HTTPException, Request
 from pydantic import BaseModel, Field
 
-POOL_SIZE = 6
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PRODUCT = (
-    "id, name, slug, sku, description, category, currency, price_micros, stock, star, revision,"
+    "id, name, slug, sku, variant, description, category, currency, price_micros, stock, star, image_uri, revision,"
     " create_time, update_time"
 )
 ORDER = (
     "id, number, status, items, currency, total_micros, customer_name, customer_email, customer_phone,"
-    " shipping_address, payment_method, version, create_time, update_time"
+    " shipping_address, payment_method, notes, version, create_time, update_time"
 )
 SEARCHED = r"lower(name || E'\n' || description || E'\n' || category || E'\n' || sku)"
 
@@ -44,6 +45,7 @@ class NewOrder(BaseModel):
     customer: Customer
     shippingAddress: str = Field(min_length=1, max_length=1_000)  # noqa: N815
     paymentMethod: str = Field(min_length=1, max_length=50)  # noqa: N815
+    notes: str = Field(default="", max_length=1_000)
 
     def fingerprint(self) -> bytes:
         return hashlib.sha256(self.model_dump_json().encode()).digest()
@@ -53,9 +55,16 @@ async def _codecs(connection: "asyncpg.Connection[Any]") -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+async def _leave_as_it_is(connection: "asyncpg.Connection[Any]") -> None:
+    """By default asyncpg resets a connection after each request, in a round trip that neither the shop nor Go makes."""
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    pool = await asyncpg.create_pool(os.environ["RIVAL_DATABASE"], min_size=POOL_SIZE, max_size=POOL_SIZE, init=_codecs)
+    size = int(os.environ["RIVAL_POOL_SIZE"])
+    pool = await asyncpg.create_pool(
+        os.environ["RIVAL_DATABASE"], min_size=size, max_size=size, init=_codecs, reset=_leave_as_it_is
+    )
     app.state.pool = pool
     yield
     await pool.close()
@@ -75,11 +84,13 @@ def product_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "name": row["name"],
         "slug": row["slug"],
         "sku": row["sku"],
+        "variant": row["variant"],
         "description": row["description"],
         "category": row["category"],
         "price": money(row["currency"], row["price_micros"]),
         "stock": str(row["stock"]),
         "star": row["star"],
+        "imageUri": row["image_uri"],
         "etag": str(row["revision"]),
         "createTime": row["create_time"],
         "updateTime": row["update_time"],
@@ -104,6 +115,7 @@ def order_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "customer": {"name": row["customer_name"], "email": row["customer_email"], "phone": row["customer_phone"]},
         "shippingAddress": row["shipping_address"],
         "paymentMethod": row["payment_method"],
+        "notes": row["notes"],
         "etag": str(row["version"]),
         "createTime": row["create_time"],
         "updateTime": row["update_time"],
@@ -118,22 +130,49 @@ async def get_product(product_id: UUID) -> dict[str, Any]:
     return product_json(row)
 
 
+async def page(
+    kind: str,
+    table: str,
+    columns: str,
+    json_of: Callable[[Mapping[str, Any]], dict[str, Any]],
+    conditions: list[str],
+    values: list[Any],
+    size: int,
+    token: str,
+) -> dict[str, Any]:
+    """Newest first, after the row that the token names by its time and id."""
+    if token:
+        microseconds, _, last = token.partition("_")
+        values += [EPOCH + timedelta(microseconds=int(microseconds)), UUID(last)]
+        conditions = [*conditions, f"(create_time, id) < (${len(values) - 1}, ${len(values)})"]
+    where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+    rows = await app.state.pool.fetch(
+        f"SELECT {columns} FROM {table} {where}ORDER BY create_time DESC, id DESC LIMIT ${len(values) + 1}",  # noqa: S608
+        *values,
+        size + 1,
+    )
+    last_row = rows[size - 1] if len(rows) > size else None
+    following = f"{(last_row['create_time'] - EPOCH) // timedelta(microseconds=1)}_{last_row['id']}" if last_row else ""
+    return {kind: [json_of(row) for row in rows[:size]], "nextPageToken": following}
+
+
 @app.get("/api/v1/products")
-async def list_products(pageSize: int = 20, search: str = "") -> dict[str, Any]:  # noqa: N803 - as in the URL
+async def list_products(
+    pageSize: int = 20,  # noqa: N803 - as in the URL
+    search: str = "",
+    category: str = "",
+    pageToken: str = "",  # noqa: N803
+) -> dict[str, Any]:
+    conditions: list[str] = []
+    values: list[Any] = []
     if search:
         word = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        rows = await app.state.pool.fetch(
-            f"SELECT {PRODUCT} FROM product WHERE {SEARCHED} LIKE lower($1)"  # noqa: S608 - literals
-            " ORDER BY create_time DESC, id DESC LIMIT $2",
-            f"%{word}%",
-            pageSize,
-        )
-    else:
-        rows = await app.state.pool.fetch(
-            f"SELECT {PRODUCT} FROM product ORDER BY create_time DESC, id DESC LIMIT $1",  # noqa: S608 - literals
-            pageSize,
-        )
-    return {"products": [product_json(row) for row in rows]}
+        values.append(f"%{word}%")
+        conditions.append(f"{SEARCHED} LIKE lower(${len(values)})")
+    if category:
+        values.append(category)
+        conditions.append(f"category = ${len(values)}")
+    return await page("products", "product", PRODUCT, product_json, conditions, values, pageSize, pageToken)
 
 
 @app.get("/api/v1/orders/{order_id}")
@@ -145,21 +184,23 @@ async def get_order(order_id: UUID) -> dict[str, Any]:
 
 
 @app.get("/api/v1/orders")
-async def list_orders(pageSize: int = 20) -> dict[str, Any]:  # noqa: N803
-    rows = await app.state.pool.fetch(
-        f"SELECT {ORDER} FROM orders ORDER BY create_time DESC, id DESC LIMIT $1",  # noqa: S608 - literals
-        pageSize,
-    )
-    return {"orders": [order_json(row) for row in rows]}
+async def list_orders(pageSize: int = 20, pageToken: str = "") -> dict[str, Any]:  # noqa: N803
+    return await page("orders", "orders", ORDER, order_json, [], [], pageSize, pageToken)
 
 
 @app.post("/api/v1/orders")
 async def create_order(order: NewOrder, idempotency_key: Annotated[UUID, Header()]) -> dict[str, Any]:
+    try:
+        return await place(order, idempotency_key)
+    except asyncpg.UniqueViolationError:
+        # The same key came twice at once: the other one's order is there now, and nothing of this one is.
+        return await place(order, idempotency_key)
+
+
+async def place(order: NewOrder, idempotency_key: UUID) -> dict[str, Any]:
     wanted = sorted(order.items, key=lambda item: item.productId)
     fingerprint = order.fingerprint()
     async with app.state.pool.acquire() as connection, connection.transaction():
-        # Two requests under one key wait for each other here, until the transaction ends.
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", idempotency_key.int % 2**63)
         before = await connection.fetchrow(
             f"SELECT fingerprint, {ORDER} FROM orders WHERE key = $1",  # noqa: S608 - literals
             idempotency_key,
@@ -169,6 +210,7 @@ async def create_order(order: NewOrder, idempotency_key: Annotated[UUID, Header(
                 raise HTTPException(409, "the key was used for another order")
             return order_json(before)
         items = []
+        currencies = set()
         for item in wanted:
             row = await connection.fetchrow(
                 "UPDATE product SET stock = stock - $2 WHERE id = $1 AND stock >= $2"
@@ -178,6 +220,7 @@ async def create_order(order: NewOrder, idempotency_key: Annotated[UUID, Header(
             )
             if row is None:
                 raise HTTPException(400, "too little stock")
+            currencies.add(row["currency"])
             items.append(
                 {
                     "product_id": str(item.productId),
@@ -186,26 +229,28 @@ async def create_order(order: NewOrder, idempotency_key: Annotated[UUID, Header(
                     "price_micros": row["price_micros"],
                 }
             )
-            currency = row["currency"]
+        if len(currencies) > 1:
+            raise HTTPException(400, "several currencies")
         placed = await connection.fetchrow(
             f"""
             INSERT INTO orders (id, key, fingerprint, number, status, items, currency, total_micros, customer_name,
-                customer_email, customer_phone, shipping_address, payment_method)
+                customer_email, customer_phone, shipping_address, payment_method, notes)
             VALUES ($1, $2, $3, 'INV-' || to_char(now(), 'YYYYMMDD') || '-' || nextval('order_number'), 'PLACED', $4,
-                $5, $6, $7, $8, $9, $10, $11)
+                $5, $6, $7, $8, $9, $10, $11, $12)
             RETURNING {ORDER}
             """,  # noqa: S608 - literals
             uuid4(),
             idempotency_key,
             fingerprint,
             items,
-            currency,
+            currencies.pop(),
             sum(item["price_micros"] * item["quantity"] for item in items),
             order.customer.name,
             order.customer.email,
             order.customer.phone,
             order.shippingAddress,
             order.paymentMethod,
+            order.notes,
         )
         await connection.execute(
             "INSERT INTO order_event (order_id, version, status) VALUES ($1, 1, 'PLACED')", placed["id"]

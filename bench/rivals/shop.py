@@ -1,28 +1,40 @@
 """The shop and its rivals side by side, on one PostgreSQL, with the same rows."""
 
+import json
 import shutil
 import subprocess
 import sys
+import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psycopg
 
 from bench.data import fill_orders, fill_products, fill_reservations
+from bench.load import LoadError
 from bench.shop import BenchShop, running
 from bench.table import CEILING, FASTAPI, SHOP
 from envoy.render import EdgeSettings, write
 from local.fleet import Command
 from local.settings import LOOPBACK, free_ports
 from local.shop import envoy_command
+from product.domain import order_of
+from runtime import times
+from runtime.pages import encode
 
 HERE = Path(__file__).parent
 GO = "go"
 RIVALS = (CEILING, FASTAPI, GO)
 DATABASE = "rival"
 """The one of all rivals."""
+
+POOL_SIZE = 10
+"""Connections of a rival: as many as the shop has for placing orders, 6 of order and 4 of product."""
 
 
 def _unavailable() -> Mapping[str, str]:
@@ -33,6 +45,23 @@ def _unavailable() -> Mapping[str, str]:
     if shutil.which("go") is None:
         found[GO] = "Go is not installed"
     return found
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the catalogue, newest first: after so many products of a category, or of all."""
+
+    category: str
+    after: int
+
+
+def shape(answer: object) -> object:
+    """What has to be the same in all systems: fields, kinds of values, numbers of rows."""
+    if isinstance(answer, dict):
+        return {key: shape(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [len(answer), shape(answer[0]) if answer else None]
+    return "number" if isinstance(answer, int | float) else type(answer).__name__
 
 
 class ComparedShop(BenchShop):
@@ -70,6 +99,37 @@ class ComparedShop(BenchShop):
             self.await_url(f"{self.url(system)}/api/v1/products?pageSize=1")
             self.await_url(f"{self.url(system)}/api/v1/orders?pageSize=1")
 
+    def check_same(self, paths: Sequence[str]) -> None:
+        """Raises LoadError where a system answers with other fields, or another number of rows, than the shop."""
+        for path in paths:
+            shapes = {}
+            for system in self.systems:
+                with urllib.request.urlopen(self.url(system) + path, timeout=10) as response:  # noqa: S310 - our own
+                    shapes[system] = shape(json.load(response))
+            for system, found in shapes.items():
+                if found != shapes[SHOP]:
+                    raise LoadError(f"{path}: {system} answers {found}, and the shop {shapes[SHOP]}")
+
+    def page_queries(self, system: str, positions: Sequence[Position]) -> list[str]:
+        """What a client of the system sends for the pages there: its token, and the category."""
+        ours = system in (SHOP, CEILING)
+        newest = order_of("")
+        found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        with psycopg.connect(
+            self.postgres.service("product") if ours else self.postgres.conninfo(DATABASE)
+        ) as connection:
+            rows = connection.execute("SELECT category, create_time, id FROM product ORDER BY 2 DESC, 3 DESC")
+            for category, time, last in rows:
+                for each in ("", category):
+                    found[each].append((times.microseconds(time), str(last)))
+        queries = []
+        for position in positions:
+            time, last = found[position.category][position.after - 1]
+            token = encode(("", position.category, newest.text), [time, last]) if ours else f"{time}_{last}"
+            query = {"pageToken": token, "category": position.category}
+            queries.append(urlencode({key: value for key, value in query.items() if value}))
+        return queries
+
     def command(self, name: str) -> Command:
         if name == "empty-service":
             ports = [str(self._empty_product), str(self._empty_order)]
@@ -88,9 +148,11 @@ class ComparedShop(BenchShop):
         if name == FASTAPI:
             app = ["bench.rivals.fastapi_shop:app", "--no-access-log", "--log-level", "warning", "--loop", "uvloop"]
             address = ["--host", LOOPBACK, "--port", str(self._ports[FASTAPI])]
-            return [sys.executable, "-m", "uvicorn", *app, *address], self.environment(RIVAL_DATABASE=self._database())
+            return [sys.executable, "-m", "uvicorn", *app, *address], self.environment(
+                RIVAL_DATABASE=self._database(), RIVAL_POOL_SIZE=str(POOL_SIZE)
+            )
         if name == GO:
-            database = self._database() + "?pool_max_conns=6"
+            database = f"{self._database()}?pool_max_conns={POOL_SIZE}&pool_min_conns={POOL_SIZE}"
             program = self.state / "rival-go"
             return [program, f"{LOOPBACK}:{self._ports[GO]}"], self.environment(RIVAL_DATABASE=database)
         return super().command(name)
@@ -113,7 +175,7 @@ class ComparedShop(BenchShop):
 
     def _fill(self) -> None:
         products, orders = self._sizes
-        fill_products(self.postgres.service("product"), products, ours=True)
+        fill_products(self.postgres.service("product"), products)
         fill_reservations(self.postgres.service("product"), products, orders)
         fill_orders(self.postgres.service("order"), products, orders, ours=True)
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as connection:
@@ -121,7 +183,7 @@ class ComparedShop(BenchShop):
         conninfo = self.postgres.conninfo(DATABASE)
         with psycopg.connect(conninfo) as connection:
             connection.execute((HERE / "schema.sql").read_bytes())
-        fill_products(conninfo, products, ours=False)
+        fill_products(conninfo, products)
         fill_orders(conninfo, products, orders, ours=False)
 
 

@@ -140,7 +140,7 @@ async def test_lists_have_connections_of_their_own(order_database: str) -> None:
             await shop.orders.ListOrders(order_pb2.ListOrdersRequest(status=order_pb2.Order.PLACED))
         async with shop.connection() as connection:
             rows = await connection.execute(
-                "SELECT query LIKE '%ORDER BY create_time DESC%', count(*) FROM pg_stat_activity"
+                "SELECT query LIKE '%ORDER BY %create_time DESC%', count(*) FROM pg_stat_activity"
                 " WHERE application_name = 'order search' AND datname = current_database() GROUP BY 1"
             )
             assert await rows.fetchall() == [(True, 1)]

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,14 +17,15 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
-	productColumns = `id::text, name, slug, sku, description, category, currency, price_micros, stock, star, revision,
-		create_time, update_time`
+	productColumns = `id::text, name, slug, sku, variant, description, category, currency, price_micros, stock, star, image_uri,
+		revision, create_time, update_time`
 	orderColumns = `id::text, number, status, items, currency, total_micros::bigint, customer_name, customer_email,
-		customer_phone, shipping_address, payment_method, version, create_time, update_time`
+		customer_phone, shipping_address, payment_method, notes, version, create_time, update_time`
 	searched = `lower(name || E'\n' || description || E'\n' || category || E'\n' || sku)`
 )
 
@@ -44,11 +44,13 @@ type product struct {
 	Name        string    `json:"name"`
 	Slug        string    `json:"slug"`
 	SKU         string    `json:"sku"`
+	Variant     string    `json:"variant"`
 	Description string    `json:"description"`
 	Category    string    `json:"category"`
 	Price       money     `json:"price"`
 	Stock       string    `json:"stock"`
 	Star        float64   `json:"star"`
+	ImageURI    string    `json:"imageUri"`
 	ETag        string    `json:"etag"`
 	CreateTime  time.Time `json:"createTime"`
 	UpdateTime  time.Time `json:"updateTime"`
@@ -83,6 +85,7 @@ type order struct {
 	Customer        customer  `json:"customer"`
 	ShippingAddress string    `json:"shippingAddress"`
 	PaymentMethod   string    `json:"paymentMethod"`
+	Notes           string    `json:"notes"`
 	ETag            string    `json:"etag"`
 	CreateTime      time.Time `json:"createTime"`
 	UpdateTime      time.Time `json:"updateTime"`
@@ -96,6 +99,7 @@ type newOrder struct {
 	Customer        customer `json:"customer"`
 	ShippingAddress string   `json:"shippingAddress"`
 	PaymentMethod   string   `json:"paymentMethod"`
+	Notes           string   `json:"notes"`
 }
 
 type server struct{ pool *pgxpool.Pool }
@@ -106,8 +110,8 @@ func scanProduct(row pgx.Row) (product, error) {
 	var p product
 	var currency string
 	var micros, stock, revision int64
-	err := row.Scan(&p.ID, &p.Name, &p.Slug, &p.SKU, &p.Description, &p.Category, &currency, &micros, &stock, &p.Star,
-		&revision, &p.CreateTime, &p.UpdateTime)
+	err := row.Scan(&p.ID, &p.Name, &p.Slug, &p.SKU, &p.Variant, &p.Description, &p.Category, &currency, &micros, &stock,
+		&p.Star, &p.ImageURI, &revision, &p.CreateTime, &p.UpdateTime)
 	p.Price, p.Stock, p.ETag = moneyOf(currency, micros), strconv.FormatInt(stock, 10), strconv.FormatInt(revision, 10)
 	return p, err
 }
@@ -118,7 +122,7 @@ func scanOrder(row pgx.Row, before ...any) (order, []storedItem, error) {
 	var currency string
 	var total, version int64
 	err := row.Scan(append(before, &o.ID, &o.Number, &o.Status, &stored, &currency, &total, &o.Customer.Name,
-		&o.Customer.Email, &o.Customer.Phone, &o.ShippingAddress, &o.PaymentMethod, &version, &o.CreateTime,
+		&o.Customer.Email, &o.Customer.Phone, &o.ShippingAddress, &o.PaymentMethod, &o.Notes, &version, &o.CreateTime,
 		&o.UpdateTime)...)
 	for _, each := range stored {
 		o.Items = append(o.Items, item{each.ProductID, each.Quantity, each.Name, moneyOf(currency, each.PriceMicros)})
@@ -157,20 +161,51 @@ func pageSize(r *http.Request) int {
 	return 20
 }
 
-func (s server) listProducts(w http.ResponseWriter, r *http.Request) {
-	where, args := "", []any{pageSize(r)}
-	if word := r.URL.Query().Get("search"); word != "" {
-		where = " WHERE " + searched + " LIKE lower($2)"
-		args = append(args, "%"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(word)+"%")
+// page adds the condition and the limit of one page, newest first, after the row that the token names by its time and id.
+func page(r *http.Request, conditions []string, args []any) (string, []any, int) {
+	if microseconds, last, found := strings.Cut(r.URL.Query().Get("pageToken"), "_"); found {
+		if n, err := strconv.ParseInt(microseconds, 10, 64); err == nil {
+			args = append(args, time.UnixMicro(n), last)
+			conditions = append(conditions, fmt.Sprintf("(create_time, id) < ($%d, $%d)", len(args)-1, len(args)))
+		}
 	}
-	rows, err := s.pool.Query(r.Context(),
-		"SELECT "+productColumns+" FROM product"+where+" ORDER BY create_time DESC, product.id DESC LIMIT $1", args...)
+	where, size := "", pageSize(r)
+	if len(conditions) > 0 {
+		where = " WHERE " + strings.Join(conditions, " AND ")
+	}
+	args = append(args, size+1)
+	return fmt.Sprintf("%s ORDER BY create_time DESC, t.id DESC LIMIT $%d", where, len(args)), args, size
+}
+
+// next is the token of the page after these rows; one more than asked for were read.
+func next[T any](rows []T, size int, key func(T) (time.Time, string)) ([]T, string) {
+	if len(rows) <= size {
+		return rows, ""
+	}
+	created, id := key(rows[size-1])
+	return rows[:size], fmt.Sprintf("%d_%s", created.UnixMicro(), id)
+}
+
+func (s server) listProducts(w http.ResponseWriter, r *http.Request) {
+	var conditions []string
+	var args []any
+	if word := r.URL.Query().Get("search"); word != "" {
+		args = append(args, "%"+strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(word)+"%")
+		conditions = append(conditions, searched+" LIKE lower($1)")
+	}
+	if category := r.URL.Query().Get("category"); category != "" {
+		args = append(args, category)
+		conditions = append(conditions, fmt.Sprintf("category = $%d", len(args)))
+	}
+	rest, args, size := page(r, conditions, args)
+	rows, err := s.pool.Query(r.Context(), "SELECT "+productColumns+" FROM product AS t"+rest, args...)
 	if err != nil {
 		answer(w, nil, err)
 		return
 	}
 	products, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (product, error) { return scanProduct(row) })
-	answer(w, map[string]any{"products": products}, err)
+	products, token := next(products, size, func(p product) (time.Time, string) { return p.CreateTime, p.ID })
+	answer(w, map[string]any{"products": products, "nextPageToken": token}, err)
 }
 
 func (s server) getOrder(w http.ResponseWriter, r *http.Request) {
@@ -179,8 +214,8 @@ func (s server) getOrder(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s server) listOrders(w http.ResponseWriter, r *http.Request) {
-	rows, err := s.pool.Query(r.Context(),
-		"SELECT "+orderColumns+" FROM orders ORDER BY create_time DESC, orders.id DESC LIMIT $1", pageSize(r))
+	rest, args, size := page(r, nil, nil)
+	rows, err := s.pool.Query(r.Context(), "SELECT "+orderColumns+" FROM orders AS t"+rest, args...)
 	if err != nil {
 		answer(w, nil, err)
 		return
@@ -189,7 +224,8 @@ func (s server) listOrders(w http.ResponseWriter, r *http.Request) {
 		o, _, err := scanOrder(row)
 		return o, err
 	})
-	answer(w, map[string]any{"orders": orders}, err)
+	orders, token := next(orders, size, func(o order) (time.Time, string) { return o.CreateTime, o.ID })
+	answer(w, map[string]any{"orders": orders, "nextPageToken": token}, err)
 }
 
 func (s server) createOrder(w http.ResponseWriter, r *http.Request) {
@@ -204,22 +240,26 @@ func (s server) createOrder(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, errRefused)
 		return
 	}
-	var placed order
-	err = pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
-		placed, err = create(r.Context(), tx, key, wanted)
+	placed, err := s.place(r.Context(), key, wanted)
+	var violated *pgconn.PgError
+	if errors.As(err, &violated) && violated.Code == "23505" {
+		// The same key came twice at once: the other one's order is there now, and nothing of this one is.
+		placed, err = s.place(r.Context(), key, wanted)
+	}
+	answer(w, placed, err)
+}
+
+func (s server) place(ctx context.Context, key uuid.UUID, wanted newOrder) (placed order, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		placed, err = create(ctx, tx, key, wanted)
 		return err
 	})
-	answer(w, placed, err)
+	return placed, err
 }
 
 func create(ctx context.Context, tx pgx.Tx, key uuid.UUID, wanted newOrder) (order, error) {
 	payload, _ := json.Marshal(wanted)
 	fingerprint := sha256.Sum256(payload)
-	// Two requests under one key wait for each other here, until the transaction ends.
-	lock := int64(binary.BigEndian.Uint64(key[:8]))
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lock); err != nil {
-		return order{}, err
-	}
 	var known []byte
 	before, _, err := scanOrder(tx.QueryRow(ctx, "SELECT fingerprint, "+orderColumns+" FROM orders WHERE key = $1", key), &known)
 	if err == nil {
@@ -235,8 +275,9 @@ func create(ctx context.Context, tx pgx.Tx, key uuid.UUID, wanted newOrder) (ord
 	var items []storedItem
 	var currency string
 	var total int64
-	for _, each := range wanted.Items {
+	for n, each := range wanted.Items {
 		stored := storedItem{ProductID: each.ProductID, Quantity: each.Quantity}
+		before := currency
 		err := tx.QueryRow(ctx, `UPDATE product SET stock = stock - $2 WHERE id = $1 AND stock >= $2
 			RETURNING name, currency, price_micros`, each.ProductID, each.Quantity).
 			Scan(&stored.Name, &currency, &stored.PriceMicros)
@@ -246,16 +287,19 @@ func create(ctx context.Context, tx pgx.Tx, key uuid.UUID, wanted newOrder) (ord
 		if err != nil {
 			return order{}, err
 		}
+		if n > 0 && currency != before {
+			return order{}, errRefused
+		}
 		items = append(items, stored)
 		total += stored.PriceMicros * stored.Quantity
 	}
 	placed, _, err := scanOrder(tx.QueryRow(ctx, `
 		INSERT INTO orders (id, key, fingerprint, number, status, items, currency, total_micros, customer_name,
-			customer_email, customer_phone, shipping_address, payment_method)
+			customer_email, customer_phone, shipping_address, payment_method, notes)
 		VALUES ($1, $2, $3, 'INV-' || to_char(now(), 'YYYYMMDD') || '-' || nextval('order_number'), 'PLACED', $4,
-			$5, $6, $7, $8, $9, $10, $11)
+			$5, $6, $7, $8, $9, $10, $11, $12)
 		RETURNING `+orderColumns, uuid.New(), key, fingerprint[:], items, currency, total, wanted.Customer.Name,
-		wanted.Customer.Email, wanted.Customer.Phone, wanted.ShippingAddress, wanted.PaymentMethod))
+		wanted.Customer.Email, wanted.Customer.Phone, wanted.ShippingAddress, wanted.PaymentMethod, wanted.Notes))
 	if err != nil {
 		return order{}, err
 	}

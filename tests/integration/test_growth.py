@@ -1,0 +1,100 @@
+"""A page reads as much however far in it is, and whatever there is beside it, by PostgreSQL's own count of buffers."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from bench.data import fill_orders, fill_products, fill_reservations, order_id, product_id, vacuum
+from bench.plans import Cost, Planned, Plans, describe
+from order.store import Filter, OrderStore
+from product.domain import order_of
+from product.reservation import State
+from product.stock_store import StockStore
+from product.store import ProductStore
+
+SCAN = 40
+"""Buffers of a page of 20 whose rows are all on pages of their own, and some of an index."""
+
+
+async def cost(call: Callable[[], Awaitable[object]]) -> Cost:
+    with pytest.raises(Planned) as planned:
+        await call()
+    return planned.value.cost
+
+
+@pytest.fixture
+def products(product_database: str) -> Iterator[Any]:
+    fill_products(product_database, 20_000)
+    with closing(Plans(product_database)) as plans:
+        yield plans
+
+
+@pytest.mark.parametrize(
+    "order_by", ["", "create_time", "name", "name desc", "price", "price desc", "star", "star desc"]
+)
+async def test_category_page_reads_its_own_rows_only(products: Any, order_by: str) -> None:
+    """In the first category of these, all names are behind those of the others."""
+    store = ProductStore(products, products)
+    for number in range(20):
+        found = await cost(lambda n=number: store.list("", f"Category {n}", order_of(order_by), None, 21))  # type: ignore[misc]  # bound in the loop
+        assert found.buffers <= SCAN, describe(found.plan)
+
+
+@pytest.mark.parametrize("order_by", ["price", "star", "name"])
+async def test_far_category_page_reads_its_own_rows_only(products: Any, product_database: str, order_by: str) -> None:
+    store, order = ProductStore(products, products), order_of(order_by)
+    key: Mapping[str, object] = {"price": 400_000_000, "star": 3.0, "name": "walnut chair 19001"}
+    for number in range(20):
+        found = await cost(
+            lambda n=number: store.list("", f"Category {n}", order, [key[order_by], str(product_id(15_000))], 21)  # type: ignore[misc, list-item]  # bound in the loop
+        )
+        assert found.buffers <= SCAN, describe(found.plan)
+
+
+async def test_far_page_of_reservations_reads_its_own_rows_only(product_database: str) -> None:
+    """`reconcile` reads all of them, page by page."""
+    fill_reservations(product_database, 1, 3_000)
+    states: list[State] = ["HELD", "CONFIRMED"]
+    with closing(Plans(product_database)) as plans:
+        store = StockStore(plans)  # type: ignore[arg-type]  # in the place of a Database
+        first = await cost(lambda: store.page(states, None, 500))
+        far = await cost(lambda: store.page(states, order_id(2_400), 500))
+    assert far.buffers <= first.buffers + 3
+
+
+@pytest.fixture
+def orders(order_database: str) -> Iterator[Any]:
+    fill_orders(order_database, 1, 60_000, ours=True, open_orders=5_000)
+    with closing(Plans(order_database)) as plans:
+        yield plans
+
+
+async def test_finished_orders_are_listed_past_open_ones(orders: Any) -> None:
+    """The newest 5,000 are open: they are not read to find those that are finished."""
+    store = OrderStore(orders)
+    found = await cost(lambda: store.page(Filter(status="RECEIVED", customer_email="", number=""), None, 21))
+    assert found.buffers <= SCAN
+
+
+async def test_far_page_of_live_orders_reads_its_own_rows_only(order_database: str) -> None:
+    fill_orders(order_database, 1, 3_000, ours=True)
+    with closing(Plans(order_database)) as plans:
+        store = OrderStore(plans)  # type: ignore[arg-type]  # in the place of a Database
+        first = await cost(lambda: store.live(None, 500))
+        far = await cost(lambda: store.live(order_id(2_400), 500))
+    assert far.buffers <= first.buffers + 3
+
+
+async def test_messages_are_read_once_for_all_expired_holds(orders: Any, order_database: str) -> None:
+    with psycopg.connect(order_database) as connection:
+        connection.execute(
+            "INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM orders, generate_series(1, 5)"
+        )
+    vacuum(order_database, "outbox")
+    ids: list[UUID] = [order_id(n) for n in range(59_001, 59_501)]
+    found = await cost(lambda: OrderStore(orders).standing(ids))
+    assert found.buffers < 20_000
