@@ -7,6 +7,9 @@ READERS = {
     "product": {
         "database_identity_pkey": "uniqueness",
         "product_category_idx": "ListProducts by category, ListCategories",
+        "product_category_name_idx": "ListProducts by category and name",
+        "product_category_price_idx": "ListProducts by category and price",
+        "product_category_star_idx": "ListProducts by category and star",
         "product_create_time_idx": "ListProducts by create_time",
         "product_name_idx": "ListProducts by name",
         "product_pkey": "GetProduct and all that changes a product",
