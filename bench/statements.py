@@ -19,7 +19,7 @@ from order.reconcile import PAGE as EXPIRED_PAGE
 from order.retention import Pruner
 from order.store import Filter, OrderStore
 from product.domain import Content, order_of
-from product.reservation import State, Wanted
+from product.reservation import Hold, State, Wanted
 from product.stock_store import StockStore
 from product.store import ProductStore
 from runtime import times
@@ -100,7 +100,7 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
                 cases[name] = _list_case(connection, store, category, order_by, rows)
     for name, (words, why) in _SEARCHES.items():
         cases[f"search: {name}"] = _Case(_listing(store, "", "", words=words), grows=why)
-    hold, piece = uuid4(), [Wanted(product_id(rows // 2), 1)]
+    hold = Hold(uuid4(), [Wanted(product_id(rows // 2), 1)], timedelta(minutes=1))
     held, confirmed, held_far = hold_id(1), order_id(rows // 2), hold_id(rows // 10)
     states: list[State] = ["HELD", "CONFIRMED"]
     with psycopg.connect(product) as connection:
@@ -111,10 +111,9 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
         "ListCategories": _Case(lambda: store.categories("", 1_000)),
         "CreateProduct": _Case(lambda: store.create(uuid4(), content, 1, b"")),
         "AdjustStock": _Case(lambda: store.adjust(product_id(rows // 2), 1, uuid4(), None)),
-        "ReserveStock": _Case(lambda: stock.reserve(hold, piece, timedelta(minutes=1))),
-        "ConfirmReservation": _Case(lambda: stock.confirm(held)),
-        "ReleaseReservation": _Case(lambda: stock.release(confirmed)),
-        "GetReservation": _Case(lambda: stock.get(confirmed)),
+        "ReserveStock": _Case(lambda: stock.reserve([hold])),
+        "ConfirmReservation": _Case(lambda: stock.confirm([held])),
+        "ReleaseReservation": _Case(lambda: stock.release([confirmed])),
         "BatchGetReservations, 50": _Case(lambda: stock.batch_get(_ids(order_id, rows, 50))),
         "ListExpiredReservations": _Case(
             lambda: stock.expired(None, EXPIRED_PAGE), lambda: stock.expired((found[0], held_far), EXPIRED_PAGE)
