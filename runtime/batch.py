@@ -1,8 +1,8 @@
 """Natural batches: what waits goes together.
 
-A request that finds none of its kind under way leaves at once, by itself. Those that come while one is under way wait,
-and leave together when it is back, so that one call, or one statement and its commit, serves all of them. No timer has
-anybody wait for company.
+A request that finds none of its kind under way leaves as soon as the event loop has nothing else to do, which may bring
+others along. Those that come while one is under way wait, and leave together when it is back, so that one call, or one
+statement and its commit, serves all of them. No timer has anybody wait for company.
 """
 
 import asyncio
@@ -27,6 +27,10 @@ LARGEST = 64
 
 AT_ONCE = 4
 """Batches that may be under way, at most."""
+
+QUIET_TURNS = 3
+"""Turns of the event loop in which nobody else has come, after which a batch leaves. A turn takes microseconds where
+nothing else is to do; where other calls are at work, it takes them further, and some of them want to come along."""
 
 RELIEF = 0.05
 """Seconds until another batch leaves beside one that does not come back: a batch that waits for a lock keeps others
@@ -165,8 +169,7 @@ class Batcher(Generic[Request, Result]):
         self._leave()
 
     def _leave(self) -> None:
-        """Sends the next batch, if there is one. It is put together when its task begins: what arrives in the same turn
-        of the loop goes with it."""
+        """Sends the next batch, if there is one."""
         if self._queue and len(self._under_way) < self._at_once:
             # In the context of one of them, so that what is traced on the way has a parent.
             task = asyncio.get_running_loop().create_task(self._go(), context=self._queue[0].context)
@@ -198,7 +201,16 @@ class Batcher(Generic[Request, Result]):
         self._queue.extendleft(reversed(postponed))
         return batch
 
+    async def _board(self) -> None:
+        """Waits for as long as more come in each few turns of the loop."""
+        quiet, size = 0, len(self._queue)
+        while quiet < QUIET_TURNS and size < self._largest:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) <= size else 0
+            size = len(self._queue)
+
     async def _go(self) -> None:
+        await self._board()
         batch = self._next()
         if not batch:
             return

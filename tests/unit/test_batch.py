@@ -49,6 +49,19 @@ async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together(
     assert desk.batches == [["a"], ["b", "c", "d"]]
 
 
+async def test_who_comes_in_the_next_turns_of_the_loop_goes_with_the_first() -> None:
+    desk = Desk()
+    desk.open()
+    ask = Batcher("desk", desk)
+    waiting = []
+    for each in "abc":
+        waiting.append(asyncio.create_task(ask(each)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert list(await asyncio.gather(*waiting)) == ["A", "B", "C"]
+    assert desk.batches == [["a", "b", "c"]]
+
+
 async def test_an_error_of_one_is_raised_to_that_one_alone() -> None:
     desk = Desk()
     desk.open()
@@ -191,7 +204,8 @@ async def test_place_of_who_has_left_is_free() -> None:
     assert desk.batches == [["a"], ["c"]]
 
 
-async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it() -> None:
+async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_TURNS", 0)
     loop = asyncio.get_running_loop()
     batches: list[Sequence[str]] = []
 
