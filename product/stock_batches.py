@@ -1,7 +1,7 @@
 """Stock for many reservations at a time, each of which stands or falls by itself."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -56,10 +56,10 @@ class StockBatches:
         refused: dict[UUID, Sequence[Candidate]] = {}
         for hold, candidates in zip(together, await self._store.reserve(together), strict=True):
             if made := _made(hold, candidates):
-                log.info("stock reserved", extra={"reservation_id": hold.id, "items": len(made.items)})
                 outcomes[hold.id] = made
             else:
                 refused[hold.id] = candidates
+        _say("stock reserved", outcomes)
         if refused:
             # They were there before, or cannot be had. The one comes first: it may be why too little is left.
             try:
@@ -83,8 +83,7 @@ class StockBatches:
 
         async def step(those: Sequence[UUID]) -> list[Outcome | None]:
             changed = {each.id: each for each in await change(those)}
-            for key in changed:
-                log.info(said, extra={"reservation_id": key})
+            _say(said, changed)
             rest = [key for key in those if key not in changed]
             try:
                 found = {each.id: each for each in await self._store.batch_get(rest)} if rest else {}
@@ -104,6 +103,12 @@ class StockBatches:
         once = list(dict.fromkeys(ids))
         outcomes = dict(zip(once, await _settle(once, step, MAX_ROUNDS), strict=True))
         return [outcomes[key] for key in ids]
+
+
+def _say(what: str, ids: Collection[UUID]) -> None:
+    """Logs a line for a batch: one for each of its reservations would cost as much as the rest of it."""
+    if ids:
+        log.info(what, extra={"reservation_ids": [str(each) for each in ids]})
 
 
 async def _settle(

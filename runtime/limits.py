@@ -136,13 +136,13 @@ class AnswerLimit:
         if handler.unary_unary is None:
             return handler
         inner: Any = handler.unary_unary
-        serialized = handler.response_serializer is None
+        serialize: Any = handler.response_serializer or bytes
 
         async def call(request: Any, context: Context) -> Any:
             # Before the work where that can be told, and after it for those that were at work meanwhile.
             self._check(context, 0)
-            response = await inner(request, context)
-            size = len(response) if serialized else response.ByteSize()
+            response = serialize(await inner(request, context))
+            size = len(response)
             if size >= LARGE:
                 try:
                     self._check(context, size)
@@ -153,7 +153,8 @@ class AnswerLimit:
                 self._count(context, size)
             return response
 
-        return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+        # Serialized here, where the size is asked for: to reckon it is to serialize once more.
+        return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, None)
 
     def _check(self, context: Context, size: int) -> None:
         if not self._bytes:

@@ -1,6 +1,7 @@
 """How a command of the shop begins and ends: logs first, and bad configuration is one line and exit status 2."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -29,6 +30,10 @@ def main(program: str, commands: Mapping[str, Command], arguments: list[str], *,
     try:
         telling = TelemetryConfig.from_env(Env(os.environ))
         logs.setup(program, telling.log_level, telling.log_format)
+        # What the modules have made stays for ever: to look through it for garbage would stop all calls for 11 ms now
+        # and then.
+        gc.collect()
+        gc.freeze()
         # Half the cost of the event loop's own.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(commands[name]())

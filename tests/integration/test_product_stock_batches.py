@@ -389,6 +389,6 @@ async def test_each_reservation_is_logged(shop: ProductShop, caplog: pytest.LogC
     await confirm(shop, *ids[:2])
     await release(shop, *ids[:2])
     for text in ("stock reserved", "reservation confirmed", "reservation released"):
-        logged = [str(vars(each)["reservation_id"]) for each in caplog.records if each.getMessage() == text]
-        assert sorted(logged) == sorted(ids[:2]), text
+        logged = [vars(each)["reservation_ids"] for each in caplog.records if each.getMessage() == text]
+        assert [sorted(each) for each in logged] == [sorted(ids[:2])], text
     assert caplog.text.count("ReserveStock in a batch: FAILED_PRECONDITION") == 1
