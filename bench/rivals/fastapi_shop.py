@@ -55,16 +55,10 @@ async def _codecs(connection: "asyncpg.Connection[Any]") -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
-async def _leave_as_it_is(connection: "asyncpg.Connection[Any]") -> None:
-    """By default asyncpg resets a connection after each request, in a round trip that neither the shop nor Go makes."""
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     size = int(os.environ["RIVAL_POOL_SIZE"])
-    pool = await asyncpg.create_pool(
-        os.environ["RIVAL_DATABASE"], min_size=size, max_size=size, init=_codecs, reset=_leave_as_it_is
-    )
+    pool = await asyncpg.create_pool(os.environ["RIVAL_DATABASE"], min_size=size, max_size=size, init=_codecs)
     app.state.pool = pool
     yield
     await pool.close()
