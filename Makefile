@@ -96,7 +96,7 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, ten minutes (CASE=growth or one of the cases, ARGS)
+bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, seven minutes (CASE=growth or one of the cases, ARGS)
 	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE)) $(ARGS)
 
 .PHONY: profile

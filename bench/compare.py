@@ -27,7 +27,7 @@ PRODUCTS = 10_000
 ORDERS = 250_000
 CONNECTIONS = 32
 ROUNDS = 5
-SECONDS = 4
+SECONDS = 2
 
 
 @dataclass(frozen=True)
