@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 
 from tests.chart import tools
-from tests.support.buyer import buy, sees
+from tests.support.buyer import buy, sees, serves
 from tests.support.kube import CommandFailed, Namespace, eventually, kubectl, namespace
+from tests.support.order import eventually as comes_true
 from tests.support.postgres_pod import PASSWORD, ROLE, psql, secret, start
 from tests.support.release import Release, is_ready
 from tests.support.rotation import files_have, patch
@@ -66,6 +67,8 @@ async def test_rotated_password_needs_no_restart_and_no_person(shop: Release) ->
     print(f"the kubelet took {time.monotonic() - began:.0f} s")
     shop.until_ready(20)
     assert _started(shop) == before
+    # The edge looks at the health by itself, a second later than the kubelet.
+    await comes_true(lambda: serves(shop), 10)
     await buy(shop)
 
 

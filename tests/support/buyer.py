@@ -23,6 +23,13 @@ async def buy(release: Release) -> str:
         return str((await rest.order((await rest.product())["id"]))["id"])
 
 
+async def serves(release: Release) -> bool:
+    """Whether the edge of a release reaches both services."""
+    async with client(release) as http:
+        answers = [await http.get(f"/api/v1/{each}?pageSize=1") for each in ("products", "orders")]
+    return all(each.status_code == 200 for each in answers)
+
+
 async def sees(release: Release, order_id: str) -> bool:
     """Whether the release has an order."""
     async with client(release) as http:
