@@ -21,6 +21,7 @@ BODY = b'{"notes":"' + b"x" * (150 * 1024)
 LARGE_PAGE = "/api/v1/products?pageSize=100&category=Large"
 SMALL_PAGE = "/api/v1/products?pageSize=20&category=Small"
 
+HALF_HTTP2 = "half-sent bodies, HTTP/2"
 MANY_HALF = "more half-sent bodies than there is memory"
 
 RESETS = "streams reset at once"
@@ -167,7 +168,7 @@ def _event_streams(port: int, order_id: str) -> Flood:
 ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
     "half-sent bodies, HTTP/1.1": _half_http1,
     MANY_HALF: partial(_half_http1, connections=3_000),
-    "half-sent bodies, HTTP/2": _half_http2,
+    HALF_HTTP2: _half_http2,
     "half-sent messages, gRPC": _half_grpc,
     "large answers not read, HTTP/1.1": _unread_http1,
     "large answers not read, HTTP/2": _unread_large,
