@@ -22,9 +22,9 @@ SECONDS = 6.0
 
 ERRORS = {MANY_HALF: 0.4, LARGE_HEADERS: 0.25, HALF_HTTP2: 0.2, **dict.fromkeys(FLOODS, 0.1)}
 """The share of an honest client's calls that may fail, where not 2 %. Half-sent bodies on HTTP/2 come faster than the
-edge resets them in one run of six, and it sheds connections for a moment then. What HTTP/1.1 sends, and headers, are counted by
-nobody's stream, so when memory runs short the edge cannot tell who has it: it ends connections by chance, those on
-which most arrives first. Nothing in the shop limits how many calls one address makes in a second."""
+edge resets them in one run of six, and it sheds connections for a moment then. What HTTP/1.1 sends, and headers, are
+counted by nobody's stream, so when memory runs short the edge cannot tell who has it: it ends connections by chance,
+those on which most arrives first. Nothing in the shop limits how many calls one address makes in a second."""
 
 MIB = 1024**2
 
