@@ -58,7 +58,6 @@ class ProductStock:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
-        self._waiting = 0
         self._reserve_batched = Batcher[_Hold, Reservation](
             "stock.reserve",
             self._reserve_all,
@@ -74,17 +73,12 @@ class ProductStock:
         )
         request.ttl.FromSeconds(catalog.HOLD_SECONDS)
         timeout = catalog.RESERVE_TIMEOUT if patience is None else min(catalog.RESERVE_TIMEOUT, patience)
-        if self._waiting >= catalog.MOST_WAITING:
-            raise _too_many()
-        self._waiting += 1
         try:
             # Others of its batch may have more time.
             async with asyncio.timeout(timeout):
                 return await self._reserve_batched(_Hold(request, _now() + timeout))
         except TimeoutError:
             raise ProductUnavailable from None
-        finally:
-            self._waiting -= 1
 
     async def _reserve_all(self, holds: Sequence[_Hold]) -> list[Reservation | Exception]:
         now = _now()

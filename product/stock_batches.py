@@ -16,6 +16,7 @@ from product.reservation import (
     reservation_not_found,
 )
 from product.stock_store import StockStore
+from runtime.batch import apart
 from runtime.errors import ApiError, unavailable
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ async def _settle(
         if not left:
             break
         try:
-            answers = await _isolated([requests[number] for number in left], step)
+            answers = await apart(step, [requests[number] for number in left])
         except ApiError as error:
             if not outcomes:
                 raise
@@ -130,28 +131,6 @@ async def _settle(
     return [
         outcomes.get(number) or unavailable("the reservation is being changed", 0.1) for number in range(len(requests))
     ]
-
-
-async def _isolated(
-    requests: Sequence[Request], step: Callable[[Sequence[Request]], Awaitable[list[Outcome | None]]]
-) -> list[Outcome | None]:
-    """Makes a step. Where it fails for a reason that is one request's own, each gets a step of its own, so that only
-    this one fails. To make it twice is the same as once."""
-    try:
-        return await step(requests)
-    except ApiError:
-        raise
-    except Exception as error:
-        if len(requests) == 1:
-            return [error]
-        log.warning("a batch failed: its %d requests are tried one by one", len(requests), exc_info=error)
-    outcomes: list[Outcome | None] = []
-    for each in requests:
-        try:
-            outcomes += await step([each])
-        except Exception as error:
-            outcomes.append(error)
-    return outcomes
 
 
 def _made(hold: Hold, candidates: Sequence[Candidate]) -> Reservation | None:

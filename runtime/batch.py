@@ -7,6 +7,7 @@ statement and its commit, serves all of them. No timer has anybody wait for comp
 
 import asyncio
 import contextvars
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from runtime.errors import ApiError, resource_exhausted
+
+log = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -82,6 +85,7 @@ async def apart(
     except Exception as error:
         if len(requests) == 1:
             return [error]
+        log.warning("a batch failed: its %d requests are tried one by one", len(requests), exc_info=error)
     results: list[Result | Exception] = []
     for each in requests:
         try:
