@@ -169,12 +169,12 @@ class Pool:
             self._kept.append(connection)
             self._leave()
             return
-        self._background(self._return(connection))
+        self._background(self._return(connection), self._returns)
 
     def leave(self, connection: Connection, seconds: float, timer: asyncio.TimerHandle) -> None:
         """Gives a connection back when what its caller has left unfinished has ended, which is cancelled after so many
         seconds. `timer` is the one that cuts it."""
-        self._background(self._end(connection, seconds, timer))
+        self._background(self._end(connection, seconds, timer), self._returns)
 
     async def _end(self, connection: Connection, seconds: float, timer: asyncio.TimerHandle) -> None:
         try:
@@ -183,10 +183,11 @@ class Pool:
             timer.cancel()
             self.give_back(connection)
 
-    def _background(self, work: Coroutine[None, None, None]) -> None:
+    @staticmethod
+    def _background(work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _return(self, connection: Connection) -> None:
         """Leaves it to the driver's pool what becomes of a connection."""
@@ -218,9 +219,7 @@ class Pool:
             self._renewed = asyncio.get_running_loop().time()
             self._generation += 1
             kept, self._kept = self._kept, []
-            task = asyncio.create_task(self._replace(kept))
-            self._renewals.add(task)
-            task.add_done_callback(self._renewals.discard)
+            self._background(self._replace(kept), self._renewals)
 
     async def _replace(self, kept: Sequence[Connection]) -> None:
         await self._pool.drain()
