@@ -64,7 +64,7 @@ SAME = (
     f"/api/v1/products/{product_id(1)}",
     *(_LIST, f"{_LIST}&search=walnut", f"/api/v1/orders/{order_id(1)}", "/api/v1/orders?pageSize=20"),
 )
-"""Paths whose answers must have the same fields, and as many rows, in all systems."""
+"""Paths whose responses must have the same fields, and as many rows, in all systems."""
 
 
 def lines(shop: ComparedShop, name: str, system: str) -> Path:

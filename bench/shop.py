@@ -104,7 +104,7 @@ class BenchShop(Fleet):
             self.await_url(f"http://{LOOPBACK}:{self.edge_ports[0]}/api/v1/{path}?pageSize=1")
 
     def settle(self) -> None:
-        """Waits until the product service knows of all orders: what the shop does after its answers is part of their
+        """Waits until the product service knows of all orders: what the shop does after its responses is part of their
         cost. Raises TimeoutError if that takes too long."""
         deadline = time.monotonic() + SETTLED_WITHIN
         with psycopg.connect(self.postgres.service("order"), autocommit=True) as connection:

@@ -100,7 +100,7 @@ class ComparedShop(BenchShop):
             self.await_url(f"{self.url(system)}/api/v1/orders?pageSize=1")
 
     def check_same(self, paths: Sequence[str]) -> None:
-        """Raises LoadError where a system answers with other fields, or another number of rows, than the shop."""
+        """Raises LoadError where a system returns other fields, or another number of rows, than the shop."""
         for path in paths:
             shapes = {}
             for system in self.systems:
@@ -108,7 +108,7 @@ class ComparedShop(BenchShop):
                     shapes[system] = shape(json.load(response))
             for system, found in shapes.items():
                 if found != shapes[SHOP]:
-                    raise LoadError(f"{path}: {system} answers {found}, and the shop {shapes[SHOP]}")
+                    raise LoadError(f"{path}: {system} returns {found}, and the shop {shapes[SHOP]}")
 
     def page_queries(self, system: str, positions: Sequence[Position]) -> list[str]:
         """What a client of the system sends for the pages there: its token, and the category."""
