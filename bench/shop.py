@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import psycopg
 
-from envoy.render import EdgeSettings, write
+from bench.fleet import Command, Fleet, until_serving
 from local.children import ChildError, below, run
-from local.fleet import Command, Fleet, until_serving
+from local.edge import EdgeSettings, write
 from local.postgres import Postgres
 from local.settings import LOOPBACK, free_ports, prepare
 from local.shop import envoy_command
@@ -80,7 +80,7 @@ class BenchShop(Fleet):
         n = int(number or 0)
         if part == "envoy":
             return envoy_command(write(self.edge_settings(n))), self.environment()
-        command = [sys.executable, "-m", part, "run"]
+        command = [sys.executable, "-m", part]
         if part == "sse":
             return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
         port = self._product if part == "product" else self._orders[n]

@@ -12,11 +12,11 @@ import psycopg
 
 from bench.data import hold_id, order_id, product_id
 from bench.plans import Cost, Planned, Plans, describe
-from order import tail
 from order.domain import Draft, Line, Status
-from order.outbox import BATCH, LEASE, Outbox
-from order.reconcile import PAGE as EXPIRED_PAGE
-from order.retention import Pruner
+from order.jobs.expired_holds import PAGE as EXPIRED_PAGE
+from order.jobs.relay import BATCH, LEASE, Outbox
+from order.jobs.retention import Pruner
+from order.live import tailer
 from order.store import Filter, OrderStore
 from product.domain import Content, order_of
 from product.reservation import Hold, State, Wanted
@@ -145,7 +145,7 @@ def _list_case(
     return _Case(_listing(store, category, order_by), _listing(store, category, order_by, [key, str(found[1])]))
 
 
-def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailer: Plans) -> Mapping[str, _Case]:
+def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plans) -> Mapping[str, _Case]:
     store, outbox = OrderStore(plans, searches), Outbox(plans)
     with psycopg.connect(order) as connection:
         row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
@@ -164,7 +164,7 @@ def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailer: Plans
         return lambda: store.page(Filter(status=status, customer_email=email, number=number), after, PAGE + 1)
 
     async def look() -> None:
-        raise Planned(tailer.cost(tail.LOOK, {"seen": snapshot, "limit": tail.MOST_EVENTS + 1}))
+        raise Planned(tailing.cost(tailer.LOOK, {"seen": snapshot, "limit": tailer.MOST_EVENTS + 1}))
 
     draft = Draft(
         lines=(Line(product_id=product_id(1), quantity=1),),
@@ -224,12 +224,12 @@ def measure(product: str, order: str, rows: int, report: Callable[[str], None]) 
         (product, ONE_PROCESSOR),
         (order, {}),
         (order, ONE_PROCESSOR),
-        (order, tail.SETTINGS),
+        (order, tailer.SETTINGS),
     )
-    with _connections(*every) as (products, searches, orders, order_lists, tailer):
+    with _connections(*every) as (products, searches, orders, order_lists, tailing):
         cases = {
             **_product_cases(product, rows, products, searches),
-            **_order_cases(order, rows, orders, order_lists, tailer),
+            **_order_cases(order, rows, orders, order_lists, tailing),
         }
         return asyncio.run(_measure_all(cases, rows, products.indexes() | orders.indexes(), report))
 

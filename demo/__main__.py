@@ -1,18 +1,19 @@
-"""`python -m demo load` loads the demo catalogue; `python -m demo simulate` fulfils orders."""
+"""The command line of the demo."""
 
 import asyncio
 import os
 import sys
+from argparse import Namespace
 
 from demo.load import load as load_catalogue
 from demo.simulate import Pace, Simulator
+from runtime import cli
 from runtime.client import channel, target
 from runtime.config import ConfigError, Env
-from runtime.process import main
 from runtime.server import until_stopped
 
 
-async def load() -> None:
+async def load(_: Namespace) -> None:
     env = Env(os.environ)
     address = target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
     async with channel(address) as to_product:
@@ -28,19 +29,28 @@ def pace(env: Env) -> Pace:
     return Pace(shortest, longest)
 
 
-async def simulate() -> None:
+async def simulate(_: Namespace) -> None:
     env = Env(os.environ)
     address = target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053"))
     speed = pace(env)
     async with channel(address) as to_order:
         running = asyncio.create_task(Simulator(to_order, speed).run())
         stopped = asyncio.create_task(until_stopped())
-        done, _ = await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
+        done, _pending = await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
         stopped.cancel()
         if running in done:
             running.result()
 
 
+def main() -> int:
+    """Runs the command line. Returns the exit status."""
+    commands = {
+        "load": cli.Command(run=load, summary="load the demo catalogue"),
+        "simulate": cli.Command(run=simulate, summary="process and deliver orders until SIGTERM"),
+    }
+    return cli.main("demo", "The demo catalogue and the fulfilment simulator.", commands)
+
+
 if __name__ == "__main__":
-    sys.exit(main("demo", {"load": load, "simulate": simulate}, sys.argv[1:]))
+    sys.exit(main())

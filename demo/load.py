@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import json_format
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from runtime.process import CommandError
+from runtime.cli import CommandError
 
 log = logging.getLogger(__name__)
 

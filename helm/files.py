@@ -3,11 +3,12 @@
 They are real files, since Flux drops symbolic links. `--check` changes nothing and fails where a copy differs.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from envoy.render import COPIES, SOURCE, TEMPLATES
+from local.edge import COPIES, SOURCE, TEMPLATES
 
 CHART = Path(__file__).parent / "shopping-cart"
 FOLDER = CHART / "files" / "envoy"
@@ -32,8 +33,11 @@ def differences() -> list[str]:
     return found + [f"{path.relative_to(CHART)} has no source" for path in sorted(extra)]
 
 
-def main(arguments: list[str]) -> int:
-    if arguments == ["--check"]:
+def main() -> int:
+    """Runs the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Copy envoy/ and values.yaml into the chart's files.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a copy differs")
+    if parser.parse_args().check:
         for line in differences():
             print(f"the chart's {line}: run `make generate`", file=sys.stderr)
         return bool(differences())
@@ -44,4 +48,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

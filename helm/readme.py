@@ -4,6 +4,7 @@ A comment is the lines directly above a key. `## …` begins a section. `--check
 README is not up to date.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -54,13 +55,17 @@ def table(text: str) -> str:
     return "\n".join(lines).strip()
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
+    """Runs the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write the table of values into the chart's README.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if the table is out of date")
+    options = parser.parse_args()
     readme = CHART / "README.md"
     old = readme.read_text()
     before, _, rest = old.partition(BEGIN)
     _, _, after = rest.partition(END)
     new = f"{before}{BEGIN}\n\n{table((CHART / 'values.yaml').read_text())}\n\n{END}{after}"
-    if arguments == ["--check"]:
+    if options.check:
         if new != old:
             print("helm/shopping-cart/README.md is not up to date: run `make generate`", file=sys.stderr)
             return 1
@@ -70,4 +75,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

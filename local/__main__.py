@@ -1,15 +1,16 @@
-"""`python -m local up` runs the shop until Ctrl-C; `python -m local reset` throws away what it keeps."""
+"""The command line of the shop on this machine."""
 
 import signal
 import sys
 
 
 def main() -> int:
-    # Until somebody listens, which is after the imports: a Ctrl-C among them would be a traceback.
+    """Runs the command line. Returns the exit status."""
+    # Blocked until the shop listens for signals: a Ctrl-C among the imports would print a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     from local import commands
 
-    return commands.main(sys.argv[1:])
+    return commands.main()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The commands of `python -m local`, and what they say."""
+"""The commands of the local shop, and what they print."""
 
+import argparse
 import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from local.children import ChildError
@@ -84,13 +86,16 @@ def reset(settings: Settings) -> int:
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    commands = {"up": up, "reset": reset}
-    if len(arguments) != 1 or arguments[0] not in commands:
-        print(f"usage: python -m local {'|'.join(commands)}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status: 1 if the shop fails, 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(prog="shop", description="The whole shop on this machine, without a cluster.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers.add_parser("up", help="run the shop until Ctrl-C").set_defaults(run=up)
+    subparsers.add_parser("reset", help="delete the data of `shop up`").set_defaults(run=reset)
+    options = parser.parse_args(arguments)
     try:
-        return commands[arguments[0]](Settings.from_env(os.environ))
+        status: int = options.run(Settings.from_env(os.environ))
     except (ConfigError, ChildError, OSError) as error:
         print(f"shop: {error}", file=sys.stderr)
         return 1
+    return status

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from envoy.render import otlp_address
+from local.edge import otlp_address
 from runtime.config import ConfigError, Env
 
 LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
-PYTHONPATH = os.pathsep.join(str(each) for each in (REPOSITORY, REPOSITORY / "proto"))
-"""The source roots, for processes of ours."""
 PORTS = range(20_000, 32_768)
 """Below those that Linux gives to outgoing connections: one of these may take a port before it is listened on."""
 

@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Self
 
-from envoy.render import EdgeSettings, write
 from local import children
 from local.children import Child, ChildError, Sleep, run, start
+from local.edge import EdgeSettings, write
 from local.postgres import Postgres, installed
-from local.settings import LOOPBACK, PYTHONPATH, Settings, free_ports, prepare
+from local.settings import LOOPBACK, Settings, free_ports, prepare
 from runtime.config import ConfigError
 
 LOCK = "lock"
@@ -167,7 +167,6 @@ class Shop:
             **defaults,
             **inherited,
             **_without_proxy(inherited),
-            "PYTHONPATH": PYTHONPATH,
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{settings.product_port}",
@@ -184,8 +183,7 @@ class Shop:
         return run(name, command, self.logs, self._environment(**environment), READY_WITHIN, sleep=self._sleep)
 
     def _service(self, name: str, port: int, **environment: str) -> None:
-        arguments = (name,) if name == "sse" else (name, "run")
-        self._add(self._python(name, *arguments, GRPC_PORT=str(port), **environment))
+        self._add(self._python(name, name, GRPC_PORT=str(port), **environment))
 
     def _edge(self) -> None:
         settings = self._settings

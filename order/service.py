@@ -9,18 +9,18 @@ from uuid import UUID
 import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
-from order import request
-from order.catalog import ProductUnavailable, State, Stock, key_reused
+from order import parse
 from order.convert import event_messages, order_message
 from order.domain import Draft, Item, Order, Status, order_id, same_items, sources
-from order.follow import Followers
+from order.live.followers import Followers
+from order.stock import ProductUnavailable, State, Stock, key_reused
 from order.store import OrderStore
 from runtime import pages
 from runtime.batch import Shared
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
-from runtime.finish import finish
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
+from runtime.shielded import finish
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._changed = changed
         self._listed = Shared("order.list", self._list)
 
-    async def CreateOrder(self, message: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
-        draft = request.draft(message)
+    async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
+        draft = parse.draft(request)
         who = caller(context, self._caller_header)
-        key = order_id(who, request_key(context, message.request_id))
+        key = order_id(who, request_key(context, request.request_id))
         # Whole: a caller who leaves between the two steps leaves no hold behind.
         order = await finish(self._place(key, who, draft, context.time_remaining()))
         return await _answer(order, context)
@@ -107,33 +107,33 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         except ProductUnavailable:
             log.warning("the reservation of order %s has other items, and product is away: run reconcile", key)
 
-    async def GetOrder(self, message: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
-        key = parse_uuid("id", message.id)
+    async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
+        key = parse_uuid("id", request.id)
         order = await self._store.get(key)
         if order is None:
             raise _not_found(key)
         return await _answer(order, context)
 
-    async def ListOrders(self, message: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
-        return await self._listed(request.listing(message))
+    async def ListOrders(self, request: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
+        return await self._listed(parse.listing(request))
 
-    async def _list(self, listing: request.Listing) -> order_pb2.ListOrdersResponse:
+    async def _list(self, listing: parse.Listing) -> order_pb2.ListOrdersResponse:
         want, after, size = listing
         orders = await self._store.page(want, after, size + 1)
-        page, token = pages.page(orders, size, order_message, lambda last: request.page_token(want, last))
+        page, token = pages.page(orders, size, order_message, lambda last: parse.page_token(want, last))
         return order_pb2.ListOrdersResponse(orders=page, next_page_token=token)
 
-    async def ProcessOrder(self, message: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.PROCESSED, message.id, message.etag, context)
+    async def ProcessOrder(self, request: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.PROCESSED, request.id, request.etag, context)
 
-    async def DeliverOrder(self, message: order_pb2.DeliverOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.DELIVERED, message.id, message.etag, context)
+    async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.DELIVERED, request.id, request.etag, context)
 
-    async def ReceiveOrder(self, message: order_pb2.ReceiveOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.RECEIVED, message.id, message.etag, context)
+    async def ReceiveOrder(self, request: order_pb2.ReceiveOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.RECEIVED, request.id, request.etag, context)
 
-    async def CancelOrder(self, message: order_pb2.CancelOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.CANCELLED, message.id, message.etag, context)
+    async def CancelOrder(self, request: order_pb2.CancelOrderRequest, context: Context) -> order_pb2.Order:
+        return await self._move(Status.CANCELLED, request.id, request.etag, context)
 
     async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
         key = parse_uuid("id", text)
@@ -149,10 +149,10 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         return await _answer(order, context)
 
     async def StreamOrderStatus(
-        self, message: order_pb2.StreamOrderStatusRequest, context: Context
+        self, request: order_pb2.StreamOrderStatusRequest, context: Context
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
-        key = parse_uuid("order_id", message.order_id)
-        after = request.after_version(message)
+        key = parse_uuid("order_id", request.order_id)
+        after = parse.after_version(request)
         with self._streams.admit(caller_of_call(context)):
             async with aclosing(self._events(key, after, context)) as events:
                 async for event in events:

@@ -8,7 +8,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from product import domain, request
+from product import domain, parse
 from product.convert import product_message
 from product.domain import Content, Product, Taken
 from product.store import ProductStore
@@ -39,9 +39,9 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         self._caller_header = caller_header
         self._listed = Shared("product.list", self._list)
 
-    async def CreateProduct(self, message: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
-        content, stock = request.new_product(message.product)
-        key = request_key(context, message.request_id)
+    async def CreateProduct(self, request: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
+        content, stock = parse.new_product(request.product)
+        key = request_key(context, request.request_id)
         product_id = self._scoped(_CREATES, context, key) if key else uuid4()
         fingerprint = content.fingerprint(stock)
 
@@ -63,13 +63,13 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
                 raise domain.key_reused("another product", key)
         return await _answer(product, context)
 
-    async def GetProduct(self, message: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
-        return await _answer(await self._get(parse_uuid("id", message.id)), context)
+    async def GetProduct(self, request: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
+        return await _answer(await self._get(parse_uuid("id", request.id)), context)
 
     async def BatchGetProducts(
-        self, message: product_pb2.BatchGetProductsRequest, context: Context
+        self, request: product_pb2.BatchGetProductsRequest, context: Context
     ) -> product_pb2.BatchGetProductsResponse:
-        ids = request.batch_ids(message)
+        ids = parse.batch_ids(request)
         found = await self._store.batch_get(ids)
         for each in ids:
             if each not in found:
@@ -79,12 +79,12 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return product_pb2.BatchGetProductsResponse(products=products)
 
     async def ListProducts(
-        self, message: product_pb2.ListProductsRequest, context: Context
+        self, request: product_pb2.ListProductsRequest, context: Context
     ) -> product_pb2.ListProductsResponse:
-        size = pages.page_size(message.page_size)
-        order = domain.order_of(message.order_by)
-        search, category = request.filters(message)
-        return await self._listed(_Listing(search, category, order, message.page_token, size))
+        size = pages.page_size(request.page_size)
+        order = domain.order_of(request.order_by)
+        search, category = parse.filters(request)
+        return await self._listed(_Listing(search, category, order, request.page_token, size))
 
     async def _list(self, listing: "_Listing") -> product_pb2.ListProductsResponse:
         search, category, order = listing.search, listing.category, listing.order
@@ -96,9 +96,9 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         )
         return product_pb2.ListProductsResponse(products=page, next_page_token=token)
 
-    async def UpdateProduct(self, message: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
-        product_id, content, fields = request.changes(message)
-        revision = expected_version(context, message.product.etag)
+    async def UpdateProduct(self, request: product_pb2.UpdateProductRequest, context: Context) -> product_pb2.Product:
+        product_id, content, fields = parse.changes(request)
+        revision = expected_version(context, request.product.etag)
         if fields:
             product = await _until_free(
                 product_id, content, lambda content: self._store.update(product_id, content, fields, revision)
@@ -112,9 +112,9 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
             raise unavailable("the product is being changed", 0.1)
         return await _answer(product, context)
 
-    async def DeleteProduct(self, message: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
-        product_id = parse_uuid("id", message.id)
-        revision = expected_version(context, message.etag)
+    async def DeleteProduct(self, request: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
+        product_id = parse_uuid("id", request.id)
+        revision = expected_version(context, request.etag)
         product = await self._store.delete(product_id, revision)
         if product:
             log.info("product deleted", extra={"product_id": product.id})
@@ -123,10 +123,10 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return await _answer(product, context)
 
     async def UndeleteProduct(
-        self, message: product_pb2.UndeleteProductRequest, context: Context
+        self, request: product_pb2.UndeleteProductRequest, context: Context
     ) -> product_pb2.Product:
-        product_id = parse_uuid("id", message.id)
-        revision = expected_version(context, message.etag)
+        product_id = parse_uuid("id", request.id)
+        revision = expected_version(context, request.etag)
         try:
             product = await self._store.undelete(product_id, revision)
         except Taken as taken:
@@ -139,35 +139,35 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return await _answer(product, context)
 
     async def ListCategories(
-        self, message: product_pb2.ListCategoriesRequest, context: Context
+        self, request: product_pb2.ListCategoriesRequest, context: Context
     ) -> product_pb2.ListCategoriesResponse:
-        after, size = request.categories(message)
+        after, size = parse.categories(request)
         found = await self._store.categories(after, size + 1)
         page, token = pages.page(
             found,
             size,
             lambda category: product_pb2.Category(name=category.name),
-            lambda last: request.categories_token(last.name),
+            lambda last: parse.categories_token(last.name),
         )
         return product_pb2.ListCategoriesResponse(categories=page, next_page_token=token)
 
-    async def AdjustStock(self, message: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
-        product_id = request.adjustment(message)
-        revision = expected_version(context, message.etag)
-        key = request_key(context, message.request_id) or uuid4()
+    async def AdjustStock(self, request: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
+        product_id = parse.adjustment(request)
+        revision = expected_version(context, request.etag)
+        key = request_key(context, request.request_id) or uuid4()
         scoped = self._scoped(_ADJUSTMENTS, context, key)
-        product, done = await self._store.adjust(product_id, message.delta, scoped, revision)
+        product, done = await self._store.adjust(product_id, request.delta, scoped, revision)
         if done and product:
             log.info(
                 "stock adjusted",
-                extra={"product_id": product.id, "delta": message.delta, "stock": product.stock, "request_id": key},
+                extra={"product_id": product.id, "delta": request.delta, "stock": product.stock, "request_id": key},
             )
             return await _answer(product, context)
         before = await self._store.adjustment(scoped)
         if before is None:
-            domain.check_adjustment(product, product_id, message.delta, revision)
+            domain.check_adjustment(product, product_id, request.delta, revision)
             raise unavailable("the stock is being changed", 0.1)
-        if (before.product_id, before.delta) != (product_id, message.delta):
+        if (before.product_id, before.delta) != (product_id, request.delta):
             raise domain.key_reused("another product or delta", key)
         return await _answer(await self._get(product_id), context)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
-from product import request
+from product import parse
 from product.convert import reservation_message
 from product.stock_batches import Outcome, StockBatches
 from product.stock_store import StockStore
@@ -31,71 +31,71 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         self._store = store
         self._batches = StockBatches(store)
 
-    async def ReserveStock(self, message: stock_pb2.ReserveStockRequest, context: Context) -> stock_pb2.Reservation:
-        return _only(await self._batches.reserve([request.hold(message)]))
+    async def ReserveStock(self, request: stock_pb2.ReserveStockRequest, context: Context) -> stock_pb2.Reservation:
+        return _only(await self._batches.reserve([parse.hold(request)]))
 
     async def ConfirmReservation(
-        self, message: stock_pb2.ConfirmReservationRequest, context: Context
+        self, request: stock_pb2.ConfirmReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        return _only(await self._batches.confirm([parse_uuid("reservation_id", message.reservation_id)]))
+        return _only(await self._batches.confirm([parse_uuid("reservation_id", request.reservation_id)]))
 
     async def ReleaseReservation(
-        self, message: stock_pb2.ReleaseReservationRequest, context: Context
+        self, request: stock_pb2.ReleaseReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        return _only(await self._batches.release([parse_uuid("reservation_id", message.reservation_id)]))
+        return _only(await self._batches.release([parse_uuid("reservation_id", request.reservation_id)]))
 
     async def BatchReserveStock(
-        self, message: stock_pb2.BatchReserveStockRequest, context: Context
+        self, request: stock_pb2.BatchReserveStockRequest, context: Context
     ) -> stock_pb2.BatchReserveStockResponse:
-        request.check_batch("requests", message.requests)
-        results = await _batch("ReserveStock", message.requests, request.hold, self._batches.reserve)
+        parse.check_batch("requests", request.requests)
+        results = await _batch("ReserveStock", request.requests, parse.hold, self._batches.reserve)
         return stock_pb2.BatchReserveStockResponse(results=results)
 
     async def BatchConfirmReservations(
-        self, message: stock_pb2.BatchConfirmReservationsRequest, context: Context
+        self, request: stock_pb2.BatchConfirmReservationsRequest, context: Context
     ) -> stock_pb2.BatchConfirmReservationsResponse:
-        request.check_batch("reservation_ids", message.reservation_ids)
-        results = await _batch("ConfirmReservation", message.reservation_ids, _reservation_id, self._batches.confirm)
+        parse.check_batch("reservation_ids", request.reservation_ids)
+        results = await _batch("ConfirmReservation", request.reservation_ids, _reservation_id, self._batches.confirm)
         return stock_pb2.BatchConfirmReservationsResponse(results=results)
 
     async def BatchReleaseReservations(
-        self, message: stock_pb2.BatchReleaseReservationsRequest, context: Context
+        self, request: stock_pb2.BatchReleaseReservationsRequest, context: Context
     ) -> stock_pb2.BatchReleaseReservationsResponse:
-        request.check_batch("reservation_ids", message.reservation_ids)
-        results = await _batch("ReleaseReservation", message.reservation_ids, _reservation_id, self._batches.release)
+        parse.check_batch("reservation_ids", request.reservation_ids)
+        results = await _batch("ReleaseReservation", request.reservation_ids, _reservation_id, self._batches.release)
         return stock_pb2.BatchReleaseReservationsResponse(results=results)
 
     async def ListExpiredReservations(
-        self, message: stock_pb2.ListExpiredReservationsRequest, context: Context
+        self, request: stock_pb2.ListExpiredReservationsRequest, context: Context
     ) -> stock_pb2.ListExpiredReservationsResponse:
-        after, size = request.expired(message)
+        after, size = parse.expired(request)
         found = await self._store.expired(after, size + 1)
         page = found[:size]
         return stock_pb2.ListExpiredReservationsResponse(
             reservation_ids=[str(each.id) for each in page],
-            next_page_token=request.expired_token(page[-1].expire_time, page[-1].id) if len(found) > size else "",
+            next_page_token=parse.expired_token(page[-1].expire_time, page[-1].id) if len(found) > size else "",
         )
 
     async def BatchGetReservations(
-        self, message: stock_pb2.BatchGetReservationsRequest, context: Context
+        self, request: stock_pb2.BatchGetReservationsRequest, context: Context
     ) -> stock_pb2.BatchGetReservationsResponse:
-        found = await self._store.batch_get(request.reservation_ids(message))
+        found = await self._store.batch_get(parse.reservation_ids(request))
         reservations = [reservation_message(each) for each in found]
         pages.whole("reservation_ids", reservations)
         return stock_pb2.BatchGetReservationsResponse(reservations=reservations)
 
     async def ListReservations(
-        self, message: stock_pb2.ListReservationsRequest, context: Context
+        self, request: stock_pb2.ListReservationsRequest, context: Context
     ) -> stock_pb2.ListReservationsResponse:
-        states, query, after, size = request.reservations(message)
+        states, query, after, size = parse.reservations(request)
         found = await self._store.page(states, after, size + 1)
         page, token = pages.page(found, size, reservation_message, lambda last: pages.encode(query, [str(last.id)]))
         return stock_pb2.ListReservationsResponse(reservations=page, next_page_token=token)
 
-    async def PairDatabases(self, message: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
-        order_database, product_database = request.pair(message)
+    async def PairDatabases(self, request: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
+        order_database, product_database = parse.pair(request)
         pair = await self._store.pair(
-            order_database, product_database, read_only=message.read_only, replace=message.replace
+            order_database, product_database, read_only=request.read_only, replace=request.replace
         )
         return stock_pb2.DatabasePair(
             product_database_id=str(pair.id), order_database_id=str(pair.partner_id) if pair.partner_id else ""
@@ -111,9 +111,9 @@ async def _batch(
     """Runs those requests of a batch that are well-formed. Returns what came of each; `method` is the single one."""
     outcomes: dict[int, Outcome] = {}
     parsed: dict[int, Request] = {}
-    for number, message in enumerate(messages):
+    for number, request in enumerate(messages):
         try:
-            parsed[number] = parse(message)
+            parsed[number] = parse(request)
         except ApiError as error:
             outcomes[number] = error
     if parsed:

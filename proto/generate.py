@@ -7,6 +7,7 @@ Google's protos that ours import, in `third_party/googleapis`: whoever clones th
 They are those of the googleapis-common-protos package, which has their Python code.
 """
 
+import argparse
 import shutil
 import sys
 import sysconfig
@@ -102,7 +103,10 @@ def stale() -> list[str]:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--check"]:
+    """Runs the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Generate code from the protos.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if something is out of date")
+    if parser.parse_args().check:
         wrong = stale()
         if wrong:
             print(f"out of date, run `make generate`: {', '.join(wrong)}", file=sys.stderr)

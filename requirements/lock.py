@@ -5,6 +5,7 @@
 A lock carries a digest of the requirements in pyproject.toml that it was made from, so the check needs no network.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -69,7 +70,10 @@ def lock(name: str) -> None:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--check"]:
+    """Runs the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write the locks of the requirements.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a lock is out of date")
+    if parser.parse_args().check:
         old = [name for name in LOCKS if not _text(name).startswith(header(name))]
         if old:
             print(f"requirements/{old[0]}.txt is older than pyproject.toml: run `make lock`", file=sys.stderr)

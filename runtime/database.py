@@ -17,10 +17,10 @@ from runtime import driver_errors
 from runtime.config import DatabaseConfig
 from runtime.connection import Connection, answering, cut
 from runtime.errors import unavailable
-from runtime.finish import finish
 from runtime.pool import SET_IN_TRANSACTION, Pool, Settings
 from runtime.readiness import Readiness
 from runtime.rows import rows_of
+from runtime.shielded import finish
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")

@@ -1,16 +1,17 @@
-"""The sidecar's command."""
+"""The command line of the sidecar."""
 
 import logging
 import os
 import resource
 import sys
+from argparse import Namespace
 
+from runtime import cli
 from runtime.config import Env, TelemetryConfig
-from runtime.process import main
 from runtime.server import until_stopped
 from runtime.telemetry import Telemetry
+from sse.app import Sidecar
 from sse.config import SidecarConfig
-from sse.sidecar import Sidecar
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,8 @@ SPARE_FILES = 200
 """Open files beside the streams."""
 
 
-async def run() -> None:
+async def serve(_: Namespace) -> None:
+    """Serves until SIGTERM."""
     env = Env(os.environ)
     config = SidecarConfig.from_env(env)
     allow_open_files(config.limits.streams + SPARE_FILES)
@@ -41,5 +43,11 @@ def allow_open_files(needed: int) -> None:
             log.warning("open files are limited to %d; SSE_MAX_STREAMS needs %d", soft, needed)
 
 
+def main() -> int:
+    """Runs the command line. Returns the exit status."""
+    commands = {"serve": cli.Command(run=serve, summary="serve event streams until SIGTERM")}
+    return cli.main("sse", "The sidecar that serves order statuses as server-sent events.", commands, default="serve")
+
+
 if __name__ == "__main__":
-    sys.exit(main("sse", {"run": run}, sys.argv[1:], default="run"))
+    sys.exit(main())

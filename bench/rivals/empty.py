@@ -3,8 +3,8 @@
 python -m bench.rivals.empty PRODUCT_PORT ORDER_PORT
 """
 
+import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,4 +98,6 @@ async def serve(ports: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve([int(each) for each in sys.argv[1:]]))
+    parser = argparse.ArgumentParser(prog="python -m bench.rivals.empty")
+    parser.add_argument("ports", metavar="PORT", type=int, nargs="+")
+    asyncio.run(serve(parser.parse_args().ports))

@@ -16,11 +16,11 @@ from urllib.parse import urlencode
 import psycopg
 
 from bench.data import fill_orders, fill_products, fill_reservations
+from bench.fleet import Command
 from bench.load import LoadError
 from bench.shop import BenchShop, running
 from bench.table import CEILING, FASTAPI, SHOP
-from envoy.render import EdgeSettings, write
-from local.fleet import Command
+from local.edge import EdgeSettings, write
 from local.settings import LOOPBACK, free_ports
 from local.shop import envoy_command
 from product.domain import order_of

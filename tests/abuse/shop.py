@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from bench.shop import BenchShop
-from envoy.render import EdgeSettings
+from local.edge import EdgeSettings
 from local.settings import LOOPBACK, REPOSITORY
 
 PARTS = {"envoy": "envoy-0", "sse": "sse-0", "order": "order-0", "product": "product"}

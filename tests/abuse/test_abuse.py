@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from bench.orders import place
-from local.settings import PYTHONPATH
 from tests.abuse.attack import ATTACKS, FLOODS, HALF_HTTP2, LARGE_HEADERS, MANY_HALF
 from tests.abuse.conftest import Row
 from tests.abuse.honest import Honest
@@ -88,7 +87,7 @@ async def _attack(name: str, port: int, order_id: str) -> dict[str, int]:
     process = await asyncio.create_subprocess_exec(
         # Attackers have machines of their own.
         *("nice", "-n5", sys.executable, "-m", "tests.abuse.attack", name, str(port), str(SECONDS), order_id),
-        env={"PYTHONPATH": PYTHONPATH, "PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()

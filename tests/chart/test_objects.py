@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from envoy.render import COPIES, TEMPLATES, EdgeSettings, render
 from helm.files import differences
+from local.edge import COPIES, TEMPLATES, EdgeSettings, render
 from tests.chart import tools
 from tests.chart.sets import SETS
 

@@ -7,7 +7,7 @@ import pytest
 
 from demo.load import catalogue, load
 from demo.simulate import Pace, Simulator
-from runtime.process import CommandError
+from runtime.cli import CommandError
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 

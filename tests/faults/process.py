@@ -8,6 +8,7 @@ is named, and sets constants, so that a hold's time is over in seconds. A FAULT 
     late:POINT:AFTER:CALLS:SECONDS   so many calls are late there, once others have passed it
 """
 
+import argparse
 import asyncio
 import functools
 import importlib
@@ -18,10 +19,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from order.outbox import Message, Outbox
+from order.jobs.relay import Message, Outbox
 from order.store import OrderStore
 from product.stock_store import StockStore
-from runtime.process import main
+from runtime import cli
 
 log = logging.getLogger(__name__)
 
@@ -116,5 +117,5 @@ if __name__ == "__main__":
             configure(option)
         else:
             inject(option)
-    run = importlib.import_module(f"{service}.__main__").run
-    sys.exit(main(service, {"run": run}, [], default="run"))
+    serve = importlib.import_module(f"{service}.__main__").serve
+    sys.exit(cli.run(service, lambda: serve(argparse.Namespace())))

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from local.fleet import Command, Fleet, until_serving
+from bench.fleet import Command, Fleet, until_serving
 from local.postgres import SERVICES, installed
 from local.settings import LOOPBACK, free_ports
 from tests.support.database import TestServer
@@ -30,7 +30,7 @@ RESTART = 0.5
 AWAY = 4.0
 """Seconds for which a database that was killed is away: longer than a client waits for one answer."""
 
-SETTINGS = ("order.catalog.HOLD_SECONDS=5", "order.reconcile.INTERVAL=1.0")
+SETTINGS = ("order.stock.HOLD_SECONDS=5", "order.jobs.expired_holds.INTERVAL=1.0")
 """A hold's time is over in seconds here, not in a minute."""
 
 _SERVICE_NAMES = {"product": "shop.product.v1.ProductService", "order": "shop.order.v1.OrderService"}

@@ -10,8 +10,8 @@ import pytest
 from local.settings import free_ports
 from runtime.config import Env, TelemetryConfig
 from runtime.telemetry import Telemetry
+from sse.app import Sidecar
 from sse.config import SidecarConfig
-from sse.sidecar import Sidecar
 from tests.support.edge import edge
 
 BOTH = {"127.0.0.1", "::1"}

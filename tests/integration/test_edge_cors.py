@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from envoy.render import EdgeSettings, origin_match, render
+from local.edge import EdgeSettings, origin_match, render
 from tests.support.edge import Edge, edge
 from tests.support.rest import Rest
 

@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from local.settings import REPOSITORY
-from sse.drain import drain
+from sse.gateway.drain import drain
 from tests.support.edge import PRODUCT, edge
 from tests.support.order import eventually
 from tests.support.rest import Rest
@@ -32,7 +32,7 @@ async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
             await asyncio.sleep(0.3)
             began = time.monotonic()
             admin = shop.admin.rpartition(":")[2]
-            command = [sys.executable, "-S", "-m", "sse.drain", admin, "0.5", "10"]
+            command = [sys.executable, "-S", "-m", "sse.gateway.drain", admin, "0.5", "10"]
             environment = {"HTTP_PORT": str(running.sidecar.http_port)}
             draining = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY, env=environment)
             await asyncio.sleep(0.3)

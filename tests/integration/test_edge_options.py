@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from envoy.render import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
+from local.edge import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
 from local.shop import envoy_binary
 from tests.support.edge import Edge, edge
 from tests.support.rest import Rest

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
-from envoy.render import SOURCE
+from local.edge import SOURCE
 from tests.support.edge import Edge, edge
 from tests.support.rest import Rest
 
@@ -283,7 +283,7 @@ async def test_error_in_the_filter_is_no_way_in(tmp_path: Path, monkeypatch: pyt
     start = "local function decide(headers)\n"
     assert start in script.read_text()
     script.write_text(script.read_text().replace(start, start + "  error('broken')\n"))
-    monkeypatch.setattr("envoy.render.SOURCE", tmp_path)
+    monkeypatch.setattr("local.edge.SOURCE", tmp_path)
     async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=5) as http:
         error = refused(await http.post("/api/v1/orders/abc:cancel", headers=SITE), 500, 13)
         assert error["message"] == "internal error"

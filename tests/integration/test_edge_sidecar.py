@@ -18,7 +18,7 @@ from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from bench.http2 import Connection
 from local.children import Child, start
-from local.settings import PYTHONPATH, free_ports
+from local.settings import free_ports
 from sse.config import Limits, Timing
 from tests.support.edge import edge
 from tests.support.order import eventually
@@ -39,14 +39,13 @@ class SidecarProcess:
     def start(self) -> None:
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": PYTHONPATH,
             "LISTEN_HOST": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),
             "GRPC_PORT": str(self._grpc_port),
             "ORDER_TARGET": self._order,
             "PRODUCT_TARGET": self._order,
         }
-        self._child = start("sse", [sys.executable, "-m", "sse", "run"], self._logs, environment)
+        self._child = start("sse", [sys.executable, "-m", "sse"], self._logs, environment)
 
     def kill(self) -> None:
         if self._child:

@@ -17,7 +17,7 @@ import pytest
 
 from local.children import below, gone
 from local.postgres import Postgres
-from local.settings import LOOPBACK, PYTHONPATH, REPOSITORY, free_ports
+from local.settings import LOOPBACK, REPOSITORY, free_ports
 from tests.support.up import Up
 
 SECONDS = 10.0 if "PYTEST_XDIST_WORKER" in os.environ else 5.0
@@ -108,7 +108,7 @@ def test_signal_within_a_library_holds_nobody_up(tmp_path: Path, main: str, stat
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path, main],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        env=dict(os.environ),
         capture_output=True,
         text=True,
         timeout=30,

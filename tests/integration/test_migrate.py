@@ -15,7 +15,6 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from local.settings import PYTHONPATH
 from runtime.config import DatabaseConfig
 from runtime.database import Database
 from runtime.migrate import migrate
@@ -293,7 +292,7 @@ async def test_command_fails_with_one_line_and_status_1(postgres: TestServer) ->
     with made(postgres, "", "") as conninfo:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "product", "migrate"),
-            env={**os.environ, "PYTHONPATH": PYTHONPATH, "DATABASE_URL": conninfo},
+            env={**os.environ, "DATABASE_URL": conninfo},
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
         )

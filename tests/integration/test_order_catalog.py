@@ -5,7 +5,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from order import catalog
+from order import stock as stock_module
 from runtime.errors import database_full, query_timeout
 from tests.support.order import create_request, order_shop
 from tests.support.product import refused
@@ -63,14 +63,14 @@ async def test_the_callers_deadline_reaches_the_product_service(order_database: 
         await shop.create()
     first, second = product.deadlines
     assert 1 < first <= 2.1
-    assert 4 < second < catalog.RESERVE_TIMEOUT + 0.5
+    assert 4 < second < stock_module.RESERVE_TIMEOUT + 0.5
     assert (order.total.units, order.total.nanos) == (1, 5_000)
 
 
 async def test_a_product_service_that_answers_late_is_unavailable(
     order_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "RESERVE_TIMEOUT", 0.3)
+    monkeypatch.setattr(stock_module, "RESERVE_TIMEOUT", 0.3)
     async with serving(Product(delay=2)) as address, order_shop(order_database, address) as shop:
         with refused() as error:
             await shop.create()

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from shop.order.v1 import order_pb2
 
-from order import catalog
-from order.catalog import Reservation, State
+from order import stock as stock_module
+from order.stock import Reservation, State
 from runtime.errors import failed_precondition
 from tests.support.database import TestServer
 from tests.support.locks import until_none_waits, until_waiting
@@ -150,7 +150,7 @@ async def test_orders_that_wait_for_a_silent_product_service_are_bounded(
     order_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody listens and never answers."""
-    monkeypatch.setattr(catalog, "MOST_WAITING", 10)
+    monkeypatch.setattr(stock_module, "MOST_WAITING", 10)
 
     proxy = Proxy(1)
     proxy.silent = True

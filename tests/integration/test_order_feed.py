@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from shop.order.v1 import status_feed_pb2
 
-from order import feed_service
+from order.live import feed_service
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
 from tests.support.watching import silenced, tailer_pids

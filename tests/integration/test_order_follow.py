@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from order.domain import StatusEvent
-from order.follow import Logs
+from order.live.followers import Logs
 from order.store import LogEntry, OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database

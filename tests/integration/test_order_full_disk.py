@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from order import reconcile
-from order.catalog import State
+from order.jobs import expired_holds
+from order.stock import State
 from tests.support.order import A, FakeStock, OrderShop, eventually, order_shop
 from tests.support.product import refused
 
@@ -43,7 +43,7 @@ async def backends(shop: OrderShop) -> set[int]:
 async def test_full_disk_stops_the_reserving_until_there_is_room(
     order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reconcile, "INTERVAL", 0.2)
+    monkeypatch.setattr(expired_holds, "INTERVAL", 0.2)
     caplog.set_level(logging.INFO, "runtime.readiness")
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:

@@ -15,15 +15,15 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from local.postgres import SERVICES, installed
-from order import commands, reconcile
-from order.catalog import DatabasePair, ProductOlder
-from order.commands import Options, parse
-from order.product_stock import ProductStock
-from order.repair import Comparison, TooManyChanges
+from order.jobs import expired_holds, reconcile
+from order.jobs.comparison import Comparison, TooManyChanges
+from order.jobs.reconcile import Options
+from order.stock import DatabasePair, ProductOlder
+from order.stock_client import StockClient
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
-from tests.support.both import Both, both_shops
+from tests.support.both import Both, both_shops, parse
 from tests.support.database import REPOSITORY, TestServer
 from tests.support.order import FakeStock, eventually, order_shop
 
@@ -33,7 +33,7 @@ ORDERS = 12
 @pytest.fixture
 async def both(order_database: str, product_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
     """A shop with some orders that have all their stock. Its databases know each other; it does not look again."""
-    monkeypatch.setattr(reconcile, "INTERVAL", 600)
+    monkeypatch.setattr(expired_holds, "INTERVAL", 600)
     async with both_shops(order_database, product_database) as both, both.shop.connection() as orders:
         mug = await both.products.create("Mug", stock=100)
         await asyncio.gather(*(both.shop.create({mug.id: 4}) for _ in range(ORDERS)))
@@ -151,7 +151,7 @@ async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postg
 class TestManyChanges:
     async def test_more_than_a_share_are_refused(self, both: Both) -> None:
         """Counted first, so that none is made."""
-        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {commands.HANDFUL + 1})")
+        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.HANDFUL + 1})")
         many = f"11 of {ORDERS} orders would change (11 released), which is more than 10%"
         assert await both.reconcile() == [f"refused: {many}; see which with --dry-run, and change them with --force"]
         said = await both.reconcile("--dry-run")
@@ -166,9 +166,9 @@ class TestManyChanges:
         assert await both.reconcile() == ["compared: 1 reservations with stock, 1 live orders"]
 
     async def test_a_handful_is_repaired_however_few_orders_there_are(self, both: Both) -> None:
-        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {commands.HANDFUL})")
+        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.HANDFUL})")
         said = await both.reconcile()
-        assert len([line for line in said if line.endswith("; released")]) == commands.HANDFUL
+        assert len([line for line in said if line.endswith("; released")]) == reconcile.HANDFUL
 
     async def test_more_than_were_counted_are_not_made(self, both: Both) -> None:
         """As where a database is replaced between the count and the changes."""
@@ -179,7 +179,7 @@ class TestManyChanges:
         said: list[str] = []
         async with grpc.aio.insecure_channel(both.products.address) as channel:
             comparison = Comparison(
-                OrderStore(database), ProductStock(channel), said.append, dry_run=False, most_changes=3
+                OrderStore(database), StockClient(channel), said.append, dry_run=False, most_changes=3
             )
             with pytest.raises(TooManyChanges):
                 await comparison.run()
@@ -195,7 +195,7 @@ class TestReaper:
 
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reconcile, "INTERVAL", 0.1)
+        monkeypatch.setattr(expired_holds, "INTERVAL", 0.1)
 
     @pytest.mark.usefixtures("quick")
     async def test_holds_of_another_shop_are_left_alone(

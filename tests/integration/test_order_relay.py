@@ -13,9 +13,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from order import outbox
-from order.catalog import ProductUnavailable, Reservation, State
-from order.outbox import Outbox, Relay
+from order.jobs import relay as relay_job
+from order.jobs.relay import Outbox, Relay
+from order.stock import ProductUnavailable, Reservation, State
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
@@ -84,7 +84,7 @@ async def test_what_a_crashed_relay_had_claimed_comes_back(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends between claim and send. The claim lasts for as long as the lease, and no longer."""
-    monkeypatch.setattr(outbox, "LEASE", 0.5)
+    monkeypatch.setattr(relay_job, "LEASE", 0.5)
     key = uuid4()
     await post(order_database, key)
 
@@ -155,13 +155,13 @@ async def test_a_message_that_fails_keeps_no_other(
         order_database, "SELECT order_id, attempts, extract(epoch FROM due_time - now())::int FROM outbox"
     )
     assert [row[:2] for row in left] == [(poison, 5_001)]
-    assert 25 <= left[0][2] <= outbox.LONGEST_WAIT_ALONE, "others get through, so it is its own fault"
+    assert 25 <= left[0][2] <= relay_job.LONGEST_WAIT_ALONE, "others get through, so it is its own fault"
 
     for _ in range(3):
         await rows(order_database, "UPDATE outbox SET due_time = now() - interval '1 second'")
         await relay.step()
     (wait,) = await rows(order_database, "SELECT extract(epoch FROM due_time - now())::int FROM outbox")
-    assert wait[0] <= outbox.LONGEST_WAIT, "nothing gets through, so it may be the product service"
+    assert wait[0] <= relay_job.LONGEST_WAIT, "nothing gets through, so it may be the product service"
     assert caplog.text.count(f"(RELEASE of order {poison}) was tried 5001 times: {error}") == 1
     assert caplog.text.count("was tried") == 1
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from shop.order.v1 import order_pb2
 
-from order import catalog
+from order import stock as stock_module
 from order.domain import order_id
 from tests.support.both import Both, both_shops
 from tests.support.order import status_name
@@ -233,7 +233,7 @@ async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
-    monkeypatch.setattr(catalog, "PAGE", 7)
+    monkeypatch.setattr(stock_module, "PAGE", 7)
     ids = [(await both.products.create(stock=60)).id for _ in range(3)]
     running = True
 

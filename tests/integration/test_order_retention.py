@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from order import retention
 from order.domain import Status, is_final
-from order.retention import Pruner
+from order.jobs import retention
+from order.jobs.retention import Pruner
 from runtime.config import DatabaseConfig
 from runtime.database import Database
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name

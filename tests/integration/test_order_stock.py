@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from order import catalog, reconcile
-from order.catalog import ProductUnavailable, Reservation, State
+from order import stock
 from order.domain import Line, order_id
+from order.jobs import expired_holds
+from order.stock import ProductUnavailable, Reservation, State
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.order import A, B, FakeStock, OrderShop, eventually, order_shop, status_name
@@ -32,7 +33,7 @@ async def shop(order_database: str, products: ProductShop, quick: None) -> Async
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reconciler looks each fifth of a second."""
-    monkeypatch.setattr(reconcile, "INTERVAL", 0.2)
+    monkeypatch.setattr(expired_holds, "INTERVAL", 0.2)
 
 
 async def all_settled(shop: OrderShop, products: ProductShop) -> None:
@@ -139,7 +140,7 @@ class TestExpiredHolds:
     async def test_more_holds_than_a_page_are_all_settled(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reconcile, "PAGE", 3)
+        monkeypatch.setattr(expired_holds, "PAGE", 3)
         stock = FakeStock()
         stock.overdue = [uuid4() for _ in range(10)]
         async with order_shop(order_database, stock) as shop:
@@ -155,7 +156,7 @@ class TestExpiredHolds:
         self, order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not even a page full of them. The log names one."""
-        monkeypatch.setattr(reconcile, "PAGE", 3)
+        monkeypatch.setattr(expired_holds, "PAGE", 3)
         stuck = [uuid4() for _ in range(4)]
 
         class Stuck(FakeStock):
@@ -200,7 +201,7 @@ class TestExpiredHolds:
 
 def test_a_hold_is_free_after_a_minute() -> None:
     """docs/api.md says so: until its time is over, until somebody looks, until it is released."""
-    assert catalog.HOLD_SECONDS + 1.2 * reconcile.INTERVAL + 2 * catalog.TIMEOUT < 60
+    assert stock.HOLD_SECONDS + 1.2 * expired_holds.INTERVAL + 2 * stock.TIMEOUT < 60
 
 
 @pytest.mark.usefixtures("quick")

@@ -10,10 +10,11 @@ import grpc
 import pytest
 from shop.product.v1 import stock_pb2
 
-from order import catalog, product_stock
-from order.catalog import ProductUnavailable, Reservation, State
+from order import stock as stock_module
+from order import stock_client
 from order.domain import Line
-from order.product_stock import ProductStock
+from order.stock import ProductUnavailable, Reservation, State
+from order.stock_client import StockClient
 from runtime import batch
 from runtime.errors import ApiError, database_full, failed_precondition, query_timeout
 from tests.support.order import A
@@ -21,15 +22,15 @@ from tests.support.stock_server import Product, result, serving
 
 
 @asynccontextmanager
-async def stock_of(product: Product) -> AsyncIterator[ProductStock]:
+async def stock_of(product: Product) -> AsyncIterator[StockClient]:
     async with serving(product) as address, grpc.aio.insecure_channel(address) as channel:
-        yield ProductStock(channel)
+        yield StockClient(channel)
 
 
 LINES = [Line(product_id=UUID(A), quantity=1)]
 
 
-async def reserve(stock: ProductStock, number: int, timeout: float | None = None) -> Sequence[Any]:
+async def reserve(stock: StockClient, number: int, timeout: float | None = None) -> Sequence[Any]:
     """What so many orders at once are told."""
     calls = (stock.reserve(uuid4(), LINES, timeout) for _ in range(number))
     return await asyncio.gather(*calls, return_exceptions=True)
@@ -134,8 +135,8 @@ async def test_a_late_batch_leaves_without_those_whose_time_is_over() -> None:
     """They have not been told yet: the loop was busy."""
     product = Product()
     async with stock_of(product) as stock:
-        late = product_stock._Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), product_stock._now())
-        good = product_stock._Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), product_stock._now() + 2)
+        late = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), stock_client._now())
+        good = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), stock_client._now() + 2)
         found = await stock._reserve_all([late, good])
         assert [type(each) for each in found] == [ProductUnavailable, Reservation]
         assert [type(each) for each in await stock._reserve_all([late])] == [ProductUnavailable]
@@ -144,7 +145,7 @@ async def test_a_late_batch_leaves_without_those_whose_time_is_over() -> None:
 
 async def test_too_many_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All count who wait or are under way."""
-    monkeypatch.setattr(catalog, "MOST_WAITING", 5)
+    monkeypatch.setattr(stock_module, "MOST_WAITING", 5)
     product = Product()
     async with stock_of(product) as stock:
         product.open.clear()

@@ -7,8 +7,8 @@ from typing import Any, LiteralString
 import grpc
 import pytest
 
-from order import tail
 from order.domain import Status
+from order.live import tailer
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
 from tests.support.watching import cut_tailers
@@ -52,7 +52,7 @@ async def test_an_event_says_what_happened_when(shop: OrderShop) -> None:
 
 async def test_changes_come_live(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a wake, not by the next look: that is minutes away here."""
-    monkeypatch.setattr(tail, "INTERVAL", 300)
+    monkeypatch.setattr(tailer, "INTERVAL", 300)
     await asyncio.sleep(1.1)  # the look that waits already
     order = await shop.create()
     stream = aiter(shop.stream(order.id))

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from order import tail
+from order.live import tailer
 from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.watching import INSERT, Watching, cut_tailers
 
@@ -193,15 +193,15 @@ async def test_a_look_reads_an_event_once(shop: OrderShop, monkeypatch: pytest.M
     found: list[tuple[UUID, int]] = []
     order = await shop.create()
     async with await connect(shop, autocommit=True) as looking, await connect(shop) as early:
-        tailer = tail.Tailer(shop.conninfo, shop.followers.topics)
-        monkeypatch.setattr(tailer, "_publish", lambda order_id, event: found.append((order_id, event.version)))
-        snapshot = await tailer._snapshot(looking)  # the query itself is what is tested
+        reader = tailer.Tailer(shop.conninfo, shop.followers.topics)
+        monkeypatch.setattr(reader, "_publish", lambda order_id, event: found.append((order_id, event.version)))
+        snapshot = await reader._snapshot(looking)  # the query itself is what is tested
         await early.execute(INSERT, (order.id, 3, "DELIVERED"))
         await shop.move("PROCESSED", order.id)
         for _ in range(3):
-            snapshot = await tailer._look(looking, snapshot)
+            snapshot = await reader._look(looking, snapshot)
         assert found == [(UUID(order.id), 2)]
         await early.commit()
         for _ in range(3):
-            snapshot = await tailer._look(looking, snapshot)
+            snapshot = await reader._look(looking, snapshot)
     assert found == [(UUID(order.id), 2), (UUID(order.id), 3)]

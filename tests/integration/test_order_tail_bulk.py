@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from order import tail
 from order.domain import StatusEvent
+from order.live import tailer
 from runtime.topics import Topics
 from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.watching import INSERT, Watching, cut_tailers
@@ -38,22 +38,22 @@ async def test_a_look_reads_a_bounded_number_of_events(order_database: str) -> N
     """Memory does not grow with the transaction, and the next look does not find it again."""
     requested: list[str] = []
     topics: Topics[StatusEvent] = Topics(requested.append)
-    tailer = tail.Tailer(order_database, topics)
+    reader = tailer.Tailer(order_database, topics)
     topics.watch("watched", 0, lambda _: None)
     requested.clear()
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
-        await tailer._prepare(connection)
-        snapshot = await tailer._snapshot(connection)
+        await reader._prepare(connection)
+        snapshot = await reader._snapshot(connection)
         await insert_many(connection)
         tracemalloc.start()
         try:
-            snapshot = await tailer._look(connection, snapshot)
+            snapshot = await reader._look(connection, snapshot)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak < 2 * 2**20, f"{peak / 2**20:.1f} MiB"
         assert requested == ["watched"], "its log is read anew"
-        cursor = await connection.execute(tail.LOOK, {"seen": snapshot, "limit": 10})
+        cursor = await connection.execute(tailer.LOOK, {"seen": snapshot, "limit": 10})
         assert len(await cursor.fetchall()) == 1, "the snapshot alone"
 
 
@@ -84,7 +84,7 @@ async def test_looks_that_always_find_too_many_miss_nothing(
     shop: OrderShop, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     """Also while connections are lost in between."""
-    monkeypatch.setattr(tail, "MOST_EVENTS", 0)
+    monkeypatch.setattr(tailer, "MOST_EVENTS", 0)
     orders = [await shop.create() for _ in range(10)]
     watchers = [Watching(shop, order.id) for order in orders]
     for step in PATHS["RECEIVED"]:

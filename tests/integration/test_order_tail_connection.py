@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from order import tail
+from order.live import tailer
 from runtime import server
 from tests.support.database import TestServer
 from tests.support.order import FakeStock, eventually, order_shop
@@ -21,7 +21,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
     order_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stands, and the process at its other end is there; only a time limit tells that no event will come."""
-    monkeypatch.setattr(tail, "TIMEOUT", 0.5)
+    monkeypatch.setattr(tailer, "TIMEOUT", 0.5)
     async with order_shop(order_database, FakeStock()) as shop:
         order = await shop.create()
         watching = Watching(shop, order.id)
@@ -99,7 +99,7 @@ async def test_a_service_that_is_deaf_keeps_no_stream(
 async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:
     """Where there is no primary to connect to, it waits and says so."""
     async with order_shop(order_database, FakeStock()) as shop:
-        tailer = tail.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
-        running = asyncio.create_task(tailer.run())
-        assert "the status tailer has no connection" in await tailer.problem()
+        reader = tailer.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
+        running = asyncio.create_task(reader.run())
+        assert "the status tailer has no connection" in await reader.problem()
         running.cancel()

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from order import tail
+from order.live import tailer
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop
 from tests.support.watching import Watching
 
@@ -89,8 +89,8 @@ async def test_a_look_touches_few_pages_of_a_long_log(shop: OrderShop) -> None:
         await psycopg.AsyncConnection.connect(shop.conninfo) as long,
     ):
         await long.execute("SELECT pg_current_xact_id()")
-        await tail.Tailer(shop.conninfo, shop.followers.topics)._prepare(connection)
-        snapshot = await tail.Tailer._snapshot(connection)
+        await tailer.Tailer(shop.conninfo, shop.followers.topics)._prepare(connection)
+        snapshot = await tailer.Tailer._snapshot(connection)
         await change(shop)
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (mode,))
@@ -103,9 +103,9 @@ async def test_a_look_touches_few_pages_of_a_long_log(shop: OrderShop) -> None:
 async def explained(connection: psycopg.AsyncConnection[Any], snapshot: str) -> dict[str, Any]:
     """How a look was run."""
     await connection.execute("DEALLOCATE ALL")
-    query = tail.LOOK.replace("%(seen)s", "$1").replace("%(limit)s", "$2")
+    query = tailer.LOOK.replace("%(seen)s", "$1").replace("%(limit)s", "$2")
     await connection.execute(f"PREPARE look (pg_snapshot, bigint) AS {query}".encode())
-    look = f"EXECUTE look ('{snapshot}', {tail.MOST_EVENTS + 1})"
+    look = f"EXECUTE look ('{snapshot}', {tailer.MOST_EVENTS + 1})"
     cursor = await connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {look}".encode())
     row = await cursor.fetchone()
     assert row

@@ -8,7 +8,7 @@ from google.type import money_pb2
 from psycopg import sql
 from shop.product.v1 import product_pb2, stock_pb2
 
-from order.catalog import PAGE
+from order.stock import PAGE
 from tests.support.order import create_request, order_shop
 from tests.support.product import ProductShop, product_shop, refused
 

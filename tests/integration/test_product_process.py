@@ -28,13 +28,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 async def start(command: str, **variables: str) -> asyncio.subprocess.Process:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "DATABASE_", "PG"))}
-    path = os.pathsep.join(str(REPOSITORY / part) for part in (".", "proto"))
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "product",
         command,
-        env=inherited | {"PYTHONPATH": path, "LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0"} | variables,
+        env=inherited | {"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0"} | variables,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -42,7 +41,7 @@ async def start(command: str, **variables: str) -> asyncio.subprocess.Process:
 
 @asynccontextmanager
 async def running(port: int, conninfo: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, grpc.aio.Channel]]:
-    process = await start("run", GRPC_PORT=str(port), DATABASE_URL=conninfo)
+    process = await start("serve", GRPC_PORT=str(port), DATABASE_URL=conninfo)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield process, channel
@@ -80,7 +79,7 @@ async def test_it_waits_for_its_schema_and_ends_at_sigterm(empty_database: str, 
 
 async def test_bad_configuration_is_one_line_and_exit_status_2() -> None:
     for variables in ({"GRPC_PORT": "x"}, {"DATABASE_POOL_SIZE": "0"}, {"DATABASE_URL": "no such thing"}):
-        process = await start("run", **variables)
+        process = await start("serve", **variables)
         _, said = await process.communicate()
         (name,) = variables
         assert process.returncode == 2

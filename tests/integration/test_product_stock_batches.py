@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from shop.product.v1 import product_pb2, stock_pb2
 
-from product import request
+from product import parse
 from product.reservation import LARGEST_ORDER
 from product.stock_store import StockStore
 from runtime import server
@@ -195,7 +195,7 @@ class TestReserve:
             (held,) = await reserve(shop, reserve_request({few.id: 1}))
             await confirm(shop, held.reservation.id)
             await release(shop, held.reservation.id)
-        ids = await many_products(shop, request.LARGEST_STOCK_BATCH * LARGEST_ORDER)
+        ids = await many_products(shop, parse.LARGEST_STOCK_BATCH * LARGEST_ORDER)
         requests = [
             reserve_request(dict.fromkeys(ids[start : start + LARGEST_ORDER], 1))
             for start in range(0, len(ids), LARGEST_ORDER)

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from order import tail
+from order.live import tailer
 from runtime import readiness as module
 from runtime.config import DatabaseConfig
 from runtime.credentials import FILES, ConnectionInfo
@@ -166,14 +166,14 @@ async def test_outage_is_no_lasting_problem(
 
 
 async def test_tailer_uses_a_rotated_password(secret: Secret) -> None:
-    tailer = tail.Tailer(ConnectionInfo(secret.config, "test tailer"), Topics(lambda key: None, lambda key: None))
-    running = asyncio.create_task(tailer.run())
+    reader = tailer.Tailer(ConnectionInfo(secret.config, "test tailer"), Topics(lambda key: None, lambda key: None))
+    running = asyncio.create_task(reader.run())
 
     async def well() -> bool:
-        return not await tailer.problem()
+        return not await reader.problem()
 
     async def refused() -> bool:
-        return "password authentication failed" in await tailer.problem()
+        return "password authentication failed" in await reader.problem()
 
     try:
         await eventually(well, 10)

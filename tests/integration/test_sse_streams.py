@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from sse.config import Limits, Timing
-from sse.wire import RETRY
+from sse.streams.wire import RETRY
 from tests.support.order import eventually
 from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 

@@ -1,22 +1,30 @@
 """Both services in the test's process, and `reconcile` beside them."""
 
-from collections.abc import AsyncIterator
+import argparse
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
-from order.commands import Reconciliation, parse
-from order.identity import Pairing
-from order.product_stock import ProductStock
+from order.jobs.reconcile import Options, Reconciliation, add_options
+from order.pairing import Pairing
+from order.stock_client import StockClient
 from order.store import OrderStore
+from runtime.cli import CommandError
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database
-from runtime.process import CommandError
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.order import OrderShop, eventually, order_shop
 from tests.support.product import ProductShop, product_shop
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Parses the options of `order reconcile`."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser)
+    return Options.of(parser.parse_args(arguments))
 
 
 class Both:
@@ -34,7 +42,7 @@ class Both:
         await database.open()
         try:
             async with grpc.aio.insecure_channel(self.products.address) as channel:
-                stock = ProductStock(channel)
+                stock = StockClient(channel)
                 pairing = Pairing(database, stock)
                 await Reconciliation(OrderStore(database), stock, pairing, lines.append, parse(options)).run()
         except CommandError as error:

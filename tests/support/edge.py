@@ -21,7 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
-from envoy.render import EdgeSettings, write
+from local.edge import EdgeSettings, write
 from local.shop import envoy_binary
 from runtime import errors, reflection
 from runtime.guard import Guarded

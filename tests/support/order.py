@@ -13,10 +13,11 @@ import psycopg
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 
 from local.settings import free_ports
-from order.__main__ import Config, serving
-from order.catalog import DatabasePair, ProductUnavailable, Reservation, State, Stock
+from order.app import serving
+from order.config import Config
 from order.domain import Item, Line
-from order.follow import Followers
+from order.live.followers import Followers
+from order.stock import DatabasePair, ProductUnavailable, Reservation, State, Stock
 from runtime.config import Env
 from runtime.server import Server
 

@@ -15,7 +15,8 @@ from google.type import money_pb2
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
 from local.settings import free_ports
-from product.__main__ import Config, serving
+from product.app import serving
+from product.config import Config
 from runtime.config import Env
 from runtime.errors import of_call
 from runtime.server import Server

@@ -14,8 +14,8 @@ from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.telemetry import Telemetry
+from sse.app import Sidecar
 from sse.config import Limits, SidecarConfig, Timing
-from sse.sidecar import Sidecar
 
 EVENTS = {"Accept": "text/event-stream"}
 FINAL = ("RECEIVED", "CANCELLED")

@@ -3,7 +3,7 @@
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from product.__main__ import Config
+from product.config import Config
 from runtime.client import target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo

@@ -9,7 +9,7 @@ from shop.order.v1 import order_pb2
 from demo.__main__ import pace
 from demo.load import catalogue
 from demo.simulate import LOOK_EVERY, Pace
-from product.request import new_product
+from product.parse import new_product
 from runtime.config import ConfigError, Env
 
 Status = order_pb2.Order.Status

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
-import order.request
-import product.request
+import order.parse
+import product.parse
 from runtime.errors import ApiError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,19 +38,19 @@ def limits() -> Iterator[tuple[str, int]]:
 
 
 READERS: dict[str, tuple[type[Message], Callable[[Any], Any]]] = {
-    "product": (product_pb2.CreateProductRequest, lambda message: product.request.new_product(message.product)),
-    "search": (product_pb2.ListProductsRequest, product.request.filters),
-    "category": (product_pb2.ListProductsRequest, product.request.filters),
-    "ids": (product_pb2.BatchGetProductsRequest, product.request.batch_ids),
-    "update_mask": (product_pb2.UpdateProductRequest, product.request.changes),
-    "customer_email": (order_pb2.ListOrdersRequest, order.request.listing),
-    "number": (order_pb2.ListOrdersRequest, order.request.listing),
+    "product": (product_pb2.CreateProductRequest, lambda message: product.parse.new_product(message.product)),
+    "search": (product_pb2.ListProductsRequest, product.parse.filters),
+    "category": (product_pb2.ListProductsRequest, product.parse.filters),
+    "ids": (product_pb2.BatchGetProductsRequest, product.parse.batch_ids),
+    "update_mask": (product_pb2.UpdateProductRequest, product.parse.changes),
+    "customer_email": (order_pb2.ListOrdersRequest, order.parse.listing),
+    "number": (order_pb2.ListOrdersRequest, order.parse.listing),
 }
 
 
 def violations(field: str, size: int) -> str:
     """What a request with a field of that size is told."""
-    kind, read = READERS.get(field.split(".", maxsplit=1)[0], (order_pb2.CreateOrderRequest, order.request.draft))
+    kind, read = READERS.get(field.split(".", maxsplit=1)[0], (order_pb2.CreateOrderRequest, order.parse.draft))
     message: Any = kind()
     *path, last = field.split(".")
     parent = message

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"demo", "envoy", "local", "order", "product", "runtime", "sse"}
+OURS = {"demo", "local", "order", "product", "runtime", "sse"}
 
 MAY_IMPORT = {
     "runtime": set[str](),
@@ -15,8 +15,7 @@ MAY_IMPORT = {
     "order": {"runtime"},
     "sse": {"runtime"},
     "demo": {"runtime"},
-    "envoy": set[str](),
-    "local": {"runtime", "envoy"},
+    "local": {"runtime"},
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 from google.rpc import error_details_pb2
 from shop.order.v1 import order_pb2
 
-from order import request
+from order import parse
 from runtime.errors import ApiError
 from tests.support.order import A, B, create_request
 
@@ -19,13 +19,13 @@ def violations(error: ApiError) -> dict[str, str]:
 
 def refused_fields(message: order_pb2.CreateOrderRequest) -> set[str]:
     with pytest.raises(ApiError) as caught:
-        request.draft(message)
+        parse.draft(message)
     assert caught.value.code.name == "INVALID_ARGUMENT"
     return set(violations(caught.value))
 
 
 def test_everything_but_items_is_optional() -> None:
-    draft = request.draft(create_request({A: 2}))
+    draft = parse.draft(create_request({A: 2}))
     assert [(str(line.product_id), line.quantity) for line in draft.lines] == [(A, 2)]
     assert draft.customer_email == ""
 
@@ -63,7 +63,7 @@ def test_an_email_must_look_like_one(email: str) -> None:
     "email", ["ada@localhost", " ada@example.com ", "Ada+list@EXAMPLE.com", "дана@пример.бел", "अदा@उदाहरण.भारत"]
 )
 def test_unusual_emails_are_accepted(email: str) -> None:
-    assert request.draft(create_request(customer={"email": email})).customer_email == email.strip()
+    assert parse.draft(create_request(customer={"email": email})).customer_email == email.strip()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_texts_are_bounded_and_free_of_control_characters(fields: dict[str, Any]
 
 
 def test_an_address_and_notes_may_have_lines() -> None:
-    assert request.draft(create_request(notes="one\ntwo", shipping_address="a\nb")).notes == "one\ntwo"
+    assert parse.draft(create_request(notes="one\ntwo", shipping_address="a\nb")).notes == "one\ntwo"
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -112,10 +112,10 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 )
 def test_a_bad_listing_is_refused(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ApiError) as caught:
-        request.listing(order_pb2.ListOrdersRequest(**fields))
+        parse.listing(order_pb2.ListOrdersRequest(**fields))
     assert set(violations(caught.value)) == {field}
 
 
 def test_a_stream_cannot_resume_after_a_negative_version() -> None:
     with pytest.raises(ApiError, match="after_version"):
-        request.after_version(order_pb2.StreamOrderStatusRequest(order_id=B, after_version=-1))
+        parse.after_version(order_pb2.StreamOrderStatusRequest(order_id=B, after_version=-1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from product import domain
 from product.domain import Content, Product
-from product.request import _SKU, _SLUG
+from product.parse import _SKU, _SLUG
 from product.reservation import Candidate, Item, Reservation, Wanted, check_same, refusal
 from runtime.errors import ApiError
 

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
-import order.request
-import product.request
+import order.parse
+import product.parse
 from product.domain import order_of
 from runtime import headers, pages
 from runtime.errors import ApiError
@@ -40,31 +40,31 @@ def request_id(message: Any) -> None:
 
 
 REQUESTS: list[tuple[type[Message], list[Callable[[Any], Any]]]] = [
-    (product_pb2.CreateProductRequest, [lambda message: product.request.new_product(message.product), request_id]),
+    (product_pb2.CreateProductRequest, [lambda message: product.parse.new_product(message.product), request_id]),
     (product_pb2.GetProductRequest, [lambda message: parse_uuid("id", message.id)]),
-    (product_pb2.BatchGetProductsRequest, [product.request.batch_ids]),
+    (product_pb2.BatchGetProductsRequest, [product.parse.batch_ids]),
     (
         product_pb2.ListProductsRequest,
-        [product.request.filters, lambda message: order_of(message.order_by), lambda message: page_token(message)],
+        [product.parse.filters, lambda message: order_of(message.order_by), lambda message: page_token(message)],
     ),
-    (product_pb2.UpdateProductRequest, [product.request.changes, lambda message: etag(message.product)]),
+    (product_pb2.UpdateProductRequest, [product.parse.changes, lambda message: etag(message.product)]),
     (product_pb2.DeleteProductRequest, [lambda message: parse_uuid("id", message.id), etag]),
-    (product_pb2.ListCategoriesRequest, [product.request.categories]),
-    (product_pb2.AdjustStockRequest, [product.request.adjustment, etag, request_id]),
-    (stock_pb2.ReserveStockRequest, [product.request.hold]),
-    (stock_pb2.BatchReserveStockRequest, [lambda message: product.request.check_batch("requests", message.requests)]),
+    (product_pb2.ListCategoriesRequest, [product.parse.categories]),
+    (product_pb2.AdjustStockRequest, [product.parse.adjustment, etag, request_id]),
+    (stock_pb2.ReserveStockRequest, [product.parse.hold]),
+    (stock_pb2.BatchReserveStockRequest, [lambda message: product.parse.check_batch("requests", message.requests)]),
     (
         stock_pb2.BatchConfirmReservationsRequest,
-        [lambda message: product.request.check_batch("reservation_ids", message.reservation_ids)],
+        [lambda message: product.parse.check_batch("reservation_ids", message.reservation_ids)],
     ),
     (
         stock_pb2.BatchReleaseReservationsRequest,
-        [lambda message: product.request.check_batch("reservation_ids", message.reservation_ids)],
+        [lambda message: product.parse.check_batch("reservation_ids", message.reservation_ids)],
     ),
-    (stock_pb2.BatchGetReservationsRequest, [product.request.reservation_ids]),
-    (stock_pb2.ListReservationsRequest, [product.request.reservations]),
-    (order_pb2.CreateOrderRequest, [order.request.draft, request_id]),
-    (order_pb2.ListOrdersRequest, [order.request.listing]),
+    (stock_pb2.BatchGetReservationsRequest, [product.parse.reservation_ids]),
+    (stock_pb2.ListReservationsRequest, [product.parse.reservations]),
+    (order_pb2.CreateOrderRequest, [order.parse.draft, request_id]),
+    (order_pb2.ListOrdersRequest, [order.parse.listing]),
     (order_pb2.CancelOrderRequest, [lambda message: parse_uuid("id", message.id), etag]),
 ]
 

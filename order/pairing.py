@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from uuid import UUID
 
-from order.catalog import Stock
+from order.stock import Stock
 from runtime.database import Database
 
 log = logging.getLogger(__name__)

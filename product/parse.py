@@ -41,21 +41,21 @@ _SKU = re.compile(r"[A-Za-z0-9._-]+")
 _URI = re.compile(r"(https?://[^\s/]|/(?!/))\S*")
 
 
-def content_of(check: Violations, message: product_pb2.Product, fields: Set[str]) -> Content:
+def content_of(check: Violations, request: product_pb2.Product, fields: Set[str]) -> Content:
     """Those of the writable `fields` of a product that the client sent. Violations are named `product.…`."""
     content = Content(
-        name=check.text("product.name", message.name, least=1, most=200) if "name" in fields else "",
-        slug=_code(check, "slug", message.slug, SLUG_LENGTH) if "slug" in fields else "",
-        sku=_code(check, "sku", message.sku, SKU_LENGTH) if "sku" in fields else "",
-        variant=check.text("product.variant", message.variant, most=100) if "variant" in fields else "",
-        description=check.text("product.description", message.description, most=10_000, lines=True)
+        name=check.text("product.name", request.name, least=1, most=200) if "name" in fields else "",
+        slug=_code(check, "slug", request.slug, SLUG_LENGTH) if "slug" in fields else "",
+        sku=_code(check, "sku", request.sku, SKU_LENGTH) if "sku" in fields else "",
+        variant=check.text("product.variant", request.variant, most=100) if "variant" in fields else "",
+        description=check.text("product.description", request.description, most=10_000, lines=True)
         if "description" in fields
         else "",
-        category=check.text("product.category", message.category, most=100) if "category" in fields else "",
-        currency=message.price.currency_code if "price" in fields else "",
-        price_micros=price_micros(check, "product.price", message.price) if "price" in fields else 0,
-        star=message.star + 0.0 if "star" in fields else 0.0,  # turns -0.0 into 0.0
-        image_uri=check.text("product.image_uri", message.image_uri, most=2_000) if "image_uri" in fields else "",
+        category=check.text("product.category", request.category, most=100) if "category" in fields else "",
+        currency=request.price.currency_code if "price" in fields else "",
+        price_micros=price_micros(check, "product.price", request.price) if "price" in fields else 0,
+        star=request.star + 0.0 if "star" in fields else 0.0,  # turns -0.0 into 0.0
+        image_uri=check.text("product.image_uri", request.image_uri, most=2_000) if "image_uri" in fields else "",
     )
     check.within("product.star", content.star, 0, 5)
     if content.image_uri and not _URI.fullmatch(content.image_uri):
@@ -74,22 +74,22 @@ def _code(check: Violations, field: str, value: str, most: int) -> str:
     return value
 
 
-def new_product(message: product_pb2.Product) -> tuple[Content, int]:
+def new_product(request: product_pb2.Product) -> tuple[Content, int]:
     """The content and the first stock of a product to create. Output-only fields are ignored (AIP-203)."""
     with Violations() as check:
-        content = content_of(check, message, frozenset(WRITABLE))
-        check.within("product.stock", message.stock, 0, LARGEST_STOCK)
-    return content.complete(frozenset(WRITABLE)), message.stock
+        content = content_of(check, request, frozenset(WRITABLE))
+        check.within("product.stock", request.stock, 0, LARGEST_STOCK)
+    return content.complete(frozenset(WRITABLE)), request.stock
 
 
-def changes(message: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, frozenset[str]]:
+def changes(request: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, frozenset[str]]:
     """The product of an update, its new content, and the fields to write."""
     with Violations() as check:
-        product_id = check.uuid("product.id", message.product.id)
+        product_id = check.uuid("product.id", request.product.id)
         fields = (
-            _masked(check, message.update_mask) if message.update_mask.paths else _populated(check, message.product)
+            _masked(check, request.update_mask) if request.update_mask.paths else _populated(check, request.product)
         )
-        content = content_of(check, message.product, fields)
+        content = content_of(check, request.product, fields)
         if "name" not in fields:
             for field in fields & {"slug", "sku"}:
                 if not getattr(content, field):
@@ -97,9 +97,9 @@ def changes(message: product_pb2.UpdateProductRequest) -> tuple[UUID, Content, f
     return product_id, content.complete(fields), fields
 
 
-def _populated(check: Violations, message: product_pb2.Product) -> frozenset[str]:
-    fields = frozenset(field.name for field, _ in message.ListFields()) & frozenset(WRITABLE)
-    if not fields and message.stock:
+def _populated(check: Violations, request: product_pb2.Product) -> frozenset[str]:
+    fields = frozenset(field.name for field, _ in request.ListFields()) & frozenset(WRITABLE)
+    if not fields and request.stock:
         check.add("product.stock", "is not written by an update; use AdjustStock")
     return fields
 
@@ -126,19 +126,19 @@ def _shown(path: str) -> str:
     return json.dumps(path if len(path) <= SHOWN_PATH else path[:SHOWN_PATH] + "...")
 
 
-def batch_ids(message: product_pb2.BatchGetProductsRequest) -> list[UUID]:
+def batch_ids(request: product_pb2.BatchGetProductsRequest) -> list[UUID]:
     """The ids of a batch: 1 to 100, each once."""
     with Violations() as check:
-        return _batch(check, "ids", message.ids, LARGEST_BATCH)
+        return _batch(check, "ids", request.ids, LARGEST_BATCH)
 
 
-def filters(message: product_pb2.ListProductsRequest) -> tuple[str, str]:
+def filters(request: product_pb2.ListProductsRequest) -> tuple[str, str]:
     """What a list searches for, and its category."""
     with Violations() as check:
-        search = check.text("search", message.search, most=200, lines=True)
+        search = check.text("search", request.search, most=200, lines=True)
         if (words := len(words_of(search))) > MAX_WORDS:
             check.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
-        category = check.text("category", message.category, most=100)
+        category = check.text("category", request.category, most=100)
     return search, category
 
 
@@ -146,12 +146,12 @@ _CATEGORIES = ("categories",)
 """The query that page tokens of categories belong to."""
 
 
-def categories(message: product_pb2.ListCategoriesRequest) -> tuple[str, int]:
+def categories(request: product_pb2.ListCategoriesRequest) -> tuple[str, int]:
     """The category after which to go on, empty for the first page, and how many to list."""
-    size = pages.page_size(message.page_size, LARGEST_CATEGORIES, LARGEST_CATEGORIES)
-    if not message.page_token:
+    size = pages.page_size(request.page_size, LARGEST_CATEGORIES, LARGEST_CATEGORIES)
+    if not request.page_token:
         return "", size
-    (after,) = pages.decode(_CATEGORIES, message.page_token, (str,))
+    (after,) = pages.decode(_CATEGORIES, request.page_token, (str,))
     return str(after), size
 
 
@@ -160,11 +160,11 @@ def categories_token(last: str) -> str:
     return pages.encode(_CATEGORIES, [last])
 
 
-def adjustment(message: product_pb2.AdjustStockRequest) -> UUID:
+def adjustment(request: product_pb2.AdjustStockRequest) -> UUID:
     """The product of an adjustment."""
     with Violations() as check:
-        product_id = check.uuid("id", message.id)
-        if not message.delta:
+        product_id = check.uuid("id", request.id)
+        if not request.delta:
             check.add("delta", "must not be 0")
     return product_id
 
@@ -175,19 +175,19 @@ def check_batch(field: str, requests: Sequence[object]) -> None:
         raise invalid_argument([(field, f"must be 1 to {LARGEST_STOCK_BATCH}, not {len(requests)}")])
 
 
-def hold(message: stock_pb2.ReserveStockRequest) -> Hold:
+def hold(request: stock_pb2.ReserveStockRequest) -> Hold:
     """A reservation that is asked for: 1 to 50 items, each product once, for 1 s to 1 h."""
     with Violations() as check:
-        reservation_id = check.uuid("reservation_id", message.reservation_id)
-        ttl = seconds_of(message.ttl)
+        reservation_id = check.uuid("reservation_id", request.reservation_id)
+        ttl = seconds_of(request.ttl)
         if not 1 <= ttl <= LONGEST_TTL:
             check.add("ttl", "must be from 1 second to 1 hour")
             ttl = 1
         wanted = []
-        if not 1 <= len(message.items) <= LARGEST_ORDER:
-            check.add("items", f"must be 1 to {LARGEST_ORDER}, not {len(message.items)}")
+        if not 1 <= len(request.items) <= LARGEST_ORDER:
+            check.add("items", f"must be 1 to {LARGEST_ORDER}, not {len(request.items)}")
         else:
-            for index, item in enumerate(message.items):
+            for index, item in enumerate(request.items):
                 wanted.append(Wanted(check.uuid(f"items[{index}].product_id", item.product_id), item.quantity))
                 if item.quantity < 1:
                     check.add(f"items[{index}].quantity", "must be at least 1")
@@ -195,18 +195,18 @@ def hold(message: stock_pb2.ReserveStockRequest) -> Hold:
     return Hold(reservation_id, wanted, timedelta(seconds=ttl))
 
 
-def expired(message: stock_pb2.ListExpiredReservationsRequest) -> tuple[tuple[datetime, UUID] | None, int]:
+def expired(request: stock_pb2.ListExpiredReservationsRequest) -> tuple[tuple[datetime, UUID] | None, int]:
     """The place in the list after which to go on, and how many expired holds to list."""
-    if message.page_size < 0:
+    if request.page_size < 0:
         raise invalid_argument([("page_size", "must not be negative")])
     after = None
-    if message.page_token:
-        time, last = pages.decode(_EXPIRED, message.page_token, (str, str))
+    if request.page_token:
+        time, last = pages.decode(_EXPIRED, request.page_token, (str, str))
         try:
             after = datetime.fromisoformat(str(time)), UUID(str(last))
         except ValueError:
             raise invalid_argument([("page_token", "is not a page token")]) from None
-    return after, min(message.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
+    return after, min(request.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
 
 
 def expired_token(time: datetime, reservation_id: UUID) -> str:
@@ -214,42 +214,42 @@ def expired_token(time: datetime, reservation_id: UUID) -> str:
     return pages.encode(_EXPIRED, [time.isoformat(), str(reservation_id)])
 
 
-def pair(message: stock_pb2.PairDatabasesRequest) -> tuple[UUID, UUID | None]:
+def pair(request: stock_pb2.PairDatabasesRequest) -> tuple[UUID, UUID | None]:
     """The order database that calls, and the product database that it has on record."""
     with Violations() as check:
-        order_database = check.uuid("order_database_id", message.order_database_id)
+        order_database = check.uuid("order_database_id", request.order_database_id)
         product_database = None
-        if message.product_database_id:
-            product_database = check.uuid("product_database_id", message.product_database_id)
+        if request.product_database_id:
+            product_database = check.uuid("product_database_id", request.product_database_id)
     return order_database, product_database
 
 
-def reservation_ids(message: stock_pb2.BatchGetReservationsRequest) -> list[UUID]:
+def reservation_ids(request: stock_pb2.BatchGetReservationsRequest) -> list[UUID]:
     """The ids of a batch: 1 to 100, each once."""
     with Violations() as check:
-        return _batch(check, "reservation_ids", message.reservation_ids, LARGEST_RESERVATIONS)
+        return _batch(check, "reservation_ids", request.reservation_ids, LARGEST_RESERVATIONS)
 
 
 def reservations(
-    message: stock_pb2.ListReservationsRequest,
+    request: stock_pb2.ListReservationsRequest,
 ) -> tuple[list[State], tuple[str, ...], UUID | None, int]:
     """The states to list, the query that page tokens belong to, the id after which to go on, and how many."""
     known = stock_pb2.Reservation.State
     with Violations() as check:
-        if len(message.states) > len(known.values()) or not set(message.states) <= set(known.values()) - {
+        if len(request.states) > len(known.values()) or not set(request.states) <= set(known.values()) - {
             known.STATE_UNSPECIFIED
         }:
             check.add("states", "must be states of reservations")
-        if message.page_size < 0:
+        if request.page_size < 0:
             check.add("page_size", "must not be negative")
-    wanted = sorted({known.Name(each) for each in message.states}) or list(STATES)
+    wanted = sorted({known.Name(each) for each in request.states}) or list(STATES)
     states = [state for state in STATES if state in wanted]
     query = ("reservations", *states)
     after = None
-    if message.page_token:
-        (key,) = pages.decode(query, message.page_token, (str,))
+    if request.page_token:
+        (key,) = pages.decode(query, request.page_token, (str,))
         after = parse_uuid("page_token", str(key))
-    return states, query, after, min(message.page_size or LARGEST_RESERVATIONS, LARGEST_RESERVATIONS)
+    return states, query, after, min(request.page_size or LARGEST_RESERVATIONS, LARGEST_RESERVATIONS)
 
 
 def _batch(check: Violations, field: str, values: Sequence[str], most: int) -> list[UUID]:

@@ -1,14 +1,15 @@
-"""Drains the Envoy next door before its pod ends: `python -m sse.drain ADMIN_PORT DELAY GRACE`, as a preStop hook.
+"""Drains the Envoy next door before its pod ends: `gateway-drain`, as a preStop hook.
 
 Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more. The
 hook also runs where the sidecar alone is restarted, because it hangs: Envoy stays then, and must not be drained.
 """
 
+import argparse
 import os
 import sys
 import time
 
-from sse.admin import ask, services
+from sse.gateway.admin import ask, services
 
 PATIENCE = 5.0
 """Seconds in which a sidecar that works answers; that of the liveness probe."""
@@ -48,5 +49,15 @@ def hook(http_port: int, port: int, delay: float, grace: float) -> None:
         sys.exit(f"drain: Envoy does not answer: {error}")
 
 
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="gateway-drain", description="Drain the Envoy of this pod before it ends.")
+    parser.add_argument("--admin-port", type=int, default=9901, help="Envoy's admin port on loopback")
+    parser.add_argument("--delay", type=float, required=True, help="seconds until new connections are refused")
+    parser.add_argument("--grace", type=float, required=True, help="seconds that running calls get to finish")
+    options = parser.parse_args()
+    hook(int(os.environ.get("HTTP_PORT", "8081")), options.admin_port, options.delay, options.grace)
+
+
 if __name__ == "__main__":
-    hook(int(os.environ.get("HTTP_PORT", "8081")), int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
+    main()

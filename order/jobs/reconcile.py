@@ -5,23 +5,23 @@ is empty, and more changes than a restore is likely to cause, unless people say 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Self
 
 import psycopg
 
-from order import catalog
-from order.catalog import ProductOlder
-from order.identity import Pairing
-from order.product_stock import ProductStock
-from order.repair import CHANGES, Comparison, TooManyChanges
+from order.jobs.comparison import CHANGES, Comparison, TooManyChanges
+from order.pairing import Pairing
+from order.stock import SERVICE, ProductOlder
+from order.stock_client import StockClient
 from order.store import OrderStore
+from runtime.cli import CommandError
 from runtime.client import channel
 from runtime.config import DatabaseConfig
 from runtime.database import Database
 from runtime.errors import ApiError
-from runtime.process import CommandError
 
 HANDFUL = 10
 """So many changes are always made."""
@@ -31,7 +31,7 @@ SHARE = 0.1
 
 _CHECK = "is DATABASE_URL right, and is the backup in its place?"
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Compares all orders with all reservations and repairs what differs, after one of the two databases was restored from a
 backup (docs/operations.md, Restoring a backup). The shop may run meanwhile. It first counts what it would change, and
 refuses, without changing anything:
@@ -47,31 +47,30 @@ something is left to do (in a dry run, everything that it found), and 2 for wron
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """The options of the command, as `add_options` describes them."""
+
     dry_run: bool = False
     force: bool = False
     adopt: bool = False
 
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """Returns the options of a parsed command line."""
+        return cls(dry_run=options.dry_run, force=options.force, adopt=options.adopt)
 
-def parse(arguments: Sequence[str]) -> Options:
-    """Exits with status 2 where they are wrong, and with 0 after --help."""
-    parser = argparse.ArgumentParser(
-        "python -m order reconcile",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `reconcile`."""
     parser.add_argument("--dry-run", action="store_true", help="print what would be changed, and change nothing")
     parser.add_argument("--force", action="store_true", help="make all changes, however many they are")
     parser.add_argument(
         "--adopt", action="store_true", help="record that the two databases belong together from now on"
     )
-    given = parser.parse_args(arguments)
-    return Options(dry_run=given.dry_run, force=given.force, adopt=given.adopt)
 
 
 class Reconciliation:
     def __init__(
-        self, orders: OrderStore, stock: ProductStock, pairing: Pairing, say: Callable[[str], None], options: Options
+        self, orders: OrderStore, stock: StockClient, pairing: Pairing, say: Callable[[str], None], options: Options
     ) -> None:
         """`say` gets one line for each finding, and a summary."""
         self._orders = orders
@@ -160,9 +159,9 @@ async def reconcile(config: DatabaseConfig, product_target: str, options: Option
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await database.open()
-        to_product = channel(product_target, idempotent=[catalog.SERVICE])
+        to_product = channel(product_target, idempotent=[SERVICE])
         stack.push_async_callback(to_product.close)
-        stock = ProductStock(to_product)
+        stock = StockClient(to_product)
         try:
             await Reconciliation(OrderStore(database), stock, Pairing(database, stock), print, options).run()
         except ApiError as error:

@@ -19,9 +19,9 @@ from uuid import UUID
 
 import grpc
 
-from order.catalog import PAGE, State, Stored
 from order.domain import EXPIRED, Item, Line, Status, same_items, sources
-from order.product_stock import ProductStock
+from order.stock import PAGE, State, Stored
+from order.stock_client import StockClient
 from order.store import Live, OrderStore, Standing
 from runtime.errors import ApiError
 
@@ -45,7 +45,7 @@ class Comparison:
     def __init__(
         self,
         orders: OrderStore,
-        stock: ProductStock,
+        stock: StockClient,
         say: Callable[[str], None],
         *,
         dry_run: bool,

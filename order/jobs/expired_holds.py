@@ -8,11 +8,11 @@ import asyncio
 import logging
 from uuid import UUID
 
-from order.catalog import ProductOlder, Stock
 from order.domain import EXPIRED, Status, same_items
-from order.identity import Pairing
+from order.pairing import Pairing
+from order.stock import ProductOlder, Stock
 from order.store import OrderStore, Standing
-from order.worker import Seldom, Worker
+from runtime.worker import Seldom, Worker
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ SPACING = 60.0
 """Seconds between two lines in the log about what keeps holds from being settled."""
 
 
-class Reconciler:
+class ExpiredHoldReaper:
     """Any number may run at the same time."""
 
     def __init__(self, orders: OrderStore, stock: Stock, pairing: Pairing) -> None:

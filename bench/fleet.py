@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from local.children import Child, start
-from local.settings import LOOPBACK, PYTHONPATH
+from local.settings import LOOPBACK
 
 Command = tuple[Sequence[str | Path], Mapping[str, str]]
 """A command line and its environment variables."""
@@ -64,7 +64,6 @@ class Fleet:
         """What every process of ours is told, and `more`."""
         return {
             "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": PYTHONPATH,
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
             "LOG_FORMAT": "text",

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from order.catalog import MOST_TOGETHER, Reservation, State, Stock
 from order.domain import Status
+from order.stock import MOST_TOGETHER, Reservation, State, Stock
 from order.store import OrderStore
-from order.worker import Seldom, Worker
 from runtime.database import Database
 from runtime.errors import ApiError
+from runtime.worker import Seldom, Worker
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import NoReturn
 
-from sse.stream import Streams
+from sse.streams.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ MANY = 10_000
 """Ended streams after which everything is looked at, at least."""
 
 
-class Garbage:
+class GcTuner:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._joined = 0

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from runtime.errors import resource_exhausted, unavailable
 from sse.config import Limits
-from sse.wire import retry_milliseconds
+from sse.streams.wire import retry_milliseconds
 
 log = logging.getLogger(__name__)
 

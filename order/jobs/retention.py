@@ -3,8 +3,8 @@
 import logging
 from dataclasses import dataclass
 
-from order.worker import Worker
 from runtime.database import Database
+from runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
-from order import catalog
-from order.catalog import (
+from order import stock
+from order.domain import Item, Line
+from order.stock import (
     MOST_TOGETHER,
     PAGE,
     TIMEOUT,
@@ -25,7 +26,6 @@ from order.catalog import (
     Stored,
     key_reused,
 )
-from order.domain import Item, Line
 from runtime.batch import Batcher
 from runtime.errors import (
     DATABASE_FULL,
@@ -53,7 +53,7 @@ class _Hold:
     """By the loop's clock."""
 
 
-class ProductStock:
+class StockClient:
     """Stock over gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -63,7 +63,7 @@ class ProductStock:
             self._reserve_all,
             key=lambda hold: hold.request.reservation_id,
             largest=MOST_TOGETHER,
-            most_waiting=catalog.MOST_WAITING,
+            most_waiting=stock.MOST_WAITING,
         )
 
     async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
@@ -71,8 +71,8 @@ class ProductStock:
             reservation_id=str(order_id),
             items=[stock_pb2.StockItem(product_id=str(line.product_id), quantity=line.quantity) for line in lines],
         )
-        request.ttl.FromSeconds(catalog.HOLD_SECONDS)
-        timeout = catalog.RESERVE_TIMEOUT if patience is None else min(catalog.RESERVE_TIMEOUT, patience)
+        request.ttl.FromSeconds(stock.HOLD_SECONDS)
+        timeout = stock.RESERVE_TIMEOUT if patience is None else min(stock.RESERVE_TIMEOUT, patience)
         try:
             # Others of its batch may have more time.
             async with asyncio.timeout(timeout):

@@ -11,7 +11,7 @@ from shop.order.v1.status_feed_pb2_grpc import StatusFeedServiceStub
 
 from runtime.topics import Topics
 from sse.config import Timing
-from sse.wire import StatusEvent, status_event
+from sse.streams.wire import StatusEvent, status_event
 
 log = logging.getLogger(__name__)
 

@@ -21,18 +21,18 @@ Listing = tuple[Filter, Place | None, int]
 """Which orders to list, after which place, and how many."""
 
 
-def draft(message: order_pb2.CreateOrderRequest) -> Draft:
+def draft(request: order_pb2.CreateOrderRequest) -> Draft:
     with Violations() as check:
-        lines = _lines(check, message)
-        email = _email(check, "customer.email", message.customer.email)
+        lines = _lines(check, request)
+        email = _email(check, "customer.email", request.customer.email)
         return Draft(
             lines=lines,
-            customer_name=check.text("customer.name", message.customer.name, most=200),
+            customer_name=check.text("customer.name", request.customer.name, most=200),
             customer_email=email,
-            customer_phone=check.text("customer.phone", message.customer.phone, most=32),
-            shipping_address=check.text("shipping_address", message.shipping_address, most=1_000, lines=True),
-            payment_method=check.text("payment_method", message.payment_method, most=64),
-            notes=check.text("notes", message.notes, most=2_000, lines=True),
+            customer_phone=check.text("customer.phone", request.customer.phone, most=32),
+            shipping_address=check.text("shipping_address", request.shipping_address, most=1_000, lines=True),
+            payment_method=check.text("payment_method", request.payment_method, most=64),
+            notes=check.text("notes", request.notes, most=2_000, lines=True),
         )
 
 
@@ -44,12 +44,12 @@ def _email(check: Violations, field: str, value: str) -> str:
     return email
 
 
-def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Line, ...]:
-    if not 1 <= len(message.items) <= MOST_ITEMS:
-        check.add("items", f"must be 1 to {MOST_ITEMS}, not {len(message.items)}")
+def _lines(check: Violations, request: order_pb2.CreateOrderRequest) -> tuple[Line, ...]:
+    if not 1 <= len(request.items) <= MOST_ITEMS:
+        check.add("items", f"must be 1 to {MOST_ITEMS}, not {len(request.items)}")
         return ()
     lines: dict[UUID, Line] = {}
-    for index, item in enumerate(message.items):
+    for index, item in enumerate(request.items):
         product_id = check.uuid(f"items[{index}].product_id", item.product_id)
         if item.quantity < 1:
             check.add(f"items[{index}].quantity", "must be at least 1")
@@ -59,15 +59,15 @@ def _lines(check: Violations, message: order_pb2.CreateOrderRequest) -> tuple[Li
     return tuple(lines.values())
 
 
-def listing(message: order_pb2.ListOrdersRequest) -> Listing:
+def listing(request: order_pb2.ListOrdersRequest) -> Listing:
     with Violations() as check:
-        if message.status and message.status not in order_pb2.Order.Status.values():
+        if request.status and request.status not in order_pb2.Order.Status.values():
             check.add("status", "must be a status of orders")
-        email = _email(check, "customer_email", message.customer_email)
-        number = check.text("number", message.number, most=64)
-    status = order_pb2.Order.Status.Name(message.status) if message.status else ""
+        email = _email(check, "customer_email", request.customer_email)
+        number = check.text("number", request.number, most=64)
+    status = order_pb2.Order.Status.Name(request.status) if request.status else ""
     want = Filter(status=status, customer_email=email, number=number)
-    return want, _place(want, message.page_token), pages.page_size(message.page_size)
+    return want, _place(want, request.page_token), pages.page_size(request.page_size)
 
 
 def _query(want: Filter) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def _place(want: Filter, token: str) -> Place | None:
         raise invalid_argument([("page_token", "is not a page token")]) from None
 
 
-def after_version(message: order_pb2.StreamOrderStatusRequest) -> int:
-    if message.after_version < 0:
+def after_version(request: order_pb2.StreamOrderStatusRequest) -> int:
+    if request.after_version < 0:
         raise invalid_argument([("after_version", "must not be negative")])
-    return message.after_version
+    return request.after_version

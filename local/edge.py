@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
-SOURCE = Path(__file__).parent
+SOURCE = Path(__file__).resolve().parents[1] / "envoy"
 TEMPLATES = ("envoy.yaml", "tls.yaml")
 COPIES = ("shop.binpb", "index.html", "requests.lua")
 

@@ -8,7 +8,7 @@ from shop.order.v1 import status_feed_pb2, status_feed_pb2_grpc
 
 from order.convert import event_messages
 from order.domain import StatusEvent
-from order.follow import Follower, Followers
+from order.live.followers import Follower, Followers
 from runtime.headers import Context
 from runtime.topics import Watcher
 

@@ -1,1 +1,0 @@
-"""The one source of the edge's configuration."""

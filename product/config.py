@@ -1,0 +1,37 @@
+"""The configuration of the product service."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
+
+PORT = 50052
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that can be configured, from environment variables."""
+
+    server: ServerConfig
+    database: DatabaseConfig
+    stock: DatabaseConfig
+    """The connections of StockService alone, so that reads of the catalogue never delay an order."""
+    search: DatabaseConfig
+    """The connections of searches alone, which may read every product."""
+    telemetry: TelemetryConfig
+
+    @classmethod
+    def from_env(cls, env: Env) -> Self:
+        """Reads and checks the variables.
+
+        Raises:
+            ConfigError: A variable has a value that cannot be used.
+        """
+        database = DatabaseConfig.from_env(env)
+        return cls(
+            server=ServerConfig.from_env(env, grpc_port=PORT),
+            database=database,
+            stock=replace(database, pool_size=env.integer("STOCK_POOL_SIZE", 4, 1, 100)),
+            search=database.for_searches(env),
+            telemetry=TelemetryConfig.from_env(env),
+        )
