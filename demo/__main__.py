@@ -8,14 +8,14 @@ from argparse import Namespace
 from demo.load import load as load_catalogue
 from demo.simulate import Pace, Simulator
 from runtime import cli
-from runtime.client import channel, target
+from runtime.client import channel, parse_target
 from runtime.config import ConfigError, Env
 from runtime.server import until_stopped
 
 
 async def load(_: Namespace) -> None:
     env = Env(os.environ)
-    address = target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
+    address = parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
     async with channel(address) as to_product:
         created, total = await load_catalogue(to_product)
     print(f"{created} of {total} demo products created")
@@ -31,7 +31,7 @@ def pace(env: Env) -> Pace:
 
 async def simulate(_: Namespace) -> None:
     env = Env(os.environ)
-    address = target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053"))
+    address = parse_target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053"))
     speed = pace(env)
     async with channel(address) as to_order:
         running = asyncio.create_task(Simulator(to_order, speed).run())

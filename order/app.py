@@ -25,7 +25,7 @@ from order.service import OrderService
 from order.stock import SERVICE, Stock
 from order.stock_client import StockClient
 from order.store import WRITE_PROBE, OrderStore
-from runtime.client import channel, found
+from runtime.client import channel, is_resolvable
 from runtime.credentials import ConnectionInfo
 from runtime.database import ONE_PROCESSOR, Database
 from runtime.forever import forever
@@ -77,8 +77,8 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             if status is Status.CANCELLED:
                 relay.wake()
 
-        async def problem() -> str:
-            return await database.problem(schema) or await tailer.problem()
+        async def check() -> str:
+            return await database.check(schema) or await tailer.check()
 
         server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
         streams = CallerLimit(config.max_streams, config.max_streams_per_client)
@@ -89,7 +89,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         reconciler = ExpiredHoldReaper(store, stock, Pairing(database, stock))
         # On a first install order is up before product's name is.
-        named = partial(found, config.product_target)
+        named = partial(is_resolvable, config.product_target)
         jobs: dict[str, Job] = {
             "the status tailer": tailer.run,
             "reading event logs": logs.run,
@@ -97,10 +97,10 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             "the reconciler": partial(_once, named, reconciler.run),
             "the pruner": Pruner(database, config.event_retention_days).run,
         }
-        stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.problem(schema))))
+        stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.check(schema))))
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(problem, followers.serve))
+        watching = asyncio.create_task(server.watch(check, followers.serve))
         stack.callback(watching.cancel)
         yield Running(server, followers)
         watching.cancel()

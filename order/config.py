@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from runtime.client import target
+from runtime.client import parse_target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 
 PORT = 50053
@@ -39,7 +39,7 @@ class Config:
             database=database,
             search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),
-            product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
+            product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
             max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
             max_streams_per_client=env.integer("ORDER_MAX_STREAMS_PER_CLIENT", 100, 0, 100_000),

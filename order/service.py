@@ -20,7 +20,7 @@ from runtime.batch import Shared
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
-from runtime.shielded import finish
+from runtime.shielded import run_shielded
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,13 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         who = caller(context, self._caller_header)
         key = order_id(who, request_key(context, request.request_id))
         # Whole: a caller who leaves between the two steps leaves no hold behind.
-        order = await finish(self._place(key, who, draft, context.time_remaining()))
+        order = await run_shielded(self._place(key, who, draft, context.time_remaining()))
         return await _answer(order, context)
 
     async def _place(self, key: UUID, who: str, draft: Draft, patience: float | None) -> Order:
         """Sets stock aside, then writes the order. A crash in between leaves a hold that the reconciler frees."""
         try:
-            await self._store.admit()
+            await self._store.check_admission()
         except ApiError as refusal:
             if not refusal.reason:
                 raise  # too many calls, or no database: a look for the order would be one more

@@ -32,8 +32,8 @@ from runtime.errors import (
     QUERY_TIMEOUT,
     ApiError,
     database_full,
-    of_call,
     of_status,
+    parse_rpc_error,
     query_timeout,
     resource_exhausted,
 )
@@ -103,14 +103,14 @@ class StockClient:
         try:
             return _reservation(await self._stub.ReserveStock(hold.request, timeout=hold.deadline - _now()))
         except grpc.aio.AioRpcError as error:
-            raise _of_call(error) from None
+            raise _parse_rpc_error(error) from None
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
             return _reservation(await self._stub.ConfirmReservation(request, timeout=TIMEOUT))
         except grpc.aio.AioRpcError as error:
-            if of_call(error)[1] == NOT_FOUND:
+            if parse_rpc_error(error)[1] == NOT_FOUND:
                 return None
             raise ProductUnavailable from None
 
@@ -251,14 +251,14 @@ _PASSED_ON = {
 """What the product service says of the client's items; its words and details are for the client."""
 
 
-def _of_call(error: grpc.aio.AioRpcError) -> ApiError:
-    code, reason, status = of_call(error)
+def _parse_rpc_error(error: grpc.aio.AioRpcError) -> ApiError:
+    code, reason, status = parse_rpc_error(error)
     return _for_clients(code, reason, error.details() or "", status)
 
 
 def _of_batch(error: grpc.aio.AioRpcError) -> ApiError:
     """Where a batch fails as a whole, that says nothing of the items of one."""
-    return ProductUnavailable() if error.code() in _PASSED_ON else _of_call(error)
+    return ProductUnavailable() if error.code() in _PASSED_ON else _parse_rpc_error(error)
 
 
 def _for_clients(code: grpc.StatusCode, reason: str, text: str, status: status_pb2.Status) -> ApiError:

@@ -88,11 +88,11 @@ class OrderStore:
         self._writes = Writes(database, most_waiting)
         self._finds: Batcher[UUID, Order | None] = Batcher("order.find batch", self._find, most_waiting=most_waiting)
 
-    async def admit(self) -> None:
+    async def check_admission(self) -> None:
         """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
         aside for it, which nobody could free while no tombstone can be written. So too where too many wait."""
         self._writes.check_queue()
-        await self._database.admit()
+        await self._database.check_admission()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
         """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""

@@ -47,13 +47,13 @@ async def serving(config: Config) -> AsyncIterator[Server]:
         )
         server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(stock)))
 
-        async def problem() -> str:
+        async def check() -> str:
             # The search pool is left out: too many searches are no reason to send other calls elsewhere.
-            return await stock.problem(schema) or await database.problem(schema)
+            return await stock.check(schema) or await database.check(schema)
 
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(problem))
+        watching = asyncio.create_task(server.watch(check))
         stack.callback(watching.cancel)
         yield server
         watching.cancel()

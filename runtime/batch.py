@@ -91,7 +91,7 @@ async def apart(
         try:
             results += await run([each])
         except Exception as error:
-            if isinstance(error, ApiError) and error.passes:
+            if isinstance(error, ApiError) and error.is_transient:
                 return [*results, *[error] * (len(requests) - len(results))]
             results.append(error)
     return results

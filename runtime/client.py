@@ -52,7 +52,7 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-def target(name: str, value: str) -> str:
+def parse_target(name: str, value: str) -> str:
     """A gRPC target, as in `dns:///product:50052`."""
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal():
@@ -74,7 +74,7 @@ def channel(
     return grpc.aio.insecure_channel(address, options=options, interceptors=list(interceptors))
 
 
-async def found(address: str) -> bool:
+async def is_resolvable(address: str) -> bool:
     """Whether the name in a gRPC target is there. A channel that asks for a name too early asks again later and later;
     jobs of a process that may be up before its peer look here before they use theirs."""
     name, _, port = address.rpartition(":")

@@ -20,7 +20,7 @@ from runtime.errors import unavailable
 from runtime.pool import SET_IN_TRANSACTION, Pool, Settings
 from runtime.readiness import Readiness
 from runtime.rows import rows_of
-from runtime.shielded import finish
+from runtime.shielded import run_shielded
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("shop.database")
@@ -76,7 +76,8 @@ class Database:
         write_probe: LiteralString = "",
     ) -> None:
         """`settings` are PostgreSQL's, by name, for each statement. `write_probe` is a statement that writes as the
-        service does: after a write was refused it is tried, and rolled back, until the database takes it (see `admit`).
+        service does: after a write was refused it is tried, and rolled back, until the database takes it (see
+        `check_admission`).
         """
         self._timeout = config.timeout
         milliseconds = str(int(config.timeout * 1000))
@@ -90,7 +91,7 @@ class Database:
         self._left_standby = -STANDBY_PAUSE
         self.open = self._pool.open
         self.close = self._pool.close
-        self.problem = self._readiness.problem
+        self.check = self._readiness.check
 
     async def fetch(
         self,
@@ -200,9 +201,9 @@ class Database:
                 life.reschedule(asyncio.get_running_loop().time() + GRACE)
 
         # A pipeline that is left unfinished cannot be finished by somebody else.
-        return await finish(run(), left)
+        return await run_shielded(run(), left)
 
-    async def admit(self) -> None:
+    async def check_admission(self) -> None:
         """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
         in vain then. It costs the database nothing."""
         self._pool.check_queue()

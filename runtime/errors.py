@@ -49,7 +49,7 @@ class ApiError(Exception):
         super().__init__(self.text)
 
     @property
-    def passes(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same call may succeed later though nothing else changes."""
         return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -178,7 +178,7 @@ def internal() -> ApiError:
     return ApiError(grpc.StatusCode.INTERNAL, "internal error")
 
 
-def of_call(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
+def parse_rpc_error(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
     """What another service of ours answered: code, ErrorInfo reason (or empty), whole status."""
     status = status_pb2.Status(code=code_pb2.UNKNOWN)
     for key, value in error.trailing_metadata() or ():

@@ -49,7 +49,7 @@ class Readiness:
         if refusal := driver_errors.answer(self._write_refusal):
             raise refusal
 
-    async def problem(self, schema: Schema) -> str:
+    async def check(self, schema: Schema) -> str:
         """What keeps the database from being used, in one line for the log; empty when nothing does.
 
         `schema` is what the service needs.

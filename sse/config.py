@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Self
 
-from runtime.client import target
+from runtime.client import parse_target
 from runtime.config import Env, ServerConfig
 
 
@@ -51,8 +51,8 @@ class SidecarConfig:
         return cls(
             server=ServerConfig.from_env(env, grpc_port=50054),
             http_port=env.port("HTTP_PORT", 8081),
-            product_target=target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
-            order_target=target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053")),
+            product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
+            order_target=parse_target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053")),
             limits=Limits(
                 streams=env.integer("SSE_MAX_STREAMS", 15_000, 1, 1_000_000),
                 streams_per_client=env.integer("SSE_MAX_STREAMS_PER_CLIENT", 100, 0, 1_000_000),

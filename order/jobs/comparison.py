@@ -169,7 +169,7 @@ class Comparison:
         try:
             await self._stock.reserve(order.id, lines, None)
         except ApiError as refusal:
-            if refusal.passes or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if refusal.is_transient or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise
             self.left += 1
             self.found["orders without stock"] += 1

@@ -97,7 +97,7 @@ class Tailer:
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    async def problem(self) -> str:
+    async def check(self) -> str:
         """Why events do not arrive at present, in one line; empty when they do. Gives it a second to connect."""
         try:
             async with asyncio.timeout(1):

@@ -233,7 +233,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def refusal(request: web.Request, error: ApiError) -> web.Response:
-    if error.passes and "text/event-stream" in request.headers.get("Accept", "").lower():
+    if error.is_transient and "text/event-stream" in request.headers.get("Accept", "").lower():
         # EventSource gives up for good on any other answer.
         answer = web.Response(body=wire.retry(), headers=wire.HEADERS)
     else:

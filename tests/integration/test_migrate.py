@@ -186,8 +186,8 @@ async def test_two_services_on_one_database_are_refused(product_database: str) -
     assert str(caught.value) == line
     database = Database(DatabaseConfig(conninfo=product_database, pool_size=1, pool_waiting=1, timeout=2), "test")
     await database.open()
-    assert await database.problem(Schema.load(ORDER)) == line
-    assert await database.problem(Schema.load(PRODUCT)) == ""
+    assert await database.check(Schema.load(ORDER)) == line
+    assert await database.check(Schema.load(PRODUCT)) == ""
     await database.close()
 
 

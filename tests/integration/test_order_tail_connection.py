@@ -101,5 +101,5 @@ async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None
     async with order_shop(order_database, FakeStock()) as shop:
         reader = tailer.Tailer("host=127.0.0.1 port=1", shop.followers.topics)
         running = asyncio.create_task(reader.run())
-        assert "the status tailer has no connection" in await reader.problem()
+        assert "the status tailer has no connection" in await reader.check()
         running.cancel()

@@ -17,7 +17,7 @@ from product import parse
 from product.reservation import LARGEST_ORDER
 from product.stock_store import StockStore
 from runtime import server
-from runtime.errors import of_call, of_status, unavailable
+from runtime.errors import of_status, parse_rpc_error, unavailable
 from tests.support.invariants import check_stock
 from tests.support.locks import until_waiting
 from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
@@ -65,7 +65,7 @@ async def alone(call: Any) -> dict[str, Any]:
     """The status with which a single call is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    _, _, status = of_call(caught.value)
+    _, _, status = parse_rpc_error(caught.value)
     assert (status.code, status.message) == (caught.value.code().value[0], caught.value.details())
     return MessageToDict(status)
 

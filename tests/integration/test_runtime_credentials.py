@@ -120,11 +120,11 @@ async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -
 async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
     """The kubelet may take a minute: connections that are open do, and the readiness stays."""
     async with opened(secret) as database:
-        assert await database.problem(SCHEMA) == ""
+        assert await database.check(SCHEMA) == ""
         await secret.alter("two")
         for _ in range(3):
             assert await one(database)
-            assert await database.problem(SCHEMA) == ""
+            assert await database.check(SCHEMA) == ""
 
 
 async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
@@ -132,14 +132,14 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
     async with opened(secret) as database:
-        assert await database.problem(SCHEMA) == ""
+        assert await database.check(SCHEMA) == ""
         await secret.alter("two", end_sessions=True)
 
         async def refused() -> bool:
-            return isinstance(await database.problem(SCHEMA), LastingProblem)
+            return isinstance(await database.check(SCHEMA), LastingProblem)
 
         await eventually(refused)
-        found = await database.problem(SCHEMA)
+        found = await database.check(SCHEMA)
         assert "password authentication failed" in found
         assert "two" not in found
         with pytest.raises(ApiError):
@@ -147,7 +147,7 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
         secret.patch("two")
 
         async def well() -> bool:
-            return not await database.problem(SCHEMA)
+            return not await database.check(SCHEMA)
 
         await eventually(well, 3)
         assert await one(database)
@@ -158,9 +158,9 @@ async def test_outage_is_no_lasting_problem(
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
     async with opened(secret) as database:
-        assert await database.problem(SCHEMA) == ""
+        assert await database.check(SCHEMA) == ""
         with postgres.shut(order_database):
-            found = await database.problem(SCHEMA)
+            found = await database.check(SCHEMA)
             assert "the database does not answer" in found
             assert not isinstance(found, LastingProblem)
 
@@ -170,10 +170,10 @@ async def test_tailer_uses_a_rotated_password(secret: Secret) -> None:
     running = asyncio.create_task(reader.run())
 
     async def well() -> bool:
-        return not await reader.problem()
+        return not await reader.check()
 
     async def refused() -> bool:
-        return "password authentication failed" in await reader.problem()
+        return "password authentication failed" in await reader.check()
 
     try:
         await eventually(well, 10)

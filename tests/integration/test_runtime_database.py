@@ -272,7 +272,7 @@ async def test_serialization_failures_are_retried_for_as_long_as_the_call_has_ti
 
 
 async def test_a_database_without_a_schema_is_a_problem_in_one_line(database: Database) -> None:
-    assert await database.problem(SCHEMA) == "the schema is missing; version 1 is needed"
+    assert await database.check(SCHEMA) == "the schema is missing; version 1 is needed"
 
 
 async def test_overload_is_no_problem_of_the_database(database: Database, empty_database: str) -> None:
@@ -281,13 +281,13 @@ async def test_overload_is_no_problem_of_the_database(database: Database, empty_
         empty_database,
         "CREATE TABLE schema_migration (version int, name text); INSERT INTO schema_migration VALUES (1, '0001_step')",
     )
-    assert await database.problem(SCHEMA) == ""
+    assert await database.check(SCHEMA) == ""
     sleeps = [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.8)", {}, Number) for _ in range(4)]
     busy = [asyncio.create_task(each) for each in sleeps]
     await asyncio.sleep(0.1)
     with pytest.raises(ApiError):
         await database.fetch("one", "SELECT 1 AS n", {}, Number)
-    assert await database.problem(SCHEMA) == ""
+    assert await database.check(SCHEMA) == ""
     await asyncio.gather(*busy)
 
 
@@ -299,14 +299,14 @@ async def test_busy_pool_of_a_server_without_free_slots_is_no_outage(
         empty_database,
         "CREATE TABLE schema_migration (version int, name text); INSERT INTO schema_migration VALUES (1, '0001_step')",
     )
-    assert await database.problem(SCHEMA) == ""
+    assert await database.check(SCHEMA) == ""
     busy = [
         asyncio.create_task(database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(1.2)", {}, Number)) for _ in range(4)
     ]
     await asyncio.sleep(0.2)
     name = conninfo_to_dict(empty_database)["dbname"]
     await execute(postgres.postgres.conninfo("postgres"), f'ALTER DATABASE "{name}" CONNECTION LIMIT 2')
-    assert await database.problem(SCHEMA) == ""
+    assert await database.check(SCHEMA) == ""
     await asyncio.gather(*busy)
 
 
@@ -314,7 +314,7 @@ async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
     config = DatabaseConfig(conninfo="host=127.0.0.1 port=1 user=x", pool_size=1, pool_waiting=1, timeout=0.5)
     database = Database(config, "test")
     await database.open()
-    problem = await database.problem(SCHEMA)
+    problem = await database.check(SCHEMA)
     assert problem.startswith("the database does not answer: ")
     assert "127.0.0.1" in problem
     assert "\n" not in problem
@@ -329,19 +329,19 @@ async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
     with ExitStack() as away:
         away.enter_context(postgres.shut(empty_database))
         async with opened(Database(config, "test")) as database:
-            await database.admit()  # nothing is known yet
-            assert "not currently accepting connections" in await database.problem(SCHEMA)
-            for call in (database.fetch("one", "SELECT 1 AS n", {}, Number), database.admit()):
+            await database.check_admission()  # nothing is known yet
+            assert "not currently accepting connections" in await database.check(SCHEMA)
+            for call in (database.fetch("one", "SELECT 1 AS n", {}, Number), database.check_admission()):
                 async with asyncio.timeout(10):
                     with pytest.raises(ApiError, match="the database does not answer"):
                         await call
             away.close()
 
             async def back() -> bool:
-                return await database.problem(SCHEMA) == "the schema is missing; version 1 is needed"
+                return await database.check(SCHEMA) == "the schema is missing; version 1 is needed"
 
             await eventually(back)  # the pool's own attempts are seconds apart
-            await database.admit()
+            await database.check_admission()
 
 
 async def test_a_host_of_the_environment_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ async def test_a_host_of_the_environment_is_named_too(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
     database = Database(DatabaseConfig(conninfo="", pool_size=1, pool_waiting=1, timeout=2), "test")
     await database.open()
-    assert "'nowhere.invalid'" in await database.problem(SCHEMA)
+    assert "'nowhere.invalid'" in await database.check(SCHEMA)
     await database.close()
 
 

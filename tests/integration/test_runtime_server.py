@@ -108,13 +108,13 @@ async def serving(free_port: int, **variables: str) -> AsyncIterator[Running]:
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    return errors.of_call(error)[2]
+    return errors.parse_rpc_error(error)[2]
 
 
 async def test_a_reason_reaches_the_client_with_its_metadata(running: Running) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.unary(b"reason")
-    code, reason, status = errors.of_call(caught.value)
+    code, reason, status = errors.parse_rpc_error(caught.value)
     assert (code, reason, status.message) == (
         grpc.StatusCode.FAILED_PRECONDITION,
         "INSUFFICIENT_STOCK",

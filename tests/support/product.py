@@ -18,7 +18,7 @@ from local.settings import free_ports
 from product.app import serving
 from product.config import Config
 from runtime.config import Env
-from runtime.errors import of_call
+from runtime.errors import parse_rpc_error
 from runtime.server import Server
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -39,7 +39,7 @@ class Refusal:
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
-    code, reason, status = of_call(error)
+    code, reason, status = parse_rpc_error(error)
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     _unpack(status, info)
     _unpack(status, bad)

@@ -4,7 +4,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from product.config import Config
-from runtime.client import target
+from runtime.client import parse_target
 from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
 from runtime.credentials import ConnectionInfo
 
@@ -117,4 +117,4 @@ def test_opentelemetrys_variables_mean_what_they_mean_elsewhere() -> None:
 @pytest.mark.parametrize("value", ["product", "dns:///product", "dns:///product:grpc", ":50052"])
 def test_a_target_needs_host_and_port(value: str) -> None:
     with pytest.raises(ConfigError, match="PRODUCT_TARGET"):
-        target("PRODUCT_TARGET", value)
+        parse_target("PRODUCT_TARGET", value)
