@@ -32,7 +32,17 @@ async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
             await asyncio.sleep(0.3)
             began = time.monotonic()
             admin = shop.admin.rpartition(":")[2]
-            command = [sys.executable, "-S", "-m", "sse.gateway.drain", admin, "0.5", "10"]
+            command = [
+                sys.executable,
+                "-m",
+                "sse.gateway.drain",
+                "--admin-port",
+                admin,
+                "--delay",
+                "0.5",
+                "--grace",
+                "10",
+            ]
             environment = {"HTTP_PORT": str(running.sidecar.http_port)}
             draining = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY, env=environment)
             await asyncio.sleep(0.3)

@@ -157,7 +157,7 @@ def test_shop_goes_with_its_terminal(state: Path) -> None:
         while b"\nready" not in said:
             said += os.read(terminal, 4096)
         children = below(pid)
-        (stopped,) = [each for each in children if b"order\0run" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        (stopped,) = [each for each in children if b"-m\0order\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
         with socket.create_connection((LOOPBACK, port)) as stream:
             path = f"/api/orders/stream?order_id={order(f'http://{LOOPBACK}:{port}')}"
             stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

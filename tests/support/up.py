@@ -100,7 +100,8 @@ def python_for(user: int, folder: Path) -> str | None:
     environment = folder / "environment"
     subprocess.run([system, "-m", "venv", "--without-pip", environment], check=True)
     theirs = environment / "lib" / Path(system).name / "site-packages" / "ours.pth"
-    theirs.write_text("".join(f"{each}\n" for each in (REPOSITORY, sysconfig.get_path("purelib"))))
+    # A folder that is only added to the path has no .pth files of its own read, and the project is installed by one.
+    theirs.write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     python = str(environment / "bin" / "python")
     return python if _works_for(user, python) else None
 
