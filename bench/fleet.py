@@ -58,7 +58,7 @@ class Fleet:
         self._stack.close()
 
     def _end(self, name: str) -> None:
-        self.children[name].stop(patience=10)
+        self.children[name].stop(timeout=10)
 
     def environment(self, **more: str) -> Mapping[str, str]:
         """What every process of ours is told, and `more`."""

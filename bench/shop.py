@@ -16,7 +16,7 @@ from typing import TypeVar
 import psycopg
 
 from bench.fleet import Command, Fleet, until_serving
-from local.children import ChildError, below, run
+from local.children import ChildError, descendants, run
 from local.edge import EdgeSettings, write
 from local.postgres import Postgres
 from local.settings import LOOPBACK, free_ports, prepare
@@ -138,7 +138,7 @@ class BenchShop(Fleet):
     def postgres_cpu(self) -> float:
         """CPU seconds that PostgreSQL has used, connections that have ended included."""
         parent = self.postgres.pid
-        return _cpu(parent, children=True) + sum(_cpu(pid) for pid in below(parent))
+        return _cpu(parent, children=True) + sum(_cpu(pid) for pid in descendants(parent))
 
     def resident(self, kind: str) -> int:
         """Bytes of memory that the parts of a kind hold."""

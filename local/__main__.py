@@ -6,7 +6,7 @@ import sys
 
 def main() -> int:
     """Runs the command line. Returns the exit status."""
-    # Blocked until the shop listens for signals: a Ctrl-C among the imports would print a traceback.
+    # Signals stay blocked until the shop handles them: a Ctrl-C during the imports would print a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     from local import commands
 

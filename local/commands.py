@@ -12,23 +12,23 @@ from local.children import ChildError
 from local.postgres import Postgres
 from local.settings import REPOSITORY, Settings, prepare
 from local.shop import LOCK, Shop
-from local.stop import Stop, Stopped, end_at_signals
+from local.stop import Stop, Stopped, restore_default_signals
 from runtime.config import ConfigError
 
 COMMANDS = """\
-REST, SSE, gRPC and gRPC-Web on {url}; product on localhost:{product}, order on localhost:{order}
+REST, SSE, gRPC and gRPC-Web: {url}; product: localhost:{product}; order: localhost:{order}
 
-the catalogue:
+list products:
   curl -s '{url}/api/v1/products?pageSize=3'
-a product of your own:
+create a product:
   curl -s -X POST {url}/api/v1/products -H 'Content-Type: application/json' -d '{{"name": "Oak step stool", \
 "category": "Home", "stock": 5, "price": {{"currencyCode": "EUR", "units": "79"}}}}'
-an order, and its status, live:
+place an order and follow its status:
   PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=100&orderBy=price' | python3 -c \
-'import json, sys; print(next(each["id"] for each in json.load(sys.stdin)["products"] if each["stock"] != "0"))')
+'import json, sys; print(next(item["id"] for item in json.load(sys.stdin)["products"] if item["stock"] != "0"))')
   ORDER=$(curl -s -X POST {url}/api/v1/orders -H 'Content-Type: application/json' \
 -d '{{"items": [{{"productId": "'$PRODUCT'", "quantity": 1}}]}}' | python3 -c \
-'import json, sys; answer = json.load(sys.stdin); print(answer.get("id") or sys.exit(answer["message"]))') \
+'import json, sys; order = json.load(sys.stdin); print(order.get("id") or sys.exit(order["message"]))') \
 && curl -N "{url}/api/orders/stream?order_id=$ORDER"
 gRPC:
   {grpcurl} -plaintext localhost:{port} list
@@ -36,9 +36,10 @@ gRPC:
 
 
 def up(settings: Settings) -> int:
-    began = time.monotonic()
+    """Runs the shop until a signal. Returns the exit status."""
+    started = time.monotonic()
     stop = Stop()
-    shop = Shop(settings, lambda text: print(f"{time.monotonic() - began:5.1f} s  {text}", flush=True), stop.sleep)
+    shop = Shop(settings, lambda text: print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True), stop.sleep)
     try:
         stop.listen()
         shop.start()
@@ -53,13 +54,13 @@ def up(settings: Settings) -> int:
                 grpcurl=grpcurl,
             )
         )
-        print(f"Ctrl-C stops it; data and logs are in {settings.state}")
+        print(f"Press Ctrl-C to stop. Data and logs are in {settings.state}")
         print("ready", flush=True)
         while True:
             stop.sleep(0.5)
             shop.check()
     except Stopped:
-        with suppress(OSError):  # the terminal may be gone already
+        with suppress(OSError):  # the terminal may be closed already
             print("\nstopping", flush=True)
         return 0
     finally:
@@ -67,22 +68,22 @@ def up(settings: Settings) -> int:
 
 
 def reset(settings: Settings) -> int:
-    """Removes what a shop has made, and nothing else: STATE_DIR may be anybody's folder."""
-    end_at_signals()
+    """Deletes what a shop has made, and nothing else: STATE_DIR may contain other files. Returns the exit status."""
+    restore_default_signals()
     state = settings.state
     if not (state / LOCK).exists():
-        print(f"no shop has run on {state}")
+        print(f"there is no shop's data in {state}")
         return 0
     prepare(state)
-    Shop(settings).hold()
+    Shop(settings).acquire_lock()
     Postgres(state).remove()
     for folder in ("envoy", "logs"):
         shutil.rmtree(state / folder, ignore_errors=True)
-    for file in ("secrets.json", LOCK):
+    for file in ("secrets.json", "secrets.tmp", LOCK):
         (state / file).unlink(missing_ok=True)
-    with suppress(OSError):  # something else is in it
+    with suppress(OSError):  # the folder has other files
         state.rmdir()
-    print(f"removed the shop's data from {state}")
+    print(f"deleted the shop's data in {state}")
     return 0
 
 

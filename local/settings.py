@@ -1,4 +1,4 @@
-"""What `make up` can be told, verified before anything starts."""
+"""The settings of `make up`, checked before anything starts."""
 
 import errno
 import os
@@ -15,12 +15,13 @@ from runtime.config import ConfigError, Env
 LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 PORTS = range(20_000, 32_768)
-"""Below those that Linux gives to outgoing connections: one of these may take a port before it is listened on."""
+"""Ports that free_ports chooses from. They are below those that Linux gives to outgoing connections, one of which could
+take a port before it is listened on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One shop: its public ports, and the folder for all that it keeps."""
+    """One shop: its public ports, and the folder that keeps its data."""
 
     port: int
     product_port: int
@@ -62,14 +63,15 @@ class Settings:
         return f"http://localhost:{self.port}"
 
     def check_ports(self) -> None:
-        """Raises ConfigError for a port that nobody can listen on now."""
+        """Raises ConfigError if a port cannot be listened on now."""
         for name, port in (("PORT", self.port), ("PRODUCT_PORT", self.product_port), ("ORDER_PORT", self.order_port)):
-            if problem := _problem(port):
-                raise ConfigError(f"port {port} {problem}; set {name} to another one")
+            if problem := _check_port(port):
+                raise ConfigError(f"port {port} {problem}; set {name} to another port")
 
 
 def _grpc_endpoint(endpoint: str, env: Env) -> str:
-    """Where Envoy sends its spans: it speaks OTLP over gRPC only, so elsewhere it sends none."""
+    """Returns where Envoy sends its spans, or an empty string for another protocol than OTLP over gRPC, the only one
+    that Envoy has."""
     if not endpoint or env.text("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc") != "grpc":
         return ""
     try:
@@ -79,23 +81,23 @@ def _grpc_endpoint(endpoint: str, env: Env) -> str:
     return endpoint
 
 
-def _problem(port: int) -> str:
-    """Why nobody can listen on a port; empty: somebody can."""
+def _check_port(port: int) -> str:
+    """Returns why a port cannot be listened on, or an empty string if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except PermissionError:
-            return "is for root only"
+            return "is reserved for root"
         except OSError:
-            return "is taken"
-    with socket.socket() as probe:  # somebody may listen on all addresses
+            return "is in use"
+    with socket.socket() as probe:  # another process may listen on all addresses
         probe.settimeout(0.2)
-        return "" if probe.connect_ex((LOOPBACK, port)) else "is taken"
+        return "" if probe.connect_ex((LOOPBACK, port)) else "is in use"
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
+    """Returns different ports on which no process listens now."""
     probes: list[socket.socket] = []
     try:
         while len(probes) < number:
@@ -113,7 +115,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def prepare(state: Path) -> None:
-    """Makes the folder that keeps everything."""
+    """Makes the state folder. Raises ConfigError if that is not possible."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         (state / "logs").mkdir(exist_ok=True)

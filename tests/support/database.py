@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.postgres import SERVICES, Postgres
+from local.postgres import Postgres
 from runtime.migrate import migrate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ class TestServer:
     @contextmanager
     def database(self, service: str = "") -> Iterator[str]:
         """The connection string of a new database with a service's schema, or an empty one, for the service's role."""
-        role = SERVICES[service or "product"]
+        role = service or "product"
         template = self._template(service) if service else "template1"
         name = f"test_{uuid4().hex}"
         self._run(
@@ -85,14 +85,14 @@ class TestServer:
     @contextmanager
     def plain(self, service: str) -> Iterator[str]:
         """As `database`, in one whose own locale knows ASCII alone, as it is where nobody chose one."""
-        role, name = SERVICES[service], f"test_{uuid4().hex}"
+        name = f"test_{uuid4().hex}"
         self._run(
             sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'").format(
-                sql.Identifier(name), sql.Identifier(role)
+                sql.Identifier(name), sql.Identifier(service)
             )
         )
         try:
-            conninfo = self.postgres.conninfo(name, role)
+            conninfo = self.postgres.conninfo(name, service)
             run_apart(conninfo, REPOSITORY / service / "migrations")
             yield conninfo
         finally:
@@ -103,7 +103,7 @@ class TestServer:
             # In a thread of its own: the caller may have a running event loop.
             run_apart(self.postgres.service(service), REPOSITORY / service / "migrations")
             self._templates.add(service)
-        return SERVICES[service]
+        return service
 
 
 def run_apart(conninfo: str, directory: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from local.children import Child, start
-from local.postgres import Account
+from local.server_user import server_user
 from local.settings import LOOPBACK, free_ports
 from tests.support.order import eventually
 
@@ -54,7 +54,7 @@ async def pooling(conninfo: str) -> AsyncIterator[str]:
 
 
 def _start(program: str, conninfo: str, folder: Path) -> tuple[Child, str]:
-    account, (port,) = Account.of_server(), free_ports(1)
+    (port,) = free_ports(1)
     to = conninfo_to_dict(conninfo)
     (folder / "users").write_text(f'"{to["user"]}" "{to["password"]}"\n')
     (folder / "pgbouncer.ini").write_text(
@@ -78,7 +78,6 @@ ignore_startup_parameters = extra_float_digits,options
         [program, folder / "pgbouncer.ini"],
         folder,
         {},
-        user=account.uid if account else None,
-        group=account.gid if account else None,
+        user=server_user(),
     )
     return child, make_conninfo("", host=LOOPBACK, port=port)

@@ -1,17 +1,16 @@
 """A hot standby of a test's server, and what else the server's own tools do."""
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from local.children import start
-from local.postgres import Account, Postgres
+from local.postgres import Postgres
+from local.server_user import server_user
 from local.settings import LOOPBACK, free_ports
 from tests.support.database import FAST
 from tests.support.order import eventually
@@ -19,16 +18,16 @@ from tests.support.order import eventually
 
 def tool(postgres: Postgres, name: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Runs one of the server's programs as the server's user; what it printed."""
-    account = Account.of_server()
+    user = server_user()
     done = subprocess.run(
-        [postgres._server() / "bin" / name, *arguments],
+        [postgres.programs / "bin" / name, *arguments],
         input=stdin,
         capture_output=True,
         check=False,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-        env=postgres._environment(),
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+        extra_groups=[] if user else None,
+        env=postgres.environment,
         cwd=postgres.home,
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -44,20 +43,19 @@ class Standby:
 
     @contextmanager
     def running(self) -> Iterator["Standby"]:
-        primary, account = self._primary, Account.of_server()
-        data = primary.folder("standby")
+        primary = self._primary
+        data = primary.new_folder("standby")
         tool(primary, "pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", primary.conninfo("postgres"))
         # It must allow as many connections as its primary.
         own = {"listen_addresses": LOOPBACK, "port": str(self.port), "unix_socket_directories": ""}
         settings = {**own, "max_connections": FAST["max_connections"]}
         child = start(
             "standby",
-            [primary._server() / "bin" / "postgres", "-D", data, *(f"--{k}={v}" for k, v in settings.items())],
-            Path(primary._logs()),
-            {**primary._environment(), "PATH": os.environ["PATH"]},
+            [primary.programs / "bin" / "postgres", "-D", data, *(f"--{k}={v}" for k, v in settings.items())],
+            primary.logs,
+            primary.environment,
             death_signal="INT",
-            user=account.uid if account else None,
-            group=account.gid if account else None,
+            user=server_user(),
             folder=primary.home,
         )
         try:

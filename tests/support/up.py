@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from local.children import below
+from local.children import descendants
 from local.settings import REPOSITORY, free_ports
 
 NOBODY = 65534
@@ -70,7 +70,7 @@ class Up:
 
     def pids(self) -> list[int]:
         """Every process below it."""
-        return below(self.process.pid)
+        return descendants(self.process.pid)
 
     def end(self, number: int) -> int:
         """Its exit status after a signal."""
