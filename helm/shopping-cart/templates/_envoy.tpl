@@ -1,6 +1,6 @@
 {{/*
-One of Envoy's files, filled in as envoy/render.py does it: names in dollar-braces are replaced, and the lines from
-`# if X` to `# end X` are dropped where X is off. Call with (list $ "envoy.yaml").
+One of Envoy's files, filled in as local/edge.py does it: names in dollar-braces are replaced, and the lines from
+`# if X` to `# end X` are dropped where X is off. envoy.yaml is made of the files in config/. Call with (list $ "envoy.yaml").
 */}}
 {{- define "shopping-cart.envoy.file" -}}
 {{- $root := index . 0 }}
@@ -25,6 +25,11 @@ One of Envoy's files, filled in as envoy/render.py does it: names in dollar-brac
 {{- end }}
 {{- end }}
 {{- $text := $root.Files.Get (printf "files/envoy/%s" (index . 1)) }}
+{{- if eq (index . 1) "envoy.yaml" }}
+{{- range $path, $_ := $root.Files.Glob "files/envoy/config/*.yaml" }}
+{{- $text = print $text ($root.Files.Get $path) }}
+{{- end }}
+{{- end }}
 {{- if not $text }}
 {{- fail "this copy of the chart lacks files/envoy: run `make generate`" }}
 {{- end }}
