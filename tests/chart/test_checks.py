@@ -58,5 +58,5 @@ def test_failed_check_removes_its_order(cancelled: int) -> None:
         environment = {**os.environ, "EDGE": url}
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "FAILED: two pieces at 9.99 make" in done.stderr
+    assert "FAILED: two pieces at 9.99 cost" in done.stderr
     assert requests[-2:] == ["POST /api/v1/orders/o1:cancel", "DELETE /api/v1/products/o1"]
