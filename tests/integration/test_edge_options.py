@@ -217,7 +217,7 @@ async def test_only_own_names_are_answered_where_they_are_named() -> None:
 SETTINGS = EdgeSettings(files=Path(), product="product:50052", order="[::1]:50053", sse_http_port=1, sse_grpc_port=2)
 
 
-def test_config_files_are_valid_yaml_each() -> None:
+def test_config_parts_are_valid_yaml() -> None:
     """Editors, linters and readers need nothing but YAML. No file uses an anchor of another one."""
     for path in (SOURCE / "config").iterdir():
         assert yaml.safe_load(path.read_text()), path.name
