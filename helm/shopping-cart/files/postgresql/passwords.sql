@@ -1,5 +1,5 @@
--- Sets the passwords of the Secret. A volume may have older ones, from a release that was uninstalled or before a change.
--- These settings keep the passwords out of the log, whatever the server parameters are.
+-- The Secret counts, also with a volume from before: an uninstalled release left it behind, or the password was changed.
+-- No server parameter that somebody has set has the passwords logged.
 SET log_statement = none;
 SET log_min_duration_statement = -1;
 SET log_min_error_statement = panic;

@@ -1,4 +1,4 @@
--- The service's role. It owns its database only, and is not a superuser.
+-- The service's role: it owns its database and nothing else. It is no superuser.
 \getenv user APP_USER
 \getenv password APP_PASSWORD
 \getenv database POSTGRES_DB

@@ -1,18 +1,18 @@
 #!/bin/bash
-# Starts PostgreSQL by the image's own entrypoint, with any user ID.
+# Starts PostgreSQL by way of the image's own entrypoint, under any user number.
 set -euo pipefail
 
-# Runs one server at a time: after a forced deletion of the pod, the old server may still run when the new one starts.
+# One server at a time: where a pod was deleted by force, its server may still be there when the next one starts.
 exec 9>/var/lib/postgresql/.lock
 flock 9
 
-# The superuser gets a random password at each start. Nothing needs it: inside the container the socket needs no password.
+# Nobody needs the superuser's password: who may enter the container is trusted on the socket. It is another at each start.
 POSTGRES_PASSWORD=$(head -c 24 /dev/urandom | base64)
 export POSTGRES_PASSWORD
 
-# Reads the role's name and password. The kubelet updates these files when the Secret changes.
+# The Secret with the service's role, as it is now: the kubelet brings what changes in it into these files.
 credentials() {
-  # A key that is missing in the Secret must not become an empty password. (`$(<file)` would exit the shell.)
+  # A key that somebody took out of the Secret must not become an empty password. (`$(<file)` would end the shell there.)
   APP_USER=$(cat /credentials/username) && APP_PASSWORD=$(cat /credentials/password) &&
     [[ -n $APP_USER && -n $APP_PASSWORD ]] && export APP_USER APP_PASSWORD
 }
@@ -21,22 +21,22 @@ set_passwords() {
   psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres --file /shop/passwords.sql
 }
 
-# Sets the role's password whenever it changes. Open sessions continue.
+# Gives the role its new password, whenever there is one. Sessions that are open stay.
 follow_credentials() {
   local known=$APP_USER:$APP_PASSWORD
   while sleep 2; do
     credentials 2>/dev/null || continue
     if [[ $APP_USER:$APP_PASSWORD != "$known" ]] && pg_isready --quiet --host 127.0.0.1 && set_passwords; then
       known=$APP_USER:$APP_PASSWORD
-      echo "set the new password of role $APP_USER"
+      echo "the role $APP_USER has the password that the Secret has now"
     fi
   done
 }
 
 credentials
 
-# Sets the passwords with a server that listens on the socket only. `postgres --single` would need a user name, which a user
-# ID that the cluster assigned does not have. (On an empty volume the entrypoint creates the role with role.sql.)
+# By a server that listens on the socket only: `postgres --single` needs a name for its user number, which a number that
+# the cluster has chosen does not have. (On an empty volume the entrypoint makes the role, with role.sql.)
 if [[ -s $PGDATA/PG_VERSION ]]; then
   pg_ctl start --pgdata "$PGDATA" --silent --wait --timeout 86400 --options "-c listen_addresses=''"
   set_passwords
