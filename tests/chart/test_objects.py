@@ -91,7 +91,7 @@ def test_a_new_version_of_the_chart_restarts_no_database(tmp_path: Path) -> None
     newer = tmp_path / "shopping-cart"
     shutil.copytree(tools.CHART, newer)
     chart = newer / "Chart.yaml"
-    chart.write_text(chart.read_text().replace("0.1.0", "9.9.9"))
+    chart.write_text(chart.read_text().replace(tools.version(), "9.9.9"))
     now, then = (
         [each["spec"]["template"] for each in tools.objects(chart=path) if each["kind"] == "StatefulSet"]
         for path in (tools.CHART, newer)

@@ -15,7 +15,13 @@ PARENT = {
     "name": "platform",
     "version": "1.0.0",
     "dependencies": [
-        {"name": "shopping-cart", "version": "0.1.0", "repository": "", "condition": "shop.enabled", "alias": "shop"}
+        {
+            "name": "shopping-cart",
+            "version": tools.version(),
+            "repository": "",
+            "condition": "shop.enabled",
+            "alias": "shop",
+        }
     ],
 }
 
@@ -40,13 +46,13 @@ def test_a_condition_turns_it_off(umbrella: Path) -> None:
 def test_a_global_registry_holds_for_all_images(umbrella: Path) -> None:
     rendered = tools.template("--set", "global.imageRegistry=registry.example.com:5000/mirror", chart=umbrella)
     assert images(rendered) == {
-        "registry.example.com:5000/mirror/shopping-cart:0.1.0",
+        f"registry.example.com:5000/mirror/shopping-cart:{tools.version()}",
         "registry.example.com:5000/mirror/envoyproxy/envoy:v1.40.0",
         "registry.example.com:5000/mirror/postgres:18",
     }
 
 
-def test_a_registry_takes_the_place_of_the_repositorys_own() -> None:
+def test_a_registry_replaces_that_of_the_repository() -> None:
     sets = (
         "image.repository=old.example.com:5000/shop/cart,image.registry=new.example.com,postgresql.image.registry=pg.io"
     )
