@@ -6,19 +6,17 @@ from uuid import UUID
 
 from shop.order.v1 import order_pb2
 
-from order.domain import MOST_ITEMS, Draft, Line, Order
+from order.domain import MOST_ITEMS, Draft, Line
 from order.store import Filter
-from runtime import pages, times
+from runtime import pages
 from runtime.errors import invalid_argument
+from runtime.pages import Cursor
 from runtime.validate import NIL, Violations, is_invisible
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
-Place = tuple[datetime, UUID]
-"""Where a page of orders, newest first, goes on: after the order created then, with that id."""
-
-Listing = tuple[Filter, Place | None, int]
-"""Which orders to list, after which place, and how many."""
+Listing = tuple[Filter, Cursor, int]
+"""Which orders to list, where the page begins, and how many orders it gets."""
 
 
 def draft(request: order_pb2.CreateOrderRequest) -> Draft:
@@ -67,26 +65,9 @@ def listing(request: order_pb2.ListOrdersRequest) -> Listing:
         number = check.text("number", request.number, most=64)
     status = order_pb2.Order.Status.Name(request.status) if request.status else ""
     want = Filter(status=status, customer_email=email, number=number)
-    return want, _place(want, request.page_token), pages.page_size(request.page_size)
-
-
-def _query(want: Filter) -> tuple[str, ...]:
-    return ("orders", want.status, want.customer_email.lower(), want.number)
-
-
-def page_token(want: Filter, last: Order) -> str:
-    """The token of the page after `last`."""
-    return pages.encode(_query(want), [times.microseconds(last.create_time), str(last.id)])
-
-
-def _place(want: Filter, token: str) -> Place | None:
-    if not token:
-        return None
-    microseconds, order_id = pages.decode(_query(want), token, (int, str))
-    try:
-        return times.of_microseconds(int(microseconds)), UUID(str(order_id))
-    except (ValueError, OverflowError):
-        raise invalid_argument([("page_token", "is not a page token")]) from None
+    query = ("orders", status, email.lower(), number)
+    cursor = Cursor.parse(request.page_token, query, (datetime, UUID))
+    return want, cursor, pages.page_size(request.page_size)
 
 
 def after_version(request: order_pb2.StreamOrderStatusRequest) -> int:

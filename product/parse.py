@@ -10,12 +10,15 @@ from google.protobuf import field_mask_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.convert import seconds_of
-from product.domain import LARGEST_STOCK, MAX_WORDS, SKU_LENGTH, SLUG_LENGTH, WRITABLE, Content, words_of
-from product.reservation import LARGEST_ORDER, STATES, Hold, State, Wanted
+from product.domain import MAX_SKU_LENGTH, MAX_SLUG_LENGTH, MAX_STOCK, WRITABLE, Content
+from product.listing import Listing, ProductQuery, parse_order_by
+from product.reservation import MAX_ITEMS, Hold, RequestedItem, ReservationState
+from product.search import MAX_WORDS, split_words
 from runtime import pages
 from runtime.errors import invalid_argument
 from runtime.money import price_micros
-from runtime.validate import NIL, Violations, parse_uuid
+from runtime.pages import Cursor
+from runtime.validate import NIL, Violations
 
 LARGEST_BATCH = 100
 LARGEST_STOCK_BATCH = 64
@@ -24,17 +27,14 @@ LARGEST_MASK = 50
 """Paths of one update mask. The fields of a product are fewer."""
 SHOWN_PATH = 50
 """Characters of a path that a violation shows."""
-LARGEST_CATEGORIES = 1_000
-"""Categories in one answer. More than a shop has: clients from before there were pages read the first one only."""
+MAX_CATEGORIES = 1_000
+"""Categories of a page. It is more than a shop has: clients that know no page tokens read the first page only."""
 LONGEST_TTL = 3600
 """Seconds that a hold may ask for."""
 DEFAULT_EXPIRED = 100
 LARGEST_EXPIRED = 1_000
 LARGEST_RESERVATIONS = 100
 """Reservations in one answer, at most; fewer where they are very large."""
-
-_EXPIRED = ("expired",)
-"""The query that the page tokens of expired holds belong to."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
@@ -45,8 +45,8 @@ def content_of(check: Violations, request: product_pb2.Product, fields: Set[str]
     """Those of the writable `fields` of a product that the client sent. Violations are named `product.…`."""
     content = Content(
         name=check.text("product.name", request.name, least=1, most=200) if "name" in fields else "",
-        slug=_code(check, "slug", request.slug, SLUG_LENGTH) if "slug" in fields else "",
-        sku=_code(check, "sku", request.sku, SKU_LENGTH) if "sku" in fields else "",
+        slug=_code(check, "slug", request.slug, MAX_SLUG_LENGTH) if "slug" in fields else "",
+        sku=_code(check, "sku", request.sku, MAX_SKU_LENGTH) if "sku" in fields else "",
         variant=check.text("product.variant", request.variant, most=100) if "variant" in fields else "",
         description=check.text("product.description", request.description, most=10_000, lines=True)
         if "description" in fields
@@ -78,7 +78,7 @@ def new_product(request: product_pb2.Product) -> tuple[Content, int]:
     """The content and the first stock of a product to create. Output-only fields are ignored (AIP-203)."""
     with Violations() as check:
         content = content_of(check, request, frozenset(WRITABLE))
-        check.within("product.stock", request.stock, 0, LARGEST_STOCK)
+        check.within("product.stock", request.stock, 0, MAX_STOCK)
     return content.complete(frozenset(WRITABLE)), request.stock
 
 
@@ -132,32 +132,22 @@ def batch_ids(request: product_pb2.BatchGetProductsRequest) -> list[UUID]:
         return _batch(check, "ids", request.ids, LARGEST_BATCH)
 
 
-def filters(request: product_pb2.ListProductsRequest) -> tuple[str, str]:
-    """What a list searches for, and its category."""
+def listing(request: product_pb2.ListProductsRequest) -> Listing:
+    """Returns the page of products that is asked for. Its token is read with the page, once for all who ask for it."""
+    size = pages.page_size(request.page_size)
+    sort = parse_order_by(request.order_by)
     with Violations() as check:
         search = check.text("search", request.search, most=200, lines=True)
-        if (words := len(words_of(search))) > MAX_WORDS:
+        if (words := len(split_words(search))) > MAX_WORDS:
             check.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
         category = check.text("category", request.category, most=100)
-    return search, category
+    return Listing(ProductQuery(search, category, sort), request.page_token, size)
 
 
-_CATEGORIES = ("categories",)
-"""The query that page tokens of categories belong to."""
-
-
-def categories(request: product_pb2.ListCategoriesRequest) -> tuple[str, int]:
-    """The category after which to go on, empty for the first page, and how many to list."""
-    size = pages.page_size(request.page_size, LARGEST_CATEGORIES, LARGEST_CATEGORIES)
-    if not request.page_token:
-        return "", size
-    (after,) = pages.decode(_CATEGORIES, request.page_token, (str,))
-    return str(after), size
-
-
-def categories_token(last: str) -> str:
-    """The token of the page after the category `last`."""
-    return pages.encode(_CATEGORIES, [last])
+def categories(request: product_pb2.ListCategoriesRequest) -> tuple[Cursor, int]:
+    """Returns where a page of categories begins, and how many categories it gets."""
+    size = pages.page_size(request.page_size, MAX_CATEGORIES, MAX_CATEGORIES)
+    return Cursor.parse(request.page_token, ("categories",), (str,)), size
 
 
 def adjustment(request: product_pb2.AdjustStockRequest) -> UUID:
@@ -183,35 +173,22 @@ def hold(request: stock_pb2.ReserveStockRequest) -> Hold:
         if not 1 <= ttl <= LONGEST_TTL:
             check.add("ttl", "must be from 1 second to 1 hour")
             ttl = 1
-        wanted = []
-        if not 1 <= len(request.items) <= LARGEST_ORDER:
-            check.add("items", f"must be 1 to {LARGEST_ORDER}, not {len(request.items)}")
+        items: list[RequestedItem] = []
+        if not 1 <= len(request.items) <= MAX_ITEMS:
+            check.add("items", f"must be 1 to {MAX_ITEMS}, not {len(request.items)}")
         else:
             for index, item in enumerate(request.items):
-                wanted.append(Wanted(check.uuid(f"items[{index}].product_id", item.product_id), item.quantity))
+                items.append(RequestedItem(check.uuid(f"items[{index}].product_id", item.product_id), item.quantity))
                 if item.quantity < 1:
                     check.add(f"items[{index}].quantity", "must be at least 1")
-            _once(check, "items[{}].product_id", [item.product_id for item in wanted])
-    return Hold(reservation_id, wanted, timedelta(seconds=ttl))
+            _once(check, "items[{}].product_id", [item.product_id for item in items])
+    return Hold(reservation_id, items, timedelta(seconds=ttl))
 
 
-def expired(request: stock_pb2.ListExpiredReservationsRequest) -> tuple[tuple[datetime, UUID] | None, int]:
-    """The place in the list after which to go on, and how many expired holds to list."""
-    if request.page_size < 0:
-        raise invalid_argument([("page_size", "must not be negative")])
-    after = None
-    if request.page_token:
-        time, last = pages.decode(_EXPIRED, request.page_token, (str, str))
-        try:
-            after = datetime.fromisoformat(str(time)), UUID(str(last))
-        except ValueError:
-            raise invalid_argument([("page_token", "is not a page token")]) from None
-    return after, min(request.page_size or DEFAULT_EXPIRED, LARGEST_EXPIRED)
-
-
-def expired_token(time: datetime, reservation_id: UUID) -> str:
-    """The page token for what comes after a hold in the list of expired ones."""
-    return pages.encode(_EXPIRED, [time.isoformat(), str(reservation_id)])
+def expired(request: stock_pb2.ListExpiredReservationsRequest) -> tuple[Cursor, int]:
+    """Returns where a page of expired holds begins, and how many holds it gets."""
+    size = pages.page_size(request.page_size, DEFAULT_EXPIRED, LARGEST_EXPIRED)
+    return Cursor.parse(request.page_token, ("expired",), (datetime, UUID)), size
 
 
 def pair(request: stock_pb2.PairDatabasesRequest) -> tuple[UUID, UUID | None]:
@@ -230,10 +207,8 @@ def reservation_ids(request: stock_pb2.BatchGetReservationsRequest) -> list[UUID
         return _batch(check, "reservation_ids", request.reservation_ids, LARGEST_RESERVATIONS)
 
 
-def reservations(
-    request: stock_pb2.ListReservationsRequest,
-) -> tuple[list[State], tuple[str, ...], UUID | None, int]:
-    """The states to list, the query that page tokens belong to, the id after which to go on, and how many."""
+def reservations(request: stock_pb2.ListReservationsRequest) -> tuple[list[ReservationState], Cursor, int]:
+    """Returns the states to list, where a page of reservations begins, and how many reservations it gets."""
     known = stock_pb2.Reservation.State
     with Violations() as check:
         if len(request.states) > len(known.values()) or not set(request.states) <= set(known.values()) - {
@@ -242,14 +217,10 @@ def reservations(
             check.add("states", "must be states of reservations")
         if request.page_size < 0:
             check.add("page_size", "must not be negative")
-    wanted = sorted({known.Name(each) for each in request.states}) or list(STATES)
-    states = [state for state in STATES if state in wanted]
-    query = ("reservations", *states)
-    after = None
-    if request.page_token:
-        (key,) = pages.decode(query, request.page_token, (str,))
-        after = parse_uuid("page_token", str(key))
-    return states, query, after, min(request.page_size or LARGEST_RESERVATIONS, LARGEST_RESERVATIONS)
+    wanted = {known.Name(each) for each in request.states}
+    states = [state for state in ReservationState if not wanted or state.value in wanted]
+    size = pages.page_size(request.page_size, LARGEST_RESERVATIONS, LARGEST_RESERVATIONS)
+    return states, Cursor.parse(request.page_token, ("reservations", *states), (UUID,)), size
 
 
 def _batch(check: Violations, field: str, values: Sequence[str], most: int) -> list[UUID]:

@@ -39,8 +39,8 @@ def limits() -> Iterator[tuple[str, int]]:
 
 READERS: dict[str, tuple[type[Message], Callable[[Any], Any]]] = {
     "product": (product_pb2.CreateProductRequest, lambda message: product.parse.new_product(message.product)),
-    "search": (product_pb2.ListProductsRequest, product.parse.filters),
-    "category": (product_pb2.ListProductsRequest, product.parse.filters),
+    "search": (product_pb2.ListProductsRequest, product.parse.listing),
+    "category": (product_pb2.ListProductsRequest, product.parse.listing),
     "ids": (product_pb2.BatchGetProductsRequest, product.parse.batch_ids),
     "update_mask": (product_pb2.UpdateProductRequest, product.parse.changes),
     "customer_email": (order_pb2.ListOrdersRequest, order.parse.listing),

@@ -12,8 +12,8 @@ from shop.product.v1 import product_pb2, stock_pb2
 
 import order.parse
 import product.parse
-from product.domain import order_of
-from runtime import headers, pages
+from product.listing import ProductQuery
+from runtime import headers
 from runtime.errors import ApiError
 from runtime.validate import parse_uuid
 
@@ -45,7 +45,7 @@ REQUESTS: list[tuple[type[Message], list[Callable[[Any], Any]]]] = [
     (product_pb2.BatchGetProductsRequest, [product.parse.batch_ids]),
     (
         product_pb2.ListProductsRequest,
-        [product.parse.filters, lambda message: order_of(message.order_by), lambda message: page_token(message)],
+        [product.parse.listing, lambda message: ProductQuery().cursor(message.page_token)],
     ),
     (product_pb2.UpdateProductRequest, [product.parse.changes, lambda message: etag(message.product)]),
     (product_pb2.DeleteProductRequest, [lambda message: parse_uuid("id", message.id), etag]),
@@ -67,10 +67,6 @@ REQUESTS: list[tuple[type[Message], list[Callable[[Any], Any]]]] = [
     (order_pb2.ListOrdersRequest, [order.parse.listing]),
     (order_pb2.CancelOrderRequest, [lambda message: parse_uuid("id", message.id), etag]),
 ]
-
-
-def page_token(message: product_pb2.ListProductsRequest) -> None:
-    pages.decode(("", "", "name"), message.page_token, (str, str))
 
 
 def grown(message: Message, root: Message) -> Iterator[tuple[str, Message]]:
