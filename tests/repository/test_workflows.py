@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_make_targets_of_ci_exist(script: Path) -> None:
     named = make_targets(script.read_text())
     assert named
     assert named - exist == set()
+
+
+def test_ci_runs_every_python_of_the_classifiers() -> None:
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    promised = [each.rpartition(" ")[2] for each in classifiers if each.startswith("Programming Language")]
+    assert re.findall(r'python: "([\d.]+)"', (ROOT / ".github" / "workflows" / "ci.yml").read_text()) == promised
 
 
 def test_ci_calls_the_targets_of_the_local_script() -> None:
