@@ -70,7 +70,7 @@ def test_chart_version_does_not_restart_database(tmp_path: Path) -> None:
     newer = tmp_path / "shopping-cart"
     shutil.copytree(tools.CHART, newer)
     chart = newer / "Chart.yaml"
-    chart.write_text(chart.read_text().replace("0.1.0", "9.9.9"))
+    chart.write_text(chart.read_text().replace(tools.version(), "9.9.9"))
     now, then = (
         [each["spec"]["template"] for each in tools.objects(chart=path) if each["kind"] == "StatefulSet"]
         for path in (tools.CHART, newer)

@@ -15,7 +15,13 @@ PARENT = {
     "name": "platform",
     "version": "1.0.0",
     "dependencies": [
-        {"name": "shopping-cart", "version": "0.1.0", "repository": "", "condition": "shop.enabled", "alias": "shop"}
+        {
+            "name": "shopping-cart",
+            "version": tools.version(),
+            "repository": "",
+            "condition": "shop.enabled",
+            "alias": "shop",
+        }
     ],
 }
 
@@ -40,7 +46,7 @@ def test_condition_disables_the_chart(umbrella: Path) -> None:
 def test_global_registry_applies_to_all_images(umbrella: Path) -> None:
     rendered = tools.template("--set", "global.imageRegistry=registry.example.com:5000/mirror", chart=umbrella)
     assert images(rendered) == {
-        "registry.example.com:5000/mirror/shopping-cart:0.1.0",
+        f"registry.example.com:5000/mirror/shopping-cart:{tools.version()}",
         "registry.example.com:5000/mirror/envoyproxy/envoy:v1.40.0",
         "registry.example.com:5000/mirror/postgres:18",
     }

@@ -30,6 +30,7 @@ HELM3 = "helm.sh/helm/v3/cmd/helm@v3.19.0"
 HELM3_FLAGS = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}" for part in ("Major=1", "Minor=34"))
 """As in its releases. Without these flags it renders for Kubernetes 1.20."""
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 SCHEMAS_PACKAGE = "kubernetes-validate==1.37.0"
 """A Python package that contains the JSON schemas of many Kubernetes versions."""
 VERSIONS = ("1.29.0", "1.37.0")
@@ -124,6 +125,21 @@ def _build(program: str, folder: Path, flags: str = "") -> Path:
     if done.returncode:
         raise ToolMissing(f"go cannot build {name}: {done.stderr.strip().splitlines()[-1:]}")
     return folder / name
+
+
+@cache
+def actionlint() -> str:
+    """Returns actionlint's path."""
+    if found := _find("actionlint"):
+        return found
+    return str(_build(ACTIONLINT, CACHE))
+
+
+@cache
+def version() -> str:
+    """The chart's version."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    return str(chart["version"])
 
 
 @cache
