@@ -1,1 +1,1 @@
-"""The demo: a catalogue to look at, and somebody who fulfils the orders."""
+"""The demo: a catalogue, and a simulator that fulfils the orders."""

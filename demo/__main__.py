@@ -14,6 +14,7 @@ from runtime.server import until_stopped
 
 
 async def load(_: Namespace) -> None:
+    """Loads the demo catalogue into the product service of PRODUCT_TARGET."""
     env = Env(os.environ)
     address = parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
     async with channel(address) as to_product:
@@ -22,6 +23,7 @@ async def load(_: Namespace) -> None:
 
 
 def pace(env: Env) -> Pace:
+    """Reads how long orders take. Raises ConfigError if the values do not fit."""
     shortest = env.seconds("SIMULATE_MIN_SECONDS", 10, 0, 86_400)
     longest = env.seconds("SIMULATE_MAX_SECONDS", 30, 0, 86_400)
     if longest < shortest:
@@ -30,11 +32,12 @@ def pace(env: Env) -> Pace:
 
 
 async def simulate(_: Namespace) -> None:
+    """Moves the orders of ORDER_TARGET on until SIGTERM."""
     env = Env(os.environ)
     address = parse_target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053"))
-    speed = pace(env)
+    order_pace = pace(env)
     async with channel(address) as to_order:
-        running = asyncio.create_task(Simulator(to_order, speed).run())
+        running = asyncio.create_task(Simulator(to_order, order_pace).run())
         stopped = asyncio.create_task(until_stopped())
         done, _pending = await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
         running.cancel()

@@ -1,8 +1,7 @@
-"""Loads the demo catalogue. What is there already is left as it is, so it can run again and again."""
+"""Loads the demo catalogue. It leaves existing products as they are, so it can run again and again."""
 
 import asyncio
 import json
-import logging
 import time
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
@@ -11,51 +10,60 @@ import grpc
 from google.protobuf import json_format
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
+from demo.calls import CALL_TIMEOUT, RETRYABLE
 from runtime.cli import CommandError
-
-log = logging.getLogger(__name__)
 
 CATALOGUE = Path(__file__).parent / "catalogue.json"
 
-AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
-"""What passes if one waits."""
+LOAD_TIMEOUT = 60.0
+"""Seconds to wait for the product service."""
 
-CALL_TIMEOUT = 5.0
-"""Seconds for one call."""
+RETRY_INTERVAL = 0.5
+"""Seconds between two tries of a call."""
+
+PAGE_SIZE = 100
+"""Products on a page, when the existing ones are listed."""
 
 
 def catalogue() -> list[product_pb2.Product]:
-    """The products of the demo."""
+    """Returns the products of the demo."""
     return [json_format.ParseDict(row, product_pb2.Product()) for row in json.loads(CATALOGUE.read_text())]
 
 
-async def load(channel: grpc.aio.Channel, patience: float = 60) -> tuple[int, int]:
-    """Creates what is missing; answers how many were created and how many there are in all.
+async def load(channel: grpc.aio.Channel, timeout: float = LOAD_TIMEOUT) -> tuple[int, int]:
+    """Creates the products that are missing.
 
-    Waits up to `patience` seconds for the product service, and then raises CommandError.
+    Args:
+        channel: A channel to the product service.
+        timeout: Seconds to wait while the product service is unavailable.
+
+    Returns:
+        How many products were created, and how many the catalogue has.
+
+    Raises:
+        CommandError: The service stayed unavailable, or refused a call.
     """
     stub = product_pb2_grpc.ProductServiceStub(channel)
-    give_up = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     products = catalogue()
-    there = await _skus(stub, give_up)
+    existing = await _list_skus(stub, deadline)
     created = 0
     for product in products:
-        if product.sku not in there:
-            created += await _create(stub, product, give_up)
+        if product.sku not in existing:
+            created += await _create(stub, product, deadline)
     return created, len(products)
 
 
-async def _skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", give_up: float) -> set[str]:
+async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", deadline: float) -> set[str]:
     skus: set[str] = set()
     token = ""
     while True:
-        request = product_pb2.ListProductsRequest(page_size=100, page_token=token)
-        while True:
-            try:
-                page = await stub.ListProducts(request, timeout=CALL_TIMEOUT)
-                break
-            except grpc.aio.AioRpcError as error:
-                await _wait(error, give_up)
+        request = product_pb2.ListProductsRequest(page_size=PAGE_SIZE, page_token=token)
+        try:
+            page = await stub.ListProducts(request, timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            await _wait_or_fail(error, deadline)
+            continue
         skus.update(product.sku for product in page.products)
         token = page.next_page_token
         if not token:
@@ -63,23 +71,24 @@ async def _skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", give_up: float
 
 
 async def _create(
-    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, give_up: float
+    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, deadline: float
 ) -> bool:
-    # With a key of its own, a product that somebody has deleted or renamed since does not come again.
+    """Creates a product. Returns whether it exists now, under its own SKU."""
+    # The key depends on the SKU only: a product that was deleted or renamed since is not created a second time.
     key = str(uuid5(NAMESPACE_URL, f"shop/demo/{product.sku}"))
     request = product_pb2.CreateProductRequest(product=product, request_id=key)
     while True:
         try:
-            answer = await stub.CreateProduct(request, timeout=CALL_TIMEOUT)
-            return answer.sku == product.sku and not answer.HasField("delete_time")
+            created = await stub.CreateProduct(request, timeout=CALL_TIMEOUT)
+            return created.sku == product.sku and not created.HasField("delete_time")
         except grpc.aio.AioRpcError as error:
-            # Its sku or slug is somebody else's by now, or the catalogue it came from was an older one.
+            # Another product has its SKU or slug, or an older catalogue created it with other fields.
             if error.code() == grpc.StatusCode.ALREADY_EXISTS:
                 return False
-            await _wait(error, give_up)
+            await _wait_or_fail(error, deadline)
 
 
-async def _wait(error: grpc.aio.AioRpcError, give_up: float) -> None:
-    if error.code() not in AWAY or time.monotonic() > give_up:
-        raise CommandError(f"the product service answers {error.code().name}: {error.details()}") from None
-    await asyncio.sleep(0.5)
+async def _wait_or_fail(error: grpc.aio.AioRpcError, deadline: float) -> None:
+    if error.code() not in RETRYABLE or time.monotonic() > deadline:
+        raise CommandError(f"the product service returned {error.code().name}: {error.details()}") from None
+    await asyncio.sleep(RETRY_INTERVAL)

@@ -1,12 +1,12 @@
 """The fulfilment simulator: moves orders on through the public RPCs, as a warehouse and a carrier would.
 
-An order's pace follows from its id and its own times, not from anything remembered here: a restart goes on where it
-was, and two simulators agree. It sends the order's etag, so a cancellation that is quicker wins.
+When an order moves on depends only on its id and its own times. The simulator remembers nothing: it continues after a
+restart, and two simulators agree. It sends the order's etag, so a cancellation that comes first wins.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -14,29 +14,29 @@ from uuid import UUID
 import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
-from demo.load import CALL_TIMEOUT
+from demo.calls import CALL_TIMEOUT, CONFLICTS
 
 log = logging.getLogger(__name__)
 
 Status = order_pb2.Order.Status
 
-UNTIL = {Status.PLACED: 0.3, Status.PROCESSED: 0.7, Status.DELIVERED: 1.0}
-"""The share of an order's whole time after which it leaves a status."""
+LEAVES_AT = {Status.PLACED: 0.3, Status.PROCESSED: 0.7, Status.DELIVERED: 1.0}
+"""For each status, the share of an order's whole time after which the order leaves it."""
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the open orders."""
+POLL_INTERVAL = 1.0
+"""Seconds between two polls of the open orders."""
 
-LATE = 2 * LOOK_EVERY
-"""Seconds that the last step may come late: until the next look, and for the calls of one."""
+MAX_LATENESS = 2 * POLL_INTERVAL
+"""Seconds that the last step may be late: until the next poll, and for the calls of one poll."""
 
-PAGES = 10
-"""Pages of open orders, per status and look: newest first, so old ones cannot starve new ones."""
+PAGE_SIZE = 100
+"""Orders on a page of the list."""
 
-AT_ONCE = 8
+MAX_PAGES = 10
+"""Pages that a poll reads for each status: the newest orders first, so that old orders cannot delay new ones."""
+
+MAX_CONCURRENT_MOVES = 8
 """Orders that are moved on at the same time."""
-
-QUICKER = {grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND}
-"""Somebody else did something with the order."""
 
 
 @dataclass(frozen=True)
@@ -46,52 +46,58 @@ class Pace:
     shortest: float
     longest: float
 
-    def whole(self, order_id: UUID) -> float:
-        """The time of one order: always the same, spread evenly over all of them, and over before `longest` is."""
-        longest = max(self.longest - LATE, self.shortest)
+    def duration(self, order_id: UUID) -> float:
+        """Returns the seconds that an order takes from PLACED to RECEIVED.
+
+        It is always the same for an order, spread evenly over all orders, and ends early enough before `longest` for
+        the last step to be late.
+        """
+        longest = max(self.longest - MAX_LATENESS, self.shortest)
         return self.shortest + (longest - self.shortest) * (order_id.int % 1009) / 1008
 
     def due(self, order_id: UUID, status: "Status.ValueType", placed: datetime) -> datetime:
-        """When an order that was placed then leaves a status: one step's delay does not make the next one later."""
-        return placed + timedelta(seconds=self.whole(order_id) * UNTIL[status])
+        """Returns when an order leaves a status. It counts from when the order was placed, so delays do not add up."""
+        return placed + timedelta(seconds=self.duration(order_id) * LEAVES_AT[status])
 
 
 class Simulator:
+    """Moves open orders on, at a pace."""
+
     def __init__(self, channel: grpc.aio.Channel, pace: Pace) -> None:
         self._stub = order_pb2_grpc.OrderServiceStub(channel)
         self._pace = pace
 
     async def run(self) -> None:
-        """Moves orders on for ever. An order service that is away is waited for."""
-        away = ""
+        """Moves orders on until cancelled. Waits for the order service while it is unavailable."""
+        failure = ""
         while True:
             try:
-                await self.look()
-                if away:
-                    log.info("the order service is back")
-                away = ""
+                await self.poll()
+                if failure:
+                    log.info("the order service is available again")
+                failure = ""
             except grpc.aio.AioRpcError as error:
-                if away != error.code().name:
-                    away = error.code().name
-                    log.warning("waiting for the order service: %s", away)
-            await asyncio.sleep(LOOK_EVERY)
+                if failure != error.code().name:
+                    failure = error.code().name
+                    log.warning("waiting for the order service: %s", failure)
+            await asyncio.sleep(POLL_INTERVAL)
 
-    async def look(self) -> None:
-        """Moves on every open order whose time has come."""
+    async def poll(self) -> None:
+        """Moves on every open order that is due."""
         now = datetime.now(UTC)
-        gate = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(MAX_CONCURRENT_MOVES)
         due = [
             order
-            for status in UNTIL
-            async for order in self._open(status)
+            for status in LEAVES_AT
+            async for order in self._list_open(status)
             if self._pace.due(UUID(order.id), status, order.create_time.ToDatetime(UTC)) <= now
         ]
-        await asyncio.gather(*(self._move(order, gate) for order in due))
+        await asyncio.gather(*(self._move(order, slots) for order in due))
 
-    async def _open(self, status: "Status.ValueType") -> AsyncIterator[order_pb2.Order]:
+    async def _list_open(self, status: "Status.ValueType") -> AsyncIterator[order_pb2.Order]:
         token = ""
-        for _ in range(PAGES):
-            request = order_pb2.ListOrdersRequest(page_size=100, page_token=token, status=status)
+        for _ in range(MAX_PAGES):
+            request = order_pb2.ListOrdersRequest(page_size=PAGE_SIZE, page_token=token, status=status)
             page = await self._stub.ListOrders(request, timeout=CALL_TIMEOUT)
             for order in page.orders:
                 yield order
@@ -99,21 +105,23 @@ class Simulator:
             if not token:
                 return
 
-    async def _move(self, order: order_pb2.Order, gate: asyncio.Semaphore) -> None:
-        """One order that cannot be moved on keeps no other one from it; the next look tries again."""
-        async with gate:
+    async def _move(self, order: order_pb2.Order, slots: asyncio.Semaphore) -> None:
+        """Moves an order on. A failure does not affect other orders; the next poll tries again."""
+        async with slots:
             try:
-                await self._step(order)
+                await self._next_step(order)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in QUICKER:
+                if error.code() not in CONFLICTS:
                     log.warning("order %s stays %s: %s", order.id, Status.Name(order.status), error.code().name)
 
-    async def _step(self, order: order_pb2.Order) -> None:
-        which = {"id": order.id, "etag": order.etag}
+    def _next_step(self, order: order_pb2.Order) -> Awaitable[order_pb2.Order]:
+        fields = {"id": order.id, "etag": order.etag}
         match order.status:
             case Status.PLACED:
-                await self._stub.ProcessOrder(order_pb2.ProcessOrderRequest(**which), timeout=CALL_TIMEOUT)
+                return self._stub.ProcessOrder(order_pb2.ProcessOrderRequest(**fields), timeout=CALL_TIMEOUT)
             case Status.PROCESSED:
-                await self._stub.DeliverOrder(order_pb2.DeliverOrderRequest(**which), timeout=CALL_TIMEOUT)
+                return self._stub.DeliverOrder(order_pb2.DeliverOrderRequest(**fields), timeout=CALL_TIMEOUT)
             case Status.DELIVERED:
-                await self._stub.ReceiveOrder(order_pb2.ReceiveOrderRequest(**which), timeout=CALL_TIMEOUT)
+                return self._stub.ReceiveOrder(order_pb2.ReceiveOrderRequest(**fields), timeout=CALL_TIMEOUT)
+            case _:
+                raise ValueError(f"an order that is {Status.Name(order.status)} has no next step")

@@ -12,7 +12,7 @@ from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 
 
-async def test_the_catalogue_is_loaded_once(shop: RunningShop, rest: Rest) -> None:
+async def test_catalogue_is_loaded_once(shop: RunningShop, rest: Rest) -> None:
     async with grpc.aio.insecure_channel(shop.product_target) as channel:
         assert await load(channel) == (len(catalogue()), len(catalogue()))
         assert await load(channel) == (0, len(catalogue()))
@@ -22,20 +22,20 @@ async def test_the_catalogue_is_loaded_once(shop: RunningShop, rest: Rest) -> No
     assert categories >= {each.category for each in catalogue()}
 
 
-async def test_the_loader_gives_up_with_one_line() -> None:
+async def test_loader_reports_an_unavailable_service() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(CommandError, match="UNAVAILABLE"):
-            await load(channel, patience=0.1)
+            await load(channel, timeout=0.1)
 
 
-async def test_the_simulator_brings_orders_home_and_leaves_cancelled_ones_alone(shop: RunningShop, rest: Rest) -> None:
+async def test_simulator_moves_open_orders_only(shop: RunningShop, rest: Rest) -> None:
     product = await rest.product()
     order, cancelled = await rest.order(product["id"]), await rest.order(product["id"])
     await rest.http.post(f"/api/v1/orders/{cancelled['id']}:cancel", json={})
     async with grpc.aio.insecure_channel(shop.order_target) as channel:
         simulator = Simulator(channel, Pace(0, 0))
         for _ in range(3):
-            await simulator.look()
+            await simulator.poll()
 
     async def status(order_id: str) -> str:
         found: str = (await rest.http.get(f"/api/v1/orders/{order_id}")).json()["status"]
@@ -45,7 +45,7 @@ async def test_the_simulator_brings_orders_home_and_leaves_cancelled_ones_alone(
     assert await status(cancelled["id"]) == "CANCELLED"
 
 
-async def test_the_simulator_waits_for_an_order_service_that_is_away() -> None:
+async def test_simulator_waits_for_the_order_service() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         running = asyncio.create_task(Simulator(channel, Pace(0, 0)).run())
         await asyncio.sleep(1)
