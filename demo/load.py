@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from demo.calls import CALL_TIMEOUT, RETRYABLE
+from runtime.backoff import Backoff
 from runtime.cli import CommandError
 
 CATALOGUE = Path(__file__).parent / "catalogue.json"
@@ -18,8 +19,8 @@ CATALOGUE = Path(__file__).parent / "catalogue.json"
 LOAD_TIMEOUT = 60.0
 """Seconds to wait for the product service."""
 
-RETRY_INTERVAL = 0.5
-"""Seconds between two tries of a call."""
+FIRST_RETRY, LAST_RETRY = 0.2, 1.0
+"""The shortest and the longest pause between two tries of a call, in seconds."""
 
 PAGE_SIZE = 100
 """Products on a page, when the existing ones are listed."""
@@ -44,17 +45,31 @@ async def load(channel: grpc.aio.Channel, timeout: float = LOAD_TIMEOUT) -> tupl
         CommandError: The service stayed unavailable, or refused a call.
     """
     stub = product_pb2_grpc.ProductServiceStub(channel)
-    deadline = time.monotonic() + timeout
+    retries = _Retries(time.monotonic() + timeout)
     products = catalogue()
-    existing = await _list_skus(stub, deadline)
+    existing = await _list_skus(stub, retries)
     created = 0
     for product in products:
         if product.sku not in existing:
-            created += await _create(stub, product, deadline)
+            created += await _create(stub, product, retries)
     return created, len(products)
 
 
-async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", deadline: float) -> set[str]:
+class _Retries:
+    """Decides after a failed call whether it is tried again."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)
+
+    async def wait(self, error: grpc.aio.AioRpcError) -> None:
+        """Waits before the next try. Raises CommandError if there is none."""
+        if error.code() not in RETRYABLE or time.monotonic() > self._deadline:
+            raise CommandError(f"the product service returned {error.code().name}: {error.details()}") from None
+        await asyncio.sleep(self._backoff.next())
+
+
+async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", retries: _Retries) -> set[str]:
     skus: set[str] = set()
     token = ""
     while True:
@@ -62,7 +77,7 @@ async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", deadline:
         try:
             page = await stub.ListProducts(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            await _wait_or_fail(error, deadline)
+            await retries.wait(error)
             continue
         skus.update(product.sku for product in page.products)
         token = page.next_page_token
@@ -71,7 +86,7 @@ async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", deadline:
 
 
 async def _create(
-    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, deadline: float
+    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, retries: _Retries
 ) -> bool:
     """Creates a product. Returns whether it exists now, under its own SKU."""
     # The key depends on the SKU only: a product that was deleted or renamed since is not created a second time.
@@ -85,10 +100,4 @@ async def _create(
             # Another product has its SKU or slug, or an older catalogue created it with other fields.
             if error.code() == grpc.StatusCode.ALREADY_EXISTS:
                 return False
-            await _wait_or_fail(error, deadline)
-
-
-async def _wait_or_fail(error: grpc.aio.AioRpcError, deadline: float) -> None:
-    if error.code() not in RETRYABLE or time.monotonic() > deadline:
-        raise CommandError(f"the product service returned {error.code().name}: {error.details()}") from None
-    await asyncio.sleep(RETRY_INTERVAL)
+            await retries.wait(error)

@@ -15,6 +15,7 @@ import grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from demo.calls import CALL_TIMEOUT, CONFLICTS
+from runtime.logs import LogOnce
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +70,14 @@ class Simulator:
 
     async def run(self) -> None:
         """Moves orders on until cancelled. Waits for the order service while it is unavailable."""
-        failure = ""
+        waiting = LogOnce(log, logging.WARNING)
         while True:
             try:
                 await self.poll()
-                if failure:
+                if waiting.reset():
                     log.info("the order service is available again")
-                failure = ""
             except grpc.aio.AioRpcError as error:
-                if failure != error.code().name:
-                    failure = error.code().name
-                    log.warning("waiting for the order service: %s", failure)
+                waiting(f"waiting for the order service: {error.code().name}")
             await asyncio.sleep(POLL_INTERVAL)
 
     async def poll(self) -> None:
