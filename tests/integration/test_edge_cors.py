@@ -1,15 +1,13 @@
 """What the edge tells browsers about pages of other origins."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from local.edge import EdgeSettings, origin_match, render
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 in_module = pytest.mark.asyncio(loop_scope="module")
@@ -28,16 +26,8 @@ HEADERS = (
 """What the API reads, and what clients and tracers add by themselves."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge(cors_origins=(ORIGIN, BELOW), cors_credentials=True) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(shop: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=shop.url, timeout=5) as client:
-        yield client
+shop = edge_fixture(cors_origins=(ORIGIN, BELOW), cors_credentials=True)
+http = http_fixture()
 
 
 def preflight(origin: str, method: str = "POST", headers: str = "content-type") -> dict[str, str]:

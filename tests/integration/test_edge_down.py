@@ -1,17 +1,15 @@
 """The edge when nothing behind it answers."""
 
 import re
-from collections.abc import AsyncIterator
 from contextlib import closing
 from socket import socket
 
 import grpc
 import httpx
 import pytest
-import pytest_asyncio
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,24 +18,22 @@ STREAMS = ["/api/orders/stream?order_id=abc", "/api/v1/orders/abc/status/stream"
 
 
 def closed_port() -> int:
+    """Returns a port on which no process listens."""
     with closing(socket()) as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    nobody = closed_port()
-    down = {"product": f"127.0.0.1:{nobody}", "order": f"nowhere.invalid:{nobody}"}
-    async with edge(**down, sse_http_port=nobody, sse_grpc_port=nobody) as running:
-        yield running
+CLOSED_PORT = closed_port()
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(shop: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=shop.url, timeout=10) as client:
-        yield client
+shop = edge_fixture(
+    product=f"127.0.0.1:{CLOSED_PORT}",
+    order=f"nowhere.invalid:{CLOSED_PORT}",
+    sse_http_port=CLOSED_PORT,
+    sse_grpc_port=CLOSED_PORT,
+)
+http = http_fixture()
 
 
 @pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/abc", "/api/v1/orders"])

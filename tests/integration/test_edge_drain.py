@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2
 
 from local.settings import REPOSITORY
 from sse.gateway.drain import drain
-from tests.support.edge import PRODUCT, edge
+from tests.support.echo import PRODUCT
+from tests.support.edge import edge
 from tests.support.order import eventually
 from tests.support.rest import Rest
 from tests.support.sidecar import EVENTS, Blocks, sidecar

@@ -16,16 +16,14 @@ from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
-from tests.support.edge import ORDER, PRODUCT, Edge, edge
+from tests.support.echo import ORDER, PRODUCT
+from tests.support.edge import Edge, edge, edge_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
+shop = edge_fixture()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

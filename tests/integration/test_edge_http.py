@@ -2,17 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
 import httpx
 import pytest
-import pytest_asyncio
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,17 +18,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 refused = Rest.refused
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["HTTP/1.1", "HTTP/2"])
-async def http(shop: Edge, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    old = request.param == "HTTP/1.1"
-    async with httpx.AsyncClient(base_url=shop.url, timeout=10, http1=old, http2=not old) as client:
-        yield client
+shop = edge_fixture()
+http = http_fixture("HTTP/1.1", "HTTP/2")
 
 
 @dataclass

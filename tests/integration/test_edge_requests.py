@@ -7,14 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
 from local.edge import SOURCE
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,17 +23,8 @@ JSON = {"content-type": "application/json"}
 SITE = {"origin": "https://elsewhere.example"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["HTTP/1.1", "HTTP/2"])
-async def http(shop: Edge, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    old = request.param == "HTTP/1.1"
-    async with httpx.AsyncClient(base_url=shop.url, timeout=10, http1=old, http2=not old) as client:
-        yield client
+shop = edge_fixture()
+http = http_fixture("HTTP/1.1", "HTTP/2")
 
 
 def rules() -> Iterator[tuple[MethodDescriptor, str, str, str]]:

@@ -4,14 +4,12 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,16 +17,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 refused = Rest.refused
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(shop: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=shop.url, timeout=10) as client:
-        yield client
+shop = edge_fixture()
+http = http_fixture()
 
 
 async def test_a_field_with_its_default_value_is_in_the_answer(http: httpx.AsyncClient) -> None:

@@ -4,15 +4,13 @@ import ctypes
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from tests.support.edge import Edge, edge
+from tests.support.edge import Edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,16 +19,8 @@ PATHS = ["/api/orders/stream?order_id=abc", "/api/v1/orders/abc/status/stream"]
 EVENTS = {"accept": "text/event-stream"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop() -> AsyncIterator[Edge]:
-    async with edge() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(shop: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=shop.url, timeout=5) as client:
-        yield client
+shop = edge_fixture()
+http = http_fixture()
 
 
 @pytest.mark.parametrize("path", PATHS)

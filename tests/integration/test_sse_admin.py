@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +24,8 @@ async def test_the_edge_is_warm_when_both_services_are_found_healthy() -> None:
 
 
 async def test_the_edge_is_not_warm_while_a_service_is_missing() -> None:
-    for missing in ({"product": "nowhere.invalid:50052"}, {"order": "127.0.0.1:1"}):
+    settings: list[dict[str, Any]] = [{"product": "nowhere.invalid:50052"}, {"order": "127.0.0.1:1"}]
+    for missing in settings:
         async with edge(**missing) as running:
             assert not await asyncio.to_thread(warm, admin_port(running))
 
