@@ -1,14 +1,13 @@
 """The two servers of the fault tests, and the table that they end with."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import pytest
 
 from local.settings import REPOSITORY
 from tests.faults.check import Row
 from tests.faults.shop import Servers
+from tests.support.summary import report
 
 RESULT = REPOSITORY / "build" / "faults.json"
 
@@ -19,7 +18,7 @@ ROWS = pytest.StashKey[list[Row]]()
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """One PostgreSQL for each service, for the whole run; what they acknowledge is on the disk."""
+    """One PostgreSQL for each service, for the whole run. What they acknowledge is on the disk."""
     servers = Servers(tmp_path_factory.mktemp("servers"))
     try:
         servers.start()
@@ -30,20 +29,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 def rows(request: pytest.FixtureRequest) -> list[Row]:
-    """The lines of the table so far."""
+    """The rows of the table so far."""
     found: list[Row] = request.config.stash.setdefault(ROWS, [])
     return found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     rows = config.stash.get(ROWS, [])
-    if not rows:
-        return
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    lines = [HEADINGS, *(tuple(str(value) for value in asdict(row).values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    terminalreporter.section("faults")
-    for first, *others in lines:
-        numbers = "  ".join(value.rjust(width) for value, width in zip(others, widths[1:], strict=True))
-        terminalreporter.write_line(f"{first.ljust(widths[0])}  {numbers}")
+    report(terminalreporter, "faults", HEADINGS, rows, RESULT)

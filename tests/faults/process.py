@@ -1,11 +1,8 @@
 """A real service with a fault in it: `python -m tests.faults.process SERVICE [SETTING=VALUE…] [FAULT]`.
 
-The code is that of production, which has no hooks: this wraps methods of it, so that a fault strikes exactly where it
-is named, and sets constants, so that a hold's time is over in seconds. A FAULT is one of
-
-    crash:POINT:AFTER:TOGETHER       SIGKILL of the process at a point, once so many calls have passed it; as many as
-                                     TOGETHER are kept there until then
-    late:POINT:AFTER:CALLS:SECONDS   so many calls are late there, once others have passed it
+Production code has no hooks. This process wraps methods of it, so that a fault strikes at a given point, and sets
+constants, so that a hold expires after seconds. `crash`, `late` and `setting` make these arguments, and fail if a name
+in them does not exist.
 """
 
 import argparse
@@ -27,11 +24,14 @@ from runtime import cli
 log = logging.getLogger(__name__)
 
 OVER = "the fault is over"
-"""What the log says when no call will be late any more."""
+"""What the log says when no more calls will be late."""
+
+CRASH_TIMEOUT = 2.0
+"""Seconds after which a crash comes even if fewer calls have reached its point."""
 
 
 def _has_release(messages: list[Message]) -> bool:
-    """What is lost of these would stay lost: the reconciler sees to holds, not to what is confirmed."""
+    """Returns whether a message releases stock. The reconciler repairs holds, but not confirmed reservations."""
     return any(message.action == "RELEASE" for message in messages)
 
 
@@ -42,13 +42,52 @@ POINTS: dict[str, tuple[type, str, Callable[[Any], bool] | None]] = {
     "relay-sent": (Outbox, "delete", None),
     "product-reserved": (StockStore, "reserve", bool),
 }
-"""The points by name: before a method runs, or after it has given an answer of this kind."""
-
-TOGETHER_WITHIN = 2.0
-"""Seconds after which a crash comes even if fewer calls have come to its point."""
+"""The points by name: a class and its method, and which of its results count. Without the last, a fault strikes before
+the method runs, otherwise after it."""
 
 
-def crash(after: int, together: int) -> Callable[[], Awaitable[None]]:
+def _check_point(name: str) -> str:
+    owner, method, _ = POINTS[name]
+    assert callable(getattr(owner, method, None)), f"{owner.__name__} has no method {method}: mend POINTS[{name!r}]"
+    return name
+
+
+def crash(point: str, *, after: int, together: int) -> str:
+    """Returns a fault: SIGKILL of the process at a point.
+
+    Args:
+        point: One of POINTS.
+        after: Calls that pass the point first.
+        together: Calls that wait at the point until so many are there.
+    """
+    return f"crash:{_check_point(point)}:{after}:{together}"
+
+
+def late(point: str, *, after: int, calls: int, seconds: int) -> str:
+    """Returns a fault: some calls are late at a point.
+
+    Args:
+        point: One of POINTS.
+        after: Calls that pass the point first.
+        calls: Calls that are late.
+        seconds: How late they are.
+    """
+    return f"late:{_check_point(point)}:{after}:{calls}:{seconds}"
+
+
+def setting(path: str, value: float) -> str:
+    """Returns a setting: a constant of a module has another value.
+
+    Args:
+        path: The module and the constant, as in `order.stock.HOLD_SECONDS`.
+        value: Its value; it is converted to the type of the constant.
+    """
+    module, _, name = path.rpartition(".")
+    assert hasattr(importlib.import_module(module), name), f"the module {module} has no constant {name}"
+    return f"{path}={value}"
+
+
+def _crash(after: int, together: int) -> Callable[[], Awaitable[None]]:
     passed = there = 0
 
     async def point() -> None:
@@ -58,13 +97,13 @@ def crash(after: int, together: int) -> Callable[[], Awaitable[None]]:
             return
         there += 1
         if there < together:
-            await asyncio.sleep(TOGETHER_WITHIN)
+            await asyncio.sleep(CRASH_TIMEOUT)
         os.kill(os.getpid(), signal.SIGKILL)
 
     return point
 
 
-def late(after: int, calls: int, seconds: float) -> Callable[[], Awaitable[None]]:
+def _late(after: int, calls: int, seconds: float) -> Callable[[], Awaitable[None]]:
     passed = waiting = 0
 
     async def point() -> None:
@@ -84,27 +123,28 @@ def late(after: int, calls: int, seconds: float) -> Callable[[], Awaitable[None]
 
 
 def inject(fault: str) -> None:
+    """Wraps the method of a fault's point."""
     kind, name, *numbers = fault.split(":")
-    kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {"crash": crash, "late": late}
+    kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {"crash": _crash, "late": _late}
     point = kinds[kind](*map(int, numbers))
-    owner, method, answered = POINTS[name]
+    owner, method, counts = POINTS[name]
     original = getattr(owner, method)
 
     @functools.wraps(original)
     async def wrapped(*args: Any, **more: Any) -> Any:
-        if not answered:
+        if not counts:
             await point()
-        answer = await original(*args, **more)
-        if answered and answered(answer):
+        result = await original(*args, **more)
+        if counts and counts(result):
             await point()
-        return answer
+        return result
 
     setattr(owner, method, wrapped)
 
 
-def configure(setting: str) -> None:
-    """Sets a constant, as in `order.catalog.HOLD_SECONDS=5`."""
-    path, _, value = setting.partition("=")
+def configure(assignment: str) -> None:
+    """Sets a constant, as in `order.stock.HOLD_SECONDS=5`. Raises AttributeError if it does not exist."""
+    path, _, value = assignment.partition("=")
     module, _, name = path.rpartition(".")
     owner = importlib.import_module(module)
     setattr(owner, name, type(getattr(owner, name))(value))

@@ -1,4 +1,4 @@
-"""The shop that is broken on purpose: two PostgreSQL servers, product, replicas of order, all real processes."""
+"""The shop that is broken on purpose: two PostgreSQL servers, product, and replicas of order, all real processes."""
 
 import asyncio
 import re
@@ -18,6 +18,7 @@ from bench.fleet import Command, Fleet, until_serving
 from local.databases import SERVICES
 from local.server_programs import installed
 from local.settings import LOOPBACK, free_ports
+from tests.faults.process import setting
 from tests.support.database import TestServer
 from tests.support.proxy import Proxy
 
@@ -26,19 +27,19 @@ T = TypeVar("T")
 REPLICAS = 2
 
 RESTART = 0.5
-"""Seconds until a process that ended is started again, as Kubernetes does."""
+"""Seconds until a process that has ended is started again, as Kubernetes does."""
 
-AWAY = 4.0
-"""Seconds for which a database that was killed is away: longer than a client waits for one answer."""
+DATABASE_DOWNTIME = 4.0
+"""Seconds from the kill of a database to its start: longer than a client waits for one response."""
 
-SETTINGS = ("order.stock.HOLD_SECONDS=5", "order.jobs.expired_holds.INTERVAL=1.0")
-"""A hold's time is over in seconds here, not in a minute."""
+SETTINGS = (setting("order.stock.HOLD_SECONDS", 5), setting("order.jobs.expired_holds.INTERVAL", 1.0))
+"""A hold expires after seconds here, not after a minute."""
 
 _SERVICE_NAMES = {"product": "shop.product.v1.ProductService", "order": "shop.order.v1.OrderService"}
 
 
 class Servers:
-    """The two servers, for the whole run, and the one thread that starts them: a child ends with its thread."""
+    """The two servers, and the one thread that starts them: a child process ends with the thread that started it."""
 
     def __init__(self, state: Path) -> None:
         self.of = {service: TestServer(state / service, {}) for service in SERVICES}
@@ -58,15 +59,15 @@ class Servers:
         self._thread.shutdown()
 
     async def crash(self, service: str) -> None:
-        """SIGKILL of the postmaster and all its backends, and a new start on the same port."""
+        """Kills PostgreSQL with all its processes, and starts it again on the same port."""
         postgres = self.of[service].postgres
         await self.call(postgres.kill)
-        await asyncio.sleep(AWAY)
+        await asyncio.sleep(DATABASE_DOWNTIME)
         await self.call(lambda: postgres.start(postgres.port))
 
 
 class FaultShop(Fleet):
-    """One shop on databases of its own. What ends is started again, without the fault that it had."""
+    """One shop on databases of its own. A process that ends is started again, without its fault."""
 
     def __init__(
         self,
@@ -76,7 +77,15 @@ class FaultShop(Fleet):
         faults: Mapping[str, str],
         settings: Sequence[str],
     ) -> None:
-        """`databases` are connection strings by service; `faults` are those of tests/faults/process.py by part."""
+        """Starts nothing yet: see `running`.
+
+        Args:
+            state: The folder of the logs.
+            servers: The database servers.
+            databases: A connection string for each service.
+            faults: Faults of tests/faults/process.py, by the name of the process.
+            settings: Settings of tests/faults/process.py for the order service.
+        """
         super().__init__(state)
         self.servers = servers
         self.databases = databases
@@ -88,9 +97,9 @@ class FaultShop(Fleet):
             "product database": Proxy(servers.of["product"].postgres.port),
             "product": Proxy(self._product),
         }
-        """What stands between: each service and its database, and order and product."""
+        """The connections that can be broken: from each service to its database, and from order to product."""
         self.restarted: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
-        """The parts that were started again, and when, by the loop's clock."""
+        """The processes that were started again, and when, by the event loop's clock."""
 
     @property
     def product(self) -> str:
@@ -123,14 +132,14 @@ class FaultShop(Fleet):
                 await until_serving(self.product, _SERVICE_NAMES["product"])
                 for port in self.orders:
                     await until_serving(f"{LOOPBACK}:{port}", _SERVICE_NAMES["order"])
-            tending = asyncio.create_task(self._tend())
+            restarting = asyncio.create_task(self._restart_processes())
             yield self
-            tending.cancel()
+            restarting.cancel()
             with suppress(asyncio.CancelledError):
-                await tending
+                await restarting
 
-    async def _tend(self) -> None:
-        """What Kubernetes does."""
+    async def _restart_processes(self) -> None:
+        """Starts processes again that have ended, as Kubernetes does."""
         while True:
             for name, child in list(self.children.items()):
                 if child.process.poll() is not None:
@@ -140,15 +149,15 @@ class FaultShop(Fleet):
             await asyncio.sleep(0.05)
 
     async def restart_of(self, name: str) -> float:
-        """Waits until a part has been started again; answers when."""
+        """Waits until a process was started again. Returns when, by the event loop's clock."""
         async with asyncio.timeout(60):
             while True:
                 part, when = await self.restarted.get()
                 if part == name:
                     return when
 
-    async def said(self, name: str, text: str) -> float:
-        """Waits until a part's log has a text; answers when."""
+    async def wait_for_log(self, name: str, text: str) -> float:
+        """Waits until the log of a process has a text. Returns when, by the event loop's clock."""
         async with asyncio.timeout(60):
             while text not in self.children[name].log.read_text():
                 await asyncio.sleep(0.05)
@@ -162,8 +171,16 @@ class FaultShop(Fleet):
         return path
 
     async def restore(self, service: str, backup: Path, *statements: str) -> float:
-        """Puts a backup where the database is, as docs/operations.md says: beside it first, then by its name. Answers
-        when that was done. `statements` are run in it before anybody sees it."""
+        """Replaces a database by a backup, as docs/operations.md says.
+
+        Args:
+            service: Whose database it is.
+            backup: The file.
+            statements: Run in the restored database before a service can use it.
+
+        Returns:
+            When the restored database could be used, by the event loop's clock.
+        """
         live = str(conninfo_to_dict(self.databases[service])["dbname"])
         new = f"{live}_new"
         postgres = self.servers.of[service].postgres
@@ -190,7 +207,7 @@ class FaultShop(Fleet):
         return self.servers.of[service].postgres.conninfo(name)
 
     async def reconcile(self, *options: str) -> tuple[int, str]:
-        """Runs the command beside the shop; answers its exit status and what it said."""
+        """Runs the command while the shop runs. Returns its exit status and its output."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "order", "reconcile", *options),
@@ -204,7 +221,7 @@ class FaultShop(Fleet):
 
     @asynccontextmanager
     async def connections(self) -> AsyncIterator[dict[str, psycopg.AsyncConnection[Any]]]:
-        """Connections of the test's own to both databases, by service, past the proxies."""
+        """Connections to both databases, by service. They do not pass the proxies."""
         async with AsyncExitStack() as stack:
             yield {
                 service: await stack.enter_async_context(
@@ -222,11 +239,11 @@ async def _program(name: str, *arguments: str) -> None:
     assert process.returncode == 0, output.decode()
 
 
-def gone(output: str) -> set[str]:
-    """The orders that `reconcile` has said are gone."""
+def missing_orders(output: str) -> set[str]:
+    """Returns the ids of the orders that `reconcile` reported as gone."""
     return set(re.findall(r"^order (\S+) is gone", output, re.MULTILINE))
 
 
-def short(output: str) -> set[str]:
-    """The orders that it has said have no stock."""
+def orders_without_stock(output: str) -> set[str]:
+    """Returns the ids of the orders that `reconcile` reported as having no stock."""
     return set(re.findall(r"^order (\S+) .*CANNOT BE HAD", output, re.MULTILINE))

@@ -1,5 +1,7 @@
-"""A shop that is broken in the middle of several hundred orders: nothing is lost, oversold, doubled or leaked, and it
-recovers with nobody's help. Each fault is a real one, at the point that it names."""
+"""A fault in the middle of several hundred orders: nothing is lost, oversold, doubled or leaked.
+
+The shop recovers by itself. Each fault is a real one, at the point that it names.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,33 +15,33 @@ from psycopg.conninfo import make_conninfo
 
 from tests.faults.check import Row, check, check_stock_counts, check_watchers, largest_batch, tombstones, versions
 from tests.faults.clients import Clients
-from tests.faults.process import OVER
+from tests.faults.process import OVER, crash, late, setting
 from tests.faults.shop import SETTINGS, FaultShop, Servers
+from tests.support.eventually import eventually
 from tests.support.invariants_order import settled
 from tests.support.locks import until_waiting
-from tests.support.order import eventually
 
 ORDERS = 400
-"""Clients that come."""
+"""Clients in all."""
 
 RATE = 60.0
-"""Clients a second."""
+"""Clients that arrive in a second."""
 
 MIDDLE = 120
-"""Orders that are placed when the fault comes."""
+"""Orders that are placed when the fault strikes."""
 
 CROWD = 150
-"""Clients that come at once."""
+"""More clients that arrive at once."""
 
 STOCKS = (2_000, 2_000, 2_000, 2_000, 60, 10_000)
-"""The pieces of each product: of the last but one there are too few, and the last is for the probes."""
+"""The pieces of each product. The last but one runs out, and the last is for the orders that measure the recovery."""
 
 
 @dataclass(frozen=True)
 class Scenario:
     fault: str
     strike: Callable[[FaultShop, Clients], Awaitable[float]]
-    """Breaks the shop, or waits until it is broken, and answers when the fault was over, by the loop's clock."""
+    """Breaks the shop, or waits until it is broken. Returns when the fault was over, by the event loop's clock."""
     faults: dict[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = SETTINGS
     timeout: float = 3.0
@@ -82,13 +84,13 @@ def hung(connection: str) -> Callable[[FaultShop, Clients], Awaitable[float]]:
 def killed_in_batches(
     kill: Callable[[FaultShop], Awaitable[float]],
 ) -> Callable[[FaultShop, Clients], Awaitable[float]]:
-    """Kills while large batches for stock are under way: somebody else has the products locked, and a crowd comes."""
+    """Kills a process in the middle of large batches: a transaction locks the products, and many clients come."""
 
     async def strike(shop: FaultShop, clients: Clients) -> float:
         await clients.acknowledged(MIDDLE)
         postgres = shop.servers.of["product"].postgres
         conninfo = make_conninfo(shop.databases["product"], port=postgres.port)
-        with suppress(psycopg.OperationalError):  # where PostgreSQL is killed, this connection is
+        with suppress(psycopg.OperationalError):  # if PostgreSQL is killed, this connection ends
             async with await psycopg.AsyncConnection.connect(conninfo) as other:
                 await other.execute("UPDATE product SET stock = stock")
                 await until_waiting(conninfo, 2)
@@ -111,29 +113,37 @@ async def kill_product_database(shop: FaultShop) -> float:
     return asyncio.get_running_loop().time()
 
 
-async def late(shop: FaultShop, clients: Clients) -> float:
-    return await shop.said("product", OVER)
+async def no_longer_late(shop: FaultShop, clients: Clients) -> float:
+    return await shop.wait_for_log("product", OVER)
 
 
 SCENARIOS = [
     Scenario(
         "order killed between reserve and insert",
         restarted("order-0"),
-        {"order-0": "crash:order-reserved:40:12"},
+        {"order-0": crash("order-reserved", after=40, together=12)},
         tombstones=True,
     ),
     Scenario(
         "order killed between insert and answer",
         restarted("order-0"),
-        {"order-0": "crash:order-inserted:40:12"},
+        {"order-0": crash("order-inserted", after=40, together=12)},
         noticed=True,
     ),
-    Scenario("relay killed between claim and send", restarted("order-0"), {"order-0": "crash:relay-claimed:2:1"}),
-    Scenario("relay killed between send and delete", restarted("order-0"), {"order-0": "crash:relay-sent:2:1"}),
+    Scenario(
+        "relay killed between claim and send",
+        restarted("order-0"),
+        {"order-0": crash("relay-claimed", after=2, together=1)},
+    ),
+    Scenario(
+        "relay killed between send and delete",
+        restarted("order-0"),
+        {"order-0": crash("relay-sent", after=2, together=1)},
+    ),
     Scenario(
         "product killed between reserve and answer",
         restarted("product"),
-        {"product": "crash:product-reserved:100:6"},
+        {"product": crash("product-reserved", after=100, together=6)},
         noticed=True,
     ),
     Scenario(
@@ -152,16 +162,20 @@ SCENARIOS = [
     Scenario("order and product half open", hung("product"), noticed=True),
     Scenario(
         "product later than order waits",
-        late,
-        {"product": "late:product-reserved:100:8:7"},
+        no_longer_late,
+        {"product": late("product-reserved", after=100, calls=8, seconds=7)},
         timeout=10,
         noticed=True,
     ),
     Scenario(
         "product later than a hold lives",
-        late,
-        {"product": "late:product-reserved:100:8:6"},
-        ("order.stock.HOLD_SECONDS=2", "order.stock.RESERVE_TIMEOUT=9.0", "order.jobs.expired_holds.INTERVAL=0.5"),
+        no_longer_late,
+        {"product": late("product-reserved", after=100, calls=8, seconds=6)},
+        (
+            setting("order.stock.HOLD_SECONDS", 2),
+            setting("order.stock.RESERVE_TIMEOUT", 9.0),
+            setting("order.jobs.expired_holds.INTERVAL", 0.5),
+        ),
         timeout=10,
         expired=True,
     ),
@@ -184,7 +198,7 @@ async def running(servers: Servers, state: Path, scenario: Scenario) -> AsyncIte
 
 
 async def settle(shop: FaultShop, seconds: float = 40) -> None:
-    """Waits until nothing is under way any more. Where something stays, the counts say what."""
+    """Waits until nothing is under way. If something stays, the counts of `check` show it."""
     async with shop.connections() as connections:
         try:
             await eventually(lambda: settled(connections["order"], connections["product"]), seconds)
@@ -193,23 +207,19 @@ async def settle(shop: FaultShop, seconds: float = 40) -> None:
 
 
 async def watchers_see(shop: FaultShop, clients: Clients) -> None:
-    """Each watcher has each version once."""
+    """Checks that each watcher has seen each version once."""
     async with shop.connections() as connections:
         there = await versions(connections)
 
-        async def seen() -> bool:
-            return all(len(each.seen) >= there[each.id] for each in clients.attempts if each.watched)
-
+        watched = [attempt for attempt in clients.attempts if attempt.watched]
         with suppress(AssertionError):
-            await eventually(seen, 15)
-        await asyncio.sleep(0.5)  # what would come twice comes now
+            await eventually(lambda: all(len(attempt.seen) >= there[attempt.id] for attempt in watched), 15)
+        await asyncio.sleep(0.5)  # a second copy of an event would arrive now
         assert check_watchers(clients, there) > 20
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.fault)
-async def test_a_fault_in_the_middle_of_it_all(
-    servers: Servers, tmp_path: Path, rows: list[Row], scenario: Scenario
-) -> None:
+async def test_shop_recovers_from_fault(servers: Servers, tmp_path: Path, rows: list[Row], scenario: Scenario) -> None:
     async with running(servers, tmp_path / "shop", scenario) as (shop, clients):
         shopping = asyncio.create_task(clients.shop(ORDERS, RATE))
         ended = await scenario.strike(shop, clients)

@@ -8,7 +8,7 @@ from tests.integration.test_model import SETTINGS, check_model
 
 
 @pytest.mark.timeout(480)
-def test_the_api_does_what_its_model_says_for_long(servers: Servers) -> None:
+def test_api_agrees_with_its_model_in_new_examples(servers: Servers) -> None:
     with servers.of["product"].database("product") as products, servers.of["order"].database("order") as orders:
         how = settings(SETTINGS, derandomize=False, print_blob=True, max_examples=150, stateful_step_count=50)
         check_model(products, orders, how)
