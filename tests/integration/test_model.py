@@ -1,12 +1,13 @@
-"""The public API agrees with a model of it, call after call, whatever a client does (tests/support/model.py)."""
+"""The public API agrees with its model (tests/support/model.py), call after call."""
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
-from tests.support.model import Services, Shop, services
-from tests.support.order import eventually
+from tests.support.model import Shop
+from tests.support.services import Services, services
 
 SETTINGS = settings(
     deadline=None, derandomize=True, database=None, print_blob=False, suppress_health_check=list(HealthCheck)
@@ -31,8 +32,7 @@ def check_model(product_database: str, order_database: str, how: settings) -> No
         both.run(check_all(both))
 
 
-def test_the_api_does_what_its_model_says(product_database: str, order_database: str) -> None:
-    """The same examples each time; `make test-faults` tries new ones, and takes the minutes to make a failing one
-    small."""
+def test_api_agrees_with_its_model(product_database: str, order_database: str) -> None:
+    """The examples are always the same. `make test-faults` tries new ones, and shrinks those that fail."""
     how = settings(SETTINGS, max_examples=80, stateful_step_count=30, phases=[Phase.generate])
     check_model(product_database, order_database, how)

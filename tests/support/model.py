@@ -1,79 +1,27 @@
-"""The public API against a small model: Hypothesis calls it at random, as clients would, and the model says what comes.
+"""A small model of the public API. Hypothesis makes random calls, as clients would, and the model predicts the results.
 
-Both services run on a real PostgreSQL for the whole run, in a thread with an event loop of its own, since Hypothesis is
-not asynchronous. Each example has products and a customer of its own, so it sees nothing of the examples before it.
+Both services run on a real PostgreSQL for the whole run. Each example has its own products and its own customer, so
+earlier examples do not affect it.
 """
 
-import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
-import grpc
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
 from order.domain import TRANSITIONS, Status
-from tests.support.order import OrderShop, create_request, order_shop, status_name
-from tests.support.product import ProductShop, Refusal, euros, product_shop, refusal_of
-
-T = TypeVar("T")
+from tests.support.order import create_request, status_name
+from tests.support.product import Refusal, euros
+from tests.support.services import Services
 
 ETAGS = st.sampled_from(["", "right", "old", "of another"])
 
 MOVES = [status.value for status in Status if status is not Status.PLACED]
-
-
-class Services:
-    """Both services, and a way to call them that waits."""
-
-    products: ProductShop
-    orders: OrderShop
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    def ask(self, call: Callable[[], Awaitable[T]]) -> T | Refusal:
-        """The answer to a call, or how it was refused."""
-
-        async def asked() -> T | Refusal:
-            try:
-                return await call()
-            except grpc.aio.AioRpcError as error:
-                return refusal_of(error)
-
-        return self.run(asked())
-
-
-@contextmanager
-def services(product_database: str, order_database: str) -> Iterator[Services]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    both = Services(loop)
-    stack = AsyncExitStack()
-
-    async def start() -> None:
-        both.products = await stack.enter_async_context(product_shop(product_database))
-        both.orders = await stack.enter_async_context(order_shop(order_database, both.products.address))
-
-    try:
-        both.run(start())
-        yield both
-    finally:
-        both.run(stack.aclose())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 @dataclass
@@ -86,7 +34,7 @@ class Product:
     price: int
     etag: str
     stale: str = ""
-    """An etag that it had before."""
+    """The etag that it had before the last change."""
     deleted: bool = False
 
 
@@ -115,7 +63,7 @@ def refused(answer: object, code: str, reason: str) -> None:
 
 
 class Shop(RuleBasedStateMachine):
-    """A client's life. `both` is set by the test before it runs."""
+    """What clients do, step by step. The test sets `both` before it runs."""
 
     both: Services
 
@@ -147,7 +95,7 @@ class Shop(RuleBasedStateMachine):
         before = self.known[product]
         change = product_pb2.Product(id=product, price=euros(price), etag=_etag(before, etag))
         request = product_pb2.UpdateProductRequest(product=change)
-        answer = self.both.ask(lambda: self.both.products.products.UpdateProduct(request))
+        answer = self.both.call_or_refusal(lambda: self.both.products.products.UpdateProduct(request))
         if before.deleted:
             return refused(answer, "FAILED_PRECONDITION", "PRODUCT_DELETED")
         if etag == "stale" and before.stale:
@@ -170,7 +118,7 @@ class Shop(RuleBasedStateMachine):
                 return await stub.DeleteProduct(product_pb2.DeleteProductRequest(id=product, etag=given))
             return await stub.UndeleteProduct(product_pb2.UndeleteProductRequest(id=product, etag=given))
 
-        for _ in range(2):  # the second is a retry, which still has the etag of before
+        for _ in range(2):  # the second call is a retry, with the etag of the first
             answer = self.both.run(call())
             assert answer.HasField("delete_time") == deleted
         if before.deleted != deleted:
@@ -179,7 +127,7 @@ class Shop(RuleBasedStateMachine):
     @rule(product=products, delta=st.integers(-4, 4).filter(bool))
     def adjust_stock(self, product: str, delta: int) -> None:
         before, key = self.known[product], str(uuid4())
-        answer = self.both.ask(lambda: self.both.products.adjust(product, delta, key))
+        answer = self.both.call_or_refusal(lambda: self.both.products.adjust(product, delta, key))
         if before.deleted:
             return refused(answer, "FAILED_PRECONDITION", "PRODUCT_DELETED")
         if before.stock + delta < 0:
@@ -197,7 +145,7 @@ class Shop(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(list(self.adjusted)))
         product, delta = self.adjusted[key]
         headers = {"idempotency_key": key} if header else {}
-        answer = self.both.ask(
+        answer = self.both.call_or_refusal(
             lambda: self.both.products.adjust(product, delta + (5 if change else 0), "" if header else key, **headers)
         )
         if change and delta != -5:
@@ -223,7 +171,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(target=orders, data=st.data())
     def retry_a_refused_order(self, data: st.DataObject) -> Any:
-        """Its key is good for it still, and it may succeed by now."""
+        """A refused order can be retried with its key, and may succeed by now."""
         if not self.refused:
             return multiple()
         order = data.draw(st.sampled_from(self.refused))
@@ -235,7 +183,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(order=orders, turned=st.booleans())
     def retry_order(self, order: Order, turned: bool) -> None:
-        """Answers the order as it is now, however its items are sorted."""
+        """A retry returns the order as it is now, however its items are sorted."""
         if turned:
             order.items = dict(reversed(order.items.items()))
         self._create(order)
@@ -251,7 +199,7 @@ class Shop(RuleBasedStateMachine):
         elif change == "email":
             request.customer.email = f"x{self.email}"
         refused(
-            self.both.ask(lambda: self.both.orders.orders.CreateOrder(request)),
+            self.both.call_or_refusal(lambda: self.both.orders.orders.CreateOrder(request)),
             "ALREADY_EXISTS",
             "IDEMPOTENCY_KEY_REUSED",
         )
@@ -260,7 +208,9 @@ class Shop(RuleBasedStateMachine):
         return create_request(items, request_id=order.key, notes=order.notes, customer={"email": self.email})
 
     def _create(self, order: Order) -> None:
-        answer = self.both.ask(lambda: self.both.orders.orders.CreateOrder(self._request(order, order.items)))
+        answer = self.both.call_or_refusal(
+            lambda: self.both.orders.orders.CreateOrder(self._request(order, order.items))
+        )
         if not order.status:
             wanted = [self.known[each] for each in order.items]
             if any(each.deleted for each in wanted):
@@ -274,18 +224,18 @@ class Shop(RuleBasedStateMachine):
             order.id, order.number = answer.id, answer.number
             order.total = sum(each.price * order.items[each.id] for each in wanted)
             order.names = {each.id: each.name for each in wanted}
-            self._became(order, "PLACED")
+            self._set_status(order, "PLACED")
             self.placed.append(order)
         assert isinstance(answer, order_pb2.Order)
         self._check(order, answer)
         return None
 
-    def _became(self, order: Order, status: str) -> None:
+    def _set_status(self, order: Order, status: str) -> None:
         order.status = status
         order.history.append(status)
 
     def _check(self, order: Order, answer: order_pb2.Order) -> None:
-        """An order is what the model says, whatever became of its products."""
+        """Checks that an order is as the model says, whatever happened to its products since."""
         assert (answer.id, answer.number, status_name(answer)) == (order.id, order.number, order.status)
         assert answer.etag == str(order.version)
         assert {item.product_id: item.quantity for item in answer.items} == order.items
@@ -295,35 +245,35 @@ class Shop(RuleBasedStateMachine):
     @rule(order=orders, to=st.sampled_from(MOVES), etag=ETAGS)
     def move(self, order: Order, to: str, etag: str) -> None:
         given = {"": "", "right": str(order.version), "old": str(order.version - 1), "of another": "17"}[etag]
-        answer = self.both.ask(lambda: self.both.orders.move(to, order.id, etag=given))
+        answer = self.both.call_or_refusal(lambda: self.both.orders.move(to, order.id, etag=given))
         if to != order.status:
             if Status(to) not in TRANSITIONS[Status(order.status)]:
                 return refused(answer, "FAILED_PRECONDITION", "ILLEGAL_TRANSITION")
             if etag in ("old", "of another"):
                 return refused(answer, "ABORTED", "ETAG_MISMATCH")
-            self._became(order, to)
+            self._set_status(order, to)
             if to == "CANCELLED":
                 for product, quantity in order.items.items():
                     self.known[product].stock += quantity
-                self._await_stock(order)
+                self._wait_for_stock(order)
         assert isinstance(answer, order_pb2.Order)
         self._check(order, answer)
         return None
 
     @rule(order=orders, data=st.data(), etag=ETAGS)
     def advance(self, order: Order, data: st.DataObject, etag: str) -> None:
-        """A transition that the table allows, and its retry, which has the etag of before."""
+        """Makes a legal transition and retries it, with the etag of the first call."""
         targets = sorted(TRANSITIONS[Status(order.status)])
         if targets:
             to = data.draw(st.sampled_from(targets)).value
             self.move(order, to, etag)
             self.move(order, to, etag if order.status != to else "old")
 
-    def _await_stock(self, order: Order) -> None:
-        """A cancelled order's stock is back soon."""
-        give_up = time.monotonic() + 10
+    def _wait_for_stock(self, order: Order) -> None:
+        """Waits until the stock of a cancelled order is back."""
+        deadline = time.monotonic() + 10
         while any(self._stock(each) != self.known[each].stock for each in order.items):
-            assert time.monotonic() < give_up, "the stock of a cancelled order did not come back"
+            assert time.monotonic() < deadline, "the stock of a cancelled order did not come back"
             time.sleep(0.005)
 
     def _stock(self, product: str) -> int:
@@ -331,7 +281,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(order=orders)
     def follow(self, order: Order) -> None:
-        """The history, each version once."""
+        """A stream has the order's history, each version once."""
 
         async def history() -> list[tuple[int, str]]:
             call = self.both.orders.stream(order.id)
@@ -347,7 +297,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(status=st.sampled_from(["", "PLACED", "PROCESSED", "DELIVERED", "RECEIVED", "CANCELLED"]))
     def list_orders(self, status: str) -> None:
-        """In pages of two, newest first, those of this customer."""
+        """Lists this customer's orders in pages of two, the newest first."""
         request = order_pb2.ListOrdersRequest(customer_email=self.email.upper(), page_size=2)
         if status:
             request.status = order_pb2.Order.Status.Value(status)
