@@ -2,5 +2,5 @@
 
 import os
 
-# The processes that a benchmark starts use nothing of its gRPC: its word on each fork would be noise.
+# The processes that a benchmark starts do not use its gRPC. Without this, gRPC prints a line on each fork.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

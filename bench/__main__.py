@@ -16,29 +16,30 @@ from local.children import ChildError
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures the shop.")
     commands = parser.add_subparsers(dest="command", required=True)
-    beside = commands.add_parser("compare", help="requests beside those of an empty RPC, FastAPI and Go")
-    beside.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(compare.CASES))
-    beside.add_argument("--rounds", type=int, default=compare.ROUNDS)
-    beside.add_argument("--seconds", type=int, default=compare.SECONDS, help="of each round")
-    beside.add_argument("--connections", type=int, default=compare.CONNECTIONS)
-    grown = commands.add_parser("growth", help="a shop of 10,000 products and orders beside one of 1,000,000")
-    for each in (beside, grown):
+    comparison = commands.add_parser("compare", help="compare requests with an empty RPC, FastAPI and Go")
+    comparison.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(compare.CASES))
+    comparison.add_argument("--rounds", type=int, default=compare.ROUNDS)
+    comparison.add_argument("--seconds", type=int, default=compare.SECONDS, help="seconds of each round")
+    comparison.add_argument("--connections", type=int, default=compare.CONNECTIONS)
+    growth_ = commands.add_parser("growth", help="compare a shop of 10,000 products and orders with one of 1,000,000")
+    for each in (comparison, growth_):
         each.add_argument(
-            "--write", type=Path, metavar="FILE", help="puts the figures into a page of the documentation"
+            "--write", type=Path, metavar="FILE", help="write the figures into a page of the documentation"
         )
-    one = commands.add_parser("profile", help="flame graphs of the processes under the load of a case")
-    one.add_argument("case", choices=compare.CASES)
-    live = commands.add_parser("streams", help="thousands of browsers that follow orders")
-    live.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(streams.CASES))
+    profiling = commands.add_parser("profile", help="make flame graphs of the processes under the load of a case")
+    profiling.add_argument("case", choices=compare.CASES)
+    watching = commands.add_parser("streams", help="measure thousands of browsers that follow orders")
+    watching.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(streams.CASES))
     return parser
 
 
 def _check(parser: argparse.ArgumentParser, given: Sequence[str], known: Collection[str]) -> None:
     if unknown := [case for case in given if case not in known]:
-        parser.error(f"no case {unknown[0]!r}; there are {', '.join(known)}")
+        parser.error(f"unknown case {unknown[0]!r}; choose from {', '.join(known)}")
 
 
 def main() -> int:
+    """Runs the command line. Returns the exit status."""
     parser = _parser()
     arguments = parser.parse_args()
     match arguments.command:
@@ -51,7 +52,7 @@ def main() -> int:
             return profile.profile(arguments.case)
     _check(parser, arguments.cases, compare.CASES)
     if arguments.write and arguments.cases:
-        parser.error("--write takes the figures of all cases")
+        parser.error("--write needs the figures of all cases: name none")
     return compare.compare(
         arguments.cases,
         rounds=arguments.rounds,

@@ -1,8 +1,8 @@
-"""The shop beside what a team might write instead: `python -m bench compare`, or `make bench`.
+"""Compares the shop with what a team might write instead: `python -m bench compare`, or `make bench`.
 
-Every case is run in rounds, each system in turn, at the same concurrency, against the same rows in the same PostgreSQL,
-which writes to the disk. A round's CPU seconds are those of all processes that took part, the client left out, and with
-what the shop does after its answer (confirmations). Figures are medians of the rounds, and so are ratios.
+Every case runs in rounds, each system in turn, at the same concurrency, on the same rows in the same PostgreSQL, which
+writes to the disk. The CPU seconds of a round are those of all processes but the client. Work after the response is
+included (confirmations). Figures and ratios are medians of the rounds.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from local.settings import REPOSITORY
 
 RESULT = REPOSITORY / "build" / "bench.json"
 NAME = "compare"
-"""Of the place in the documentation."""
+"""The name of the place in the documentation."""
 
 PRODUCTS = 10_000
 ORDERS = 250_000
@@ -32,13 +32,13 @@ SECONDS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked of every system."""
+    """The requests of one case, the same for every system."""
 
     kind: Kind
     lines: Sequence[str]
-    """Paths, or ids."""
+    """Paths, or ids of products: see load.lua."""
     positions: Sequence[Position] = ()
-    """Where in the catalogue further pages begin, each asked for with that system's own tokens."""
+    """Where in the catalogue more pages begin. Each system is sent its own page tokens for them."""
 
 
 _LIST = "/api/v1/products?pageSize=20"
@@ -46,7 +46,7 @@ _LIST = "/api/v1/products?pageSize=20"
 CASES: Mapping[str, Case] = {
     "get-product": Case("get", [f"/api/v1/products/{product_id(n)}" for n in range(1, HOT + 1)]),
     "list": Case("get", [_LIST]),
-    # As many different pages as there are: no two requests under way are the same.
+    # All pages that there are, so that no two requests at the same time are equal.
     "list-pages": Case(
         "get",
         [f"{_LIST}&category=Category%20{n}" for n in range(20)],
@@ -60,15 +60,15 @@ CASES: Mapping[str, Case] = {
     "cancel-order": Case("cancel", [f"/api/v1/orders/{order_id(n)}:cancel" for n in range(HOT + 1, ORDERS + 1)]),
 }
 
-SAME = (
+SAME_SHAPE = (
     f"/api/v1/products/{product_id(1)}",
     *(_LIST, f"{_LIST}&search=walnut", f"/api/v1/orders/{order_id(1)}", "/api/v1/orders?pageSize=20"),
 )
 """Paths whose responses must have the same fields, and as many rows, in all systems."""
 
 
-def lines(shop: ComparedShop, name: str, system: str) -> Path:
-    """A file of what is asked of a system, a line each."""
+def write_requests(shop: ComparedShop, name: str, system: str) -> Path:
+    """Writes the requests of a case to a file, a line each. Returns the file."""
     file = shop.state / f"{name}-{system}.txt"
     case = CASES[name]
     further = [f"{_LIST}&{query}" for query in shop.page_queries(system, case.positions)]
@@ -79,6 +79,7 @@ def lines(shop: ComparedShop, name: str, system: str) -> Path:
 def one_round(
     shop: ComparedShop, system: str, case: Case, file: Path, salt: int, *, connections: int, seconds: int
 ) -> Round:
+    """Runs one round. Raises LoadError if a request fails."""
     before = shop.spent(system)
     load = run(shop.url(system), case.kind, file, salt, connections=connections, seconds=seconds)
     shop.settle()
@@ -88,13 +89,14 @@ def one_round(
 
 
 def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: int, connections: int) -> list[Result]:
-    results = []
+    """Runs the rounds of these cases. Returns a result for each system and case."""
+    results: list[Result] = []
     salts = itertools.count(1)
     for name in names:
         case = CASES[name]
-        files = {system: lines(shop, name, system) for system in shop.systems}
+        files = {system: write_requests(shop, name, system) for system in shop.systems}
         found: dict[str, list[Round]] = {system: [] for system in shop.systems}
-        # An order is cancelled once; the rivals have one database.
+        # An order can be cancelled only once, and all rivals share one database.
         used = dict.fromkeys((SHOP, CEILING, DATABASE), 1)
         for number in range(rounds + 1):
             for system in shop.systems:
@@ -104,7 +106,7 @@ def measure(shop: ComparedShop, names: Sequence[str], *, rounds: int, seconds: i
                     shop, system, case, files[system], salt, connections=connections, seconds=seconds if number else 1
                 )
                 used[orders] += took.load.requests + connections
-                if number:  # the first is to warm up
+                if number:  # the first round is a warm-up
                     found[system].append(took)
             shop.check()
         results += summarise(name, found)
@@ -120,14 +122,14 @@ def compare(
     connections: int = CONNECTIONS,
     write_to: Path | None = None,
 ) -> int:
-    """Runs the cases of these names, or all; returns the exit status."""
+    """Runs the cases of these names, or all. Returns the exit status."""
     installed()
     if write_to:
         check(write_to, NAME)
     with compared_shop(PRODUCTS, ORDERS) as shop:
         for system, reason in shop.skipped.items():
             print(f"skipped: {system} ({reason})", file=sys.stderr)
-        shop.check_same(SAME)
+        shop.check_same(SAME_SHAPE)
         results = measure(shop, names or tuple(CASES), rounds=rounds, seconds=seconds, connections=connections)
     save(results, RESULT)
     conditions = (

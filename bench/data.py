@@ -1,4 +1,4 @@
-"""Products and orders, the same for the shop and its rivals, written straight into their databases."""
+"""Writes products and orders into databases, the same for the shop and its rivals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ WORDS = ("oak", "walnut", "steel", "linen", "marble", "copper", "bamboo", "velve
 THINGS = ("chair", "table", "lamp", "shelf", "stool", "mirror", "bowl", "vase", "clock", "basket")
 
 HOT = 1_000
-"""Products and orders that are asked for by id."""
+"""Products and orders that are read by id."""
 
 ORDERS_PER_CUSTOMER = 100
 
@@ -24,15 +24,17 @@ _ORDER_ID: LiteralString = "('00000000-0000-4000-9000-' || lpad(to_hex(n), 12, '
 
 
 def product_id(number: int) -> UUID:
+    """Returns the id of the product with this number, from 1."""
     return UUID(f"00000000-0000-4000-8000-{number:012x}")
 
 
 def order_id(number: int) -> UUID:
+    """Returns the id of the order with this number, from 1."""
     return UUID(f"00000000-0000-4000-9000-{number:012x}")
 
 
 def hold_id(number: int) -> UUID:
-    """Of a reservation whose order was never placed."""
+    """Returns the id of a reservation whose order was never placed."""
     return UUID(f"00000000-0000-4000-a000-{number:012x}")
 
 
@@ -57,7 +59,7 @@ _ITEMS: LiteralString = """
 
 
 def fill_products(conninfo: str, products: int) -> None:
-    """So many products, all of them in stock, the newest first by number."""
+    """Writes products, all of them in stock. Product 1 is the newest."""
     params = {"products": products, "words": list(WORDS), "things": list(THINGS), "description": DESCRIPTION}
     with psycopg.connect(conninfo) as connection, _indexed_after(connection, "product"):
         connection.execute(_PRODUCTS, params)
@@ -81,15 +83,22 @@ _ORDERS: LiteralString = f"""
 
 
 def fill_reservations(conninfo: str, products: int, orders: int) -> None:
-    """What the product service knows of the orders that `fill_orders` writes."""
+    """Writes the confirmed reservations of the orders that `fill_orders` writes."""
     with psycopg.connect(conninfo) as connection, _indexed_after(connection, "reservation"):
         connection.execute(_RESERVATIONS, {"products": products, "orders": orders})
     vacuum(conninfo, "reservation")
 
 
 def fill_orders(conninfo: str, products: int, orders: int, *, ours: bool, open_orders: int | None = None) -> None:
-    """So many orders of one piece each with their events: the newest `open_orders`, or all, PLACED, the others
-    RECEIVED."""
+    """Writes orders of one piece each, with their events.
+
+    Args:
+        conninfo: The database.
+        products: How many products there are to order.
+        orders: How many orders to write.
+        ours: Whether the tables are the shop's, not the rivals'.
+        open_orders: How many of the newest orders are PLACED, all by default. The others are RECEIVED.
+    """
     query = _ORDERS.format(column="" if ours else ", key", value="" if ours else f", {_ORDER_ID}")
     with (
         psycopg.connect(conninfo) as connection,
@@ -115,8 +124,7 @@ def fill_orders(conninfo: str, products: int, orders: int, *, ours: bool, open_o
 
 @contextmanager
 def _indexed_after(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
-    """Builds the table's indexes after the block, of all its rows at once, which takes a fraction of the time. Those of
-    constraints stay."""
+    """Drops a table's indexes, but not those of constraints, and builds them after the block, which is much faster."""
     indexes = connection.execute(
         """
         SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
@@ -133,6 +141,6 @@ def _indexed_after(connection: psycopg.Connection[Any], table: str) -> Iterator[
 
 
 def vacuum(conninfo: str, *tables: LiteralString) -> None:
-    """As autovacuum does sooner or later: what is measured does not depend on when."""
+    """Does what autovacuum would do sooner or later, so that figures do not depend on when."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE " + ", ".join(tables))

@@ -18,7 +18,7 @@ Command = tuple[Sequence[str | Path], Mapping[str, str]]
 
 
 class Fleet:
-    """What benchmarks and fault tests have in common: parts by name, as in `order-1`, each a process with its log."""
+    """Processes by name, as in `order-1`, each with a log. Benchmarks and fault tests share this."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -27,41 +27,43 @@ class Fleet:
 
     @property
     def logs(self) -> Path:
+        """The folder with a log for each process."""
         return self._state / "logs"
 
     def names(self, kind: str) -> list[str]:
+        """Returns the names of the processes that begin like this."""
         return [name for name in self.children if name.startswith(kind)]
 
     def command(self, name: str) -> Command:
-        """How a part is started."""
+        """Returns the command that starts a process."""
         raise NotImplementedError
 
     def launch(self, name: str) -> None:
-        """Starts a part, or starts it again."""
+        """Starts a process, or starts it again."""
         if name not in self.children:
             self._stack.callback(self._end, name)
         command, environment = self.command(name)
         self.children[name] = start(name, command, self.logs, environment)
 
     def kill(self, name: str) -> None:
-        """Ends a part as a crash would."""
+        """Ends a process as a crash would."""
         self.children[name].process.kill()
         self.children[name].process.wait()
 
     def check(self) -> None:
-        """Raises ChildError if a part has ended."""
+        """Raises ChildError if a process has ended."""
         for child in self.children.values():
             child.check()
 
     def stop(self) -> None:
-        """Ends everything, the last started first."""
+        """Ends all processes, in reverse order of their start."""
         self._stack.close()
 
     def _end(self, name: str) -> None:
         self.children[name].stop(timeout=10)
 
     def environment(self, **more: str) -> Mapping[str, str]:
-        """What every process of ours is told, and `more`."""
+        """Returns the environment variables of a process: those that all have, and `more`."""
         return {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONUNBUFFERED": "1",
@@ -75,13 +77,13 @@ class Fleet:
 
 
 async def until_serving(address: str, service: str) -> None:
-    """Waits, for ever, until a service says that it serves."""
+    """Waits until a service reports that it is serving. Has no time limit of its own."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
+                if response.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             except grpc.aio.AioRpcError:
                 pass

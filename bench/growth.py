@@ -1,8 +1,8 @@
-"""What a shop costs that has grown: `python -m bench growth`, or `make bench CASE=growth`.
+"""Measures what a large shop costs: `python -m bench growth`, or `make bench CASE=growth`.
 
-The same against 10,000 and against 1,000,000 products and orders: requests through the edge, with the CPU seconds that
-they take, and the services' own statements, with the buffers that they read. A page must cost the same however far in
-it is, and however much there is beside it.
+It measures shops of 10,000 and of 1,000,000 products and orders: requests through the edge, with their CPU seconds, and
+the services' own statements, with the buffers that they read. A page must cost the same however far in the list it is,
+and however many rows there are.
 """
 
 import sys
@@ -24,27 +24,27 @@ from product.listing import ProductQuery
 
 RESULT = REPOSITORY / "build" / "bench-growth.json"
 NAME = "growth"
-"""Of the place in the documentation."""
+"""The name of the place in the documentation."""
 
 SMALL, LARGE = 10_000, 1_000_000
 OPEN_ORDERS = 5_000
-"""Orders that are not finished yet: there are no more of them in the large shop."""
+"""Orders that are not finished: as many in the large shop as in the small one."""
 
 CONNECTIONS = 8
 SECONDS = 2
 ROUNDS = 3
-"""Of each kind of request; the CPU seconds are those of the cheapest, since what else runs on the machine only adds."""
+"""Rounds of each kind of request. The cheapest one counts, since other work on the machine can only add CPU seconds."""
 
 
-LIMIT = 1.2
-"""What the large shop may cost beside the small one."""
+MAX_RATIO = 1.2
+"""How many times the cost of the small shop the large one may cost."""
 
 SEARCH = "search a SKU"
-GROWS = {SEARCH: "the index has more products for each three letters; those that have all of them are looked at"}
+GROWS = {SEARCH: "the index has more products for each three letters; those that have all of them are read"}
 """Requests that must cost more in a larger shop, and why."""
 
 OPTIONS = {"max_wal_size": "8GB"}
-"""So that no checkpoint of the loading falls into the measuring."""
+"""So that no checkpoint after the loading disturbs the measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +56,18 @@ class Request:
     rps: float
     p50_ms: float
     shop_cpu_s: float
-    """Of all processes, PostgreSQL's included."""
+    """Of all processes, including PostgreSQL."""
     postgres_cpu_s: float
     grows: str
-    """Why it must cost more in a larger shop; empty: it must not."""
+    """Why it costs more in a larger shop; empty if it must not."""
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr)
 
 
 def _spread(rows: int, number: int = 1_000) -> range:
-    """So many rows from everywhere."""
+    """Returns numbers of rows that are spread evenly over all rows."""
     return range(1, rows + 1, max(1, rows // number))
 
 
@@ -112,7 +112,7 @@ def _load(shop: BenchShop, rows: int, seconds: int) -> list[Request]:
                 grows=GROWS.get(case, ""),
             )
         )
-        _say(f"{rows:,}: {case}: {results[-1].rps:,.0f} a second")
+        _log(f"{rows:,}: {case}: {results[-1].rps:,.0f} a second")
     return results
 
 
@@ -142,18 +142,18 @@ def _spent(shop: BenchShop) -> float:
 
 
 def _prepare_statements(shop: BenchShop, rows: int) -> None:
-    """What a running shop would deal with: a backlog of messages and of expired holds, and histories to prune."""
+    """Writes what a running shop may have: a backlog of messages and of expired holds, and old event logs to prune."""
     for name in shop.names(""):
         shop.kill(name)
     with psycopg.connect(shop.postgres.service("order")) as connection:
         connection.execute(
             "INSERT INTO outbox (order_id, action, due_time)"
-            " SELECT id, 'CONFIRM', now() - interval '1 hour' FROM orders LIMIT %s",
+            " SELECT id, 'CONFIRM', now() - interval '1 hour' FROM orders MAX_RATIO %s",
             (rows,),
         )
         connection.execute(
             "UPDATE order_event SET create_time = now() - interval '100 days'"
-            " WHERE order_id IN (SELECT id FROM orders ORDER BY create_time LIMIT 1000)"
+            " WHERE order_id IN (SELECT id FROM orders ORDER BY create_time MAX_RATIO 1000)"
         )
     vacuum(shop.postgres.service("order"), "outbox", "order_event")
     with psycopg.connect(shop.postgres.service("product")) as connection:
@@ -168,7 +168,7 @@ def _prepare_statements(shop: BenchShop, rows: int) -> None:
 
 def _measure(rows: int, seconds: int) -> tuple[list[Request], list[Statement]]:
     with running(lambda state: BenchShop(state, orders=1, edges=1, options=OPTIONS)) as shop:
-        _say(f"{rows:,} products and orders: loading")
+        _log(f"{rows:,} products and orders: loading")
         product, order = shop.postgres.service("product"), shop.postgres.service("order")
         fill_products(product, rows)
         fill_reservations(product, rows, rows)
@@ -176,11 +176,11 @@ def _measure(rows: int, seconds: int) -> tuple[list[Request], list[Statement]]:
         shop.wait()
         requests = _load(shop, rows, seconds)
         _prepare_statements(shop, rows)
-        return requests, measure(product, order, rows, _say)
+        return requests, measure(product, order, rows, _log)
 
 
 def growth(seconds: int = SECONDS, write_to: Path | None = None) -> int:
-    """Measures both sizes; returns the exit status, which is not 0 where a statement that should not grow does."""
+    """Measures both sizes. Returns the exit status: 1 if a statement costs more that should not."""
     installed()
     if write_to:
         check(write_to, NAME)
@@ -193,20 +193,23 @@ def growth(seconds: int = SECONDS, write_to: Path | None = None) -> int:
         write(write_to, NAME, section("make bench CASE=growth", conditions, text))
     grown = [b.case for a, b in zip(few, many, strict=True) if not b.grows and not constant(a, b)]
     for case in grown:
-        _say(f"costs more in the larger shop: {case}")
+        _log(f"this statement costs more in the larger shop: {case}")
     return 1 if grown else 0
 
 
 def ratio(small: Statement, large: Statement) -> float:
-    """The most buffers that a page of the large shop reads, to those of the small shop's first one."""
+    """Returns the most buffers that a page of the large shop reads, divided by those of the small shop's first page."""
     return max(large.buffers, large.deep_buffers or 0) / max(small.buffers, 1)
 
 
 def constant(small: Statement, large: Statement) -> bool:
-    """Whether a statement costs the same in both. For each way down an index there may be two buffers more: a level,
-    which there is once for a few hundred times as many rows, and a page where the rows happen to lie on two."""
+    """Returns whether a statement costs the same in both shops.
+
+    Two more buffers are allowed for each search of an index: one for another level, which a few hundred times as many
+    rows need, and one because the rows may happen to lie on two pages.
+    """
     more = max(large.buffers, large.deep_buffers or 0) - small.buffers
-    return ratio(small, large) <= LIMIT or more <= 2 * large.searches
+    return ratio(small, large) <= MAX_RATIO or more <= 2 * large.searches
 
 
 def _requests_table(small: Sequence[Request], large: Sequence[Request]) -> str:

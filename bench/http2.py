@@ -17,19 +17,23 @@ from h2.events import (
     StreamReset,
 )
 
-STREAMS = 100
-"""Streams of one connection; browsers open as many."""
+STREAMS_PER_CONNECTION = 100
+"""Streams of one connection: as many as browsers open."""
 
 
 class Reader(Protocol):
-    """Who reads a stream."""
+    """Receives what happens on a stream."""
 
-    def responded(self, status: int) -> None: ...
+    def responded(self, status: int) -> None:
+        """The response has begun, with this HTTP status."""
+        ...
 
-    def received(self, data: bytes) -> None: ...
+    def received(self, data: bytes) -> None:
+        """Some of the body has arrived."""
+        ...
 
     def ended(self) -> None:
-        """The stream is over, cleanly or not."""
+        """The stream has ended, cleanly or not."""
         ...
 
 
@@ -45,6 +49,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def live(self) -> int:
+        """How many streams are open."""
         return len(self._readers)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def get(self, authority: str, path: str, headers: list[tuple[str, str]], reader: Reader) -> None:
+        """Opens a stream."""
         stream = self._h2.get_next_available_stream_id()
         self._readers[stream] = reader
         fixed = [(":method", "GET"), (":scheme", self._scheme), (":authority", authority), (":path", path)]
@@ -70,12 +76,12 @@ class Connection(asyncio.Protocol):
                 status = next(value for name, value in event.headers if name == b":status")
                 self._readers[event.stream_id].responded(int(status))
             elif isinstance(event, StreamEnded | StreamReset):
-                self._over(event.stream_id)
+                self._end(event.stream_id)
             elif isinstance(event, ConnectionTerminated):
                 self.usable = False
         self._flush()
 
-    def _over(self, stream: int | None) -> None:
+    def _end(self, stream: int | None) -> None:
         reader = self._readers.pop(stream or 0, None)
         if reader:
             reader.ended()
@@ -83,7 +89,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         for stream in list(self._readers):
-            self._over(stream)
+            self._end(stream)
 
     def close(self) -> None:
         if self._transport:
@@ -98,7 +104,7 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to one edge, with room for so many streams each."""
+    """Connections to one edge, each with up to STREAMS_PER_CONNECTION streams."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -106,10 +112,10 @@ class Pool:
         self._lock = asyncio.Lock()
 
     async def get(self, path: str, headers: list[tuple[str, str]], reader: Reader) -> None:
-        """Begins a stream. Raises OSError if the edge cannot be reached."""
+        """Opens a stream, on a new connection if the others are full. Raises OSError if the edge cannot be reached."""
         async with self._lock:
             self._connections = [each for each in self._connections if each.usable]
-            connection = next((each for each in self._connections if each.live < STREAMS), None)
+            connection = next((each for each in self._connections if each.live < STREAMS_PER_CONNECTION), None)
             if connection is None:
                 _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
                 self._connections.append(connection)

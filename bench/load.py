@@ -1,4 +1,4 @@
-"""Load at a fixed concurrency, by wrk: it costs far less than what it measures."""
+"""Load at a fixed concurrency, made by wrk, which costs far less than what it measures."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ Kind = Literal["get", "order", "cancel"]
 
 
 class LoadError(Exception):
-    """The load could not be made, or was not served; the message is for people."""
+    """The load could not be made, or a request failed. The message is for people."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a system made of one round."""
+    """How a system served one round."""
 
     requests: int
     rps: float
@@ -27,7 +27,7 @@ class Load:
 
 
 def installed() -> str:
-    """The program. Raises LoadError where it is missing."""
+    """Returns the path of wrk. Raises LoadError if it is missing."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise LoadError("wrk is missing: apt-get install wrk")
@@ -35,7 +35,19 @@ def installed() -> str:
 
 
 def run(url: str, kind: Kind, file: Path, salt: int, *, connections: int, seconds: int) -> Load:
-    """One round; load.lua has the kinds. Raises LoadError where a request failed."""
+    """Runs one round.
+
+    Args:
+        url: The system's address.
+        kind: What to do with the lines of the file: see load.lua.
+        file: Paths or ids, a line each.
+        salt: A number that no other run has. It seeds the choice of lines; `cancel` begins with this line.
+        connections: Connections that are used at the same time.
+        seconds: How long the round takes.
+
+    Raises:
+        LoadError: wrk is missing, or a request failed.
+    """
     command = [installed(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), url, "--", kind, str(file), str(salt)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -44,5 +56,7 @@ def run(url: str, kind: Kind, file: Path, salt: int, *, connections: int, second
     except (IndexError, ValueError):
         raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip()}") from None
     if found["refused"] or found["broken"] or not found["requests"]:
-        raise LoadError(f"{url}: {found['refused']} of {found['requests']} refused, {found['broken']} broken")
+        raise LoadError(
+            f"{url}: {found['refused']} of {found['requests']} requests failed, {found['broken']} connections broke"
+        )
     return Load(found["requests"], found["requests"] / found["seconds"], found["p50_ms"], found["p99_ms"])

@@ -1,4 +1,4 @@
-"""The orders that are watched, and the changes of their status."""
+"""Orders to watch, and changes of their status."""
 
 import asyncio
 import random
@@ -21,15 +21,23 @@ STEPS: Sequence[Step] = (
 )
 """The RPCs that take an order from PLACED to RECEIVED, and their requests."""
 
-RETRY = 0.2
-"""Seconds between two tries of a transition that was not made."""
+RETRY_INTERVAL = 0.2
+"""Seconds between two tries of a transition."""
 
-PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-"""What a transition is tried again after; a database that stands still for a second has hundreds wait."""
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""The codes after which a transition is tried again. If the database stalls for a second, hundreds get one of them."""
 
 
 def place(conninfo: str, number: int) -> list[str]:
-    """Writes so many orders with their first events, as CreateOrder would, but without stock or its message."""
+    """Writes new orders with their first events, as CreateOrder does, but without stock and outbox.
+
+    Args:
+        conninfo: The order database.
+        number: How many orders to write.
+
+    Returns:
+        Their ids.
+    """
     ids = [uuid4() for _ in range(number)]
     with psycopg.connect(conninfo) as connection:
         connection.execute(
@@ -53,7 +61,7 @@ def place(conninfo: str, number: int) -> list[str]:
 
 
 def versions(conninfo: str, order_ids: Sequence[str]) -> dict[str, list[int]]:
-    """What is in the orders' event logs."""
+    """Returns the versions in the event log of each order, by its id."""
     with psycopg.connect(conninfo) as connection:
         rows = connection.execute(
             "SELECT order_id, array_agg(version ORDER BY version) FROM order_event"
@@ -64,7 +72,7 @@ def versions(conninfo: str, order_ids: Sequence[str]) -> dict[str, list[int]]:
 
 
 class Driver:
-    """Gives orders their next status at a steady rate, over the public RPCs, each order at its own time."""
+    """Moves orders on at a steady rate through the public RPCs. Each order waits for its own earlier move only."""
 
     def __init__(self, target: str, order_ids: Sequence[str]) -> None:
         self._target = target
@@ -72,24 +80,33 @@ class Driver:
         self._before: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, per_second: float, changes: int, last_step: int = len(STEPS)) -> float:
-        """Makes so many changes, or as many as there are up to `last_step`; answers how many a second there were."""
+        """Makes changes at a steady rate.
+
+        Args:
+            per_second: The rate.
+            changes: How many changes to make, or fewer if all orders reach `last_step`.
+            last_step: How many steps an order may take.
+
+        Returns:
+            The rate that was reached, in changes a second.
+        """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        started = loop.time()
         made = 0
         async with channel(self._target) as to_orders, asyncio.TaskGroup() as group:
             stub: Any = order_pb2_grpc.OrderServiceStub(to_orders)
             for order_id, (method, request) in self._plan(changes, last_step):
-                early = began + made / per_second - loop.time()
+                early = started + made / per_second - loop.time()
                 if early > 0:
                     await asyncio.sleep(early)
                 before = self._before.get(order_id)
                 move = self._move(getattr(stub, method), request(id=order_id), before)
                 self._before[order_id] = group.create_task(move)
                 made += 1
-        return made / (loop.time() - began)
+        return made / (loop.time() - started)
 
     def _plan(self, changes: int, last_step: int) -> list[tuple[str, Step]]:
-        """Every order takes a step before any takes its next one."""
+        """Returns the changes in turn: every order takes a step before any takes its next one."""
         plan: list[tuple[str, Step]] = []
         while len(plan) < changes:
             turn = [order_id for order_id, step in self._steps.items() if step < last_step]
@@ -102,7 +119,7 @@ class Driver:
         return plan
 
     async def _move(self, call: Callable[..., Any], request: object, before: "asyncio.Task[None] | None") -> None:
-        """Until it was answered: to repeat a transition changes nothing."""
+        """Repeats a transition until it succeeds, which is safe: a repeated one changes nothing."""
         if before:
             await before
         while True:
@@ -110,6 +127,6 @@ class Driver:
                 await call(request, timeout=5)
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() not in PASSING:
+                if error.code() not in RETRYABLE:
                     raise
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_INTERVAL)

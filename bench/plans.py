@@ -1,6 +1,6 @@
-"""What the services' own statements cost: PostgreSQL's plans, with the buffers they read and the time they took.
+"""The cost of the services' own statements: PostgreSQL's plans, with the buffers that they read and their time.
 
-Buffers are pages of 8 KiB. Unlike time they are the same on every machine, however busy.
+Buffers are pages of 8 KiB. Unlike time, they are the same on every machine, however busy it is.
 """
 
 import re
@@ -14,19 +14,20 @@ from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 
 RUNS_BEFORE = 6
-"""PostgreSQL plans a prepared statement for its parameters five times; then it may go over to one plan for any."""
+"""Runs that are not measured. PostgreSQL plans a prepared statement for its parameters five times, and may then choose
+one plan for all parameters."""
 
 RUNS = 5
 
 SLOW_MS = 100.0
-"""A statement that takes longer is run twice only."""
+"""Milliseconds. A statement that takes longer runs only twice."""
 
 _PARAMETER = re.compile(r"%\((\w+)\)s|%%")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run of a statement, the median."""
+    """The median cost of a statement."""
 
     buffers: int
     ms: float
@@ -34,7 +35,7 @@ class Cost:
 
 
 class Planned(Exception):
-    """Not an error: ends the call that has brought its statement."""
+    """Ends the call of a store whose statement was measured. Not an error."""
 
     def __init__(self, cost: Cost) -> None:
         super().__init__()
@@ -42,11 +43,14 @@ class Planned(Exception):
 
 
 class Plans:
-    """Takes the place of a service's Database. A statement is prepared as it would be there, run some times, rolled
-    back each time, and then ends the call with Planned."""
+    """Stands for a service's Database, and measures the statements that a store gives it.
+
+    A statement is prepared as the service would prepare it, runs several times, and is rolled back each time. Then it
+    raises Planned.
+    """
 
     def __init__(self, conninfo: str, settings: Mapping[str, str] | None = None) -> None:
-        # The driver prepares nothing by itself: with a rollback it would drop what is prepared here too.
+        # The driver must not prepare statements by itself: at a rollback it would drop ours, too.
         self._connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
         for name, value in (settings or {}).items():
             self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
@@ -55,7 +59,7 @@ class Plans:
         self._connection.close()
 
     def indexes(self) -> dict[str, int]:
-        """How many indexes each table has."""
+        """Returns how many indexes each table has."""
         rows = self._connection.execute(
             "SELECT relname, count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indrelid GROUP BY 1"
         ).fetchall()
@@ -85,7 +89,7 @@ class Plans:
         raise Planned(self.cost(query, params))
 
     def cost(self, query: LiteralString, params: Mapping[str, object], *, replan: bool = False) -> Cost:
-        """`replan`: planned for its parameters each time."""
+        """Runs a statement and returns its cost. With `replan`, PostgreSQL plans it again for each run."""
         text, names = numbered(query)
         values = [params[name] for name in names]
         types = [self._type(value) for value in values]
@@ -116,7 +120,7 @@ class Plans:
         return Cost(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], explained["Execution Time"], plan)
 
     def _type(self, value: object) -> str:
-        """The type that the driver gives a parameter."""
+        """Returns the type that the driver gives a parameter."""
         if value is None:
             return "unknown"
         oid = Transformer(self._connection).get_dumper(value, PyFormat.AUTO).oid
@@ -126,7 +130,7 @@ class Plans:
 
 
 def numbered(query: str) -> tuple[str, list[str]]:
-    """A statement with the driver's named parameters as PostgreSQL has them, by number; and their names."""
+    """Returns a statement with PostgreSQL's numbered parameters instead of the driver's named ones, and their names."""
     names: list[str] = []
 
     def number(match: "re.Match[str]") -> str:
@@ -141,7 +145,7 @@ def numbered(query: str) -> tuple[str, list[str]]:
 
 
 def describe(plan: Mapping[str, Any], depth: int = 0) -> str:
-    """A plan as an indented list, for people."""
+    """Returns a plan as an indented list, for people."""
     what = " ".join(str(plan[key]) for key in ("Node Type", "Index Name", "Relation Name") if key in plan)
     removed = f", {plan['Rows Removed by Filter']} filtered" if "Rows Removed by Filter" in plan else ""
     buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]

@@ -1,4 +1,4 @@
-"""Figures in the documentation: written by the benchmark that found them, never by hand."""
+"""Writes the figures of the benchmarks into the documentation."""
 
 import os
 import platform
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class ReportError(Exception):
-    """A file has no place for the figures; the message is for people."""
+    """A file has no place for the figures. The message is for people."""
 
 
 def machine() -> str:
-    """What ran the benchmark."""
+    """Describes the machine that runs the benchmark."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -22,27 +22,27 @@ def machine() -> str:
 
 
 def section(command: str, conditions: str, text: str) -> str:
-    """What a benchmark has found, and how."""
+    """Returns the text of a benchmark: its command, the machine, the conditions and the figures."""
     return f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, on {machine()}; {conditions}.\n\n{text}"
 
 
 def check(path: Path, name: str) -> None:
-    """Raises ReportError where `write` would: before minutes are spent on it."""
+    """Raises ReportError if `write` would, before the benchmark takes its minutes."""
     _place(path, name)
 
 
 def write(path: Path, name: str, text: str) -> None:
-    """Puts a text in the place of what is between the comments `<!-- NAME -->` and `<!-- end of NAME -->`.
+    """Replaces what is between the comments `<!-- NAME -->` and `<!-- end of NAME -->` by a text.
 
     Raises:
-        ReportError: the file has no such comments.
+        ReportError: The file has no such comments.
     """
     before, after = _place(path, name)
     path.write_text(f"{before}\n{text}\n{after}")
 
 
 def _place(path: Path, name: str) -> tuple[str, str]:
-    """What stays, up to the first comment and from the second one on."""
+    """Returns what stays: the text up to the first comment, and from the second one on."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     try:
         text = path.read_text()

@@ -1,4 +1,4 @@
-"""What a benchmark of the streams found: a line of the table, and an object of its file."""
+"""The result of a benchmark of the streams: a row of the table, and an object in the file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.table import markdown
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Memory is growth of what the kernel calls resident, by watcher, of all processes of a kind together."""
+    """One case. Memory is the growth of resident memory by watcher, of all processes of a kind together."""
 
     case: str
     watchers: int
@@ -19,30 +19,30 @@ class Result:
     missed: int
     doubled: int
     given_up: int
-    """Watchers that were answered what an EventSource does not come back from."""
+    """Watchers that got a response after which an EventSource does not reconnect."""
     unfinished: int
-    """Streams that should have ended and did not."""
+    """Streams that should have ended, but did not."""
     kib_per_watcher: float
-    """In order and sse together."""
+    """Of order and sse together."""
     kib_per_watcher_order: float
     kib_per_watcher_sse: float
     kib_per_watcher_envoy: float
     cpu_s_per_1000_events: float
-    """In order and sse together, the transitions' own cost included; with kills, that of starting again too."""
+    """Of order and sse together. It includes the cost of the transitions, and of restarts after kills."""
     idle_cpu_percent: float | None
-    """Of one CPU, in order and sse together, with all watchers there and no change."""
+    """Of one CPU, for order and sse together, while all watchers wait and nothing changes."""
     idle_cpu_percent_envoy: float | None
     kills: int
     reconnects: int
 
     @property
-    def right(self) -> bool:
-        """Every watcher saw every event once and in order, and was never sent away for good."""
+    def ok(self) -> bool:
+        """Whether every watcher saw every event once and in order, and could always reconnect."""
         return not (self.missed or self.doubled or self.given_up or self.unfinished)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """In milliseconds, of delays in seconds."""
+    """Returns a quantile in milliseconds of sorted delays in seconds."""
     return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
 
 
@@ -65,7 +65,7 @@ HEAD = (
 
 
 def table(results: Sequence[Result]) -> str:
-    """In Markdown, columns side by side."""
+    """Returns the results as a table in Markdown."""
     return markdown(HEAD, [_row(each) for each in results])
 
 

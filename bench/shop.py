@@ -1,4 +1,4 @@
-"""The shop that the benchmarks measure: the real processes, any number of order replicas and edges, on loopback."""
+"""The shop that the benchmarks measure: real processes on loopback, with any number of order replicas and edges."""
 
 import asyncio
 import os
@@ -22,14 +22,14 @@ from local.postgres import Postgres
 from local.settings import LOOPBACK, free_ports, prepare
 from local.shop import envoy_command
 
-READY_WITHIN = 60.0
-"""Seconds until a process must answer."""
+READY_TIMEOUT = 60.0
+"""Seconds until a process must be ready."""
 
-SETTLED_WITHIN = 20.0
+SETTLE_TIMEOUT = 20.0
 """Seconds until the outbox must be empty."""
 
 MEMORY = 1024**3
-"""Bytes that each Envoy may take: 10,000 streams need some 400 MiB."""
+"""Bytes of memory for each Envoy: 10,000 streams need about 400 MiB."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -38,7 +38,14 @@ class BenchShop(Fleet):
     """One PostgreSQL, one product service, and the order replicas and edges (an Envoy with its sidecar each)."""
 
     def __init__(self, state: Path, orders: int, edges: int, options: Mapping[str, str] | None = None) -> None:
-        """`options` are settings of the PostgreSQL server."""
+        """Starts nothing yet: see `start`.
+
+        Args:
+            state: The folder that keeps everything.
+            orders: How many replicas of the order service there are.
+            edges: How many edges there are.
+            options: Settings of the PostgreSQL server.
+        """
         super().__init__(state)
         self.postgres = Postgres(state, options=options)
         product, *ports = free_ports(1 + orders + 4 * edges)
@@ -49,26 +56,27 @@ class BenchShop(Fleet):
 
     @property
     def state(self) -> Path:
-        """The folder that is gone with the shop."""
+        """The folder that is deleted with the shop."""
         return self._state
 
     @property
     def order_target(self) -> str:
-        """All replicas of the order service, as gRPC takes them."""
+        """The gRPC target of all replicas of the order service."""
         return "ipv4:" + ",".join(f"{LOOPBACK}:{port}" for port in self._orders)
 
     @property
     def edge_ports(self) -> list[int]:
+        """The port of each edge."""
         return [listen for listen, *_ in self._edges]
 
     def start(self) -> None:
-        """Raises ChildError if a part does not come up."""
+        """Starts everything. Raises ChildError if a process fails."""
         prepare(self._state)
         self._stack.callback(self.postgres.stop)
         self.postgres.start()
         for service in ("product", "order"):
             environment = self.environment(DATABASE_URL=self.postgres.service(service))
-            run(f"migrate-{service}", [sys.executable, "-m", service, "migrate"], self.logs, environment, READY_WITHIN)
+            run(f"migrate-{service}", [sys.executable, "-m", service, "migrate"], self.logs, environment, READY_TIMEOUT)
         names = ["product"]
         names += [f"order-{n}" for n in range(len(self._orders))]
         names += [f"{part}-{n}" for n in range(len(self._edges)) for part in ("sse", "envoy")]
@@ -91,69 +99,73 @@ class BenchShop(Fleet):
         super().kill(name)
 
     async def ready(self) -> None:
-        """Waits until the order replicas serve and the edges answer. Raises ChildError if that takes too long."""
-        async with asyncio.timeout(READY_WITHIN):
+        """Waits until the order replicas and the edges serve. Raises TimeoutError if that takes too long."""
+        async with asyncio.timeout(READY_TIMEOUT):
             for port in self._orders:
                 await until_serving(f"{LOOPBACK}:{port}", "shop.order.v1.OrderService")
             for port in self.edge_ports:
                 await until_serving(f"{LOOPBACK}:{port}", "sse")
 
     def wait(self) -> None:
-        """Waits until REST answers through the first edge. Raises ChildError if that takes too long."""
+        """Waits until REST works through the first edge. Raises ChildError if that takes too long."""
         for path in ("products", "orders"):
             self.await_url(f"http://{LOOPBACK}:{self.edge_ports[0]}/api/v1/{path}?pageSize=1")
 
     def settle(self) -> None:
-        """Waits until the product service knows of all orders: what the shop does after its responses is part of their
-        cost. Raises TimeoutError if that takes too long."""
-        deadline = time.monotonic() + SETTLED_WITHIN
+        """Waits until the product service knows all orders, since work after a response is part of its cost.
+
+        Raises:
+            TimeoutError: It takes too long.
+        """
+        deadline = time.monotonic() + SETTLE_TIMEOUT
         with psycopg.connect(self.postgres.service("order"), autocommit=True) as connection:
             while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() != (False,):
                 if time.monotonic() > deadline:
-                    raise TimeoutError("the outbox does not empty")
+                    raise TimeoutError(f"the outbox is not empty after {SETTLE_TIMEOUT:g} s")
                 time.sleep(0.01)
 
     def await_url(self, url: str) -> None:
-        """Waits for a success. Raises ChildError if that takes too long."""
-        give_up = time.monotonic() + READY_WITHIN
+        """Waits until a GET succeeds. Raises ChildError if that takes too long."""
+        deadline = time.monotonic() + READY_TIMEOUT
         while True:
             self.check()
             try:
                 with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own, on loopback
                     return
             except OSError as error:
-                if time.monotonic() > give_up:
-                    raise ChildError(f"{url} does not answer: {error}; the logs are in {self.logs}") from None
+                if time.monotonic() > deadline:
+                    raise ChildError(f"{url} is not ready: {error}; the logs are in {self.logs}") from None
             time.sleep(0.1)
 
     def check(self) -> None:
-        """Raises ChildError if a part has ended."""
+        """Raises ChildError if a process has ended."""
         self.postgres.check()
         super().check()
 
     def cpu(self, kind: str) -> float:
-        """CPU seconds that the parts of a kind have used, those that were killed included."""
+        """Returns the CPU seconds of all processes of a kind, including those that were killed."""
         return sum(self._spent[name] + _cpu(self.children[name].process.pid) for name in self.names(kind))
 
     def postgres_cpu(self) -> float:
-        """CPU seconds that PostgreSQL has used, connections that have ended included."""
+        """Returns the CPU seconds of PostgreSQL, including those of connections that have ended."""
         parent = self.postgres.pid
         return _cpu(parent, children=True) + sum(_cpu(pid) for pid in descendants(parent))
 
     def resident(self, kind: str) -> int:
-        """Bytes of memory that the parts of a kind hold."""
+        """Returns the bytes of resident memory of all processes of a kind."""
         return sum(_resident(self.children[name].process.pid) for name in self.names(kind))
 
     def environment(self, **more: str) -> Mapping[str, str]:
         own = {
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{self._product}",
             "ORDER_TARGET": self.order_target,
-            # All watchers come from one address here.
+            # All watchers have the same address here.
             "SSE_MAX_STREAMS_PER_CLIENT": "0",
         }
         return super().environment(**own, **more)
 
     def edge_settings(self, n: int) -> EdgeSettings:
+        """Returns the settings of the edge with this number, from 0."""
         listen, admin, http, grpc_port = self._edges[n]
         return EdgeSettings(
             files=self._state / f"envoy-{n}",
@@ -168,7 +180,7 @@ class BenchShop(Fleet):
 
 
 def _cpu(pid: int, *, children: bool = False) -> float:
-    """Of a process, and of its children that have ended; nothing of one that is gone."""
+    """Returns the CPU seconds of a process, with or without its ended children; 0 if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -185,14 +197,14 @@ Shop = TypeVar("Shop", bound=BenchShop)
 
 @contextmanager
 def bench_shop(orders: int = 1, edges: int = 1) -> Iterator[BenchShop]:
-    """A shop that is gone with all its data at the end of the block."""
+    """Runs a shop until the end of the block, and then deletes its data."""
     with running(lambda state: BenchShop(state, orders, edges)) as shop:
         yield shop
 
 
 @contextmanager
 def running(make: Callable[[Path], Shop]) -> Iterator[Shop]:
-    """Starts a shop, which is gone with all its data at the end of the block, but for the logs of what failed."""
+    """Runs a shop until the end of the block, and then deletes its data. After a failure, the folder is kept."""
     state = Path(tempfile.mkdtemp(prefix="shop-bench-"))
     shop = make(state)
     try:

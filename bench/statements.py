@@ -1,4 +1,4 @@
-"""The services' own statements against a shop of a size, each with what PostgreSQL says it costs."""
+"""The services' own statements on a shop of a given size, with their costs as PostgreSQL reports them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from runtime.pages import Position
 
 PAGE = 20
 DEEP = 10_000
-"""The page that is compared with the first, or the middle one where there are fewer."""
+"""The number of the page that is compared with the first page, or the middle one if there are fewer."""
 
 RECONCILE_PAGE = 500
 """Orders and reservations that `reconcile` reads at a time."""
@@ -38,18 +38,18 @@ Ask = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """One statement at one size: the first page, and the one that is far in."""
+    """One statement at one size: its first page, and one that is far in the list."""
 
     case: str
     rows: int
     buffers: int
     ms: float
     searches: int
-    """Ways down an index, to read it or to write to it."""
+    """Searches of indexes, to read them or to write to them."""
     deep_buffers: int | None
     deep_ms: float | None
     grows: str
-    """Why it must cost more in a larger shop; empty: it must not."""
+    """Why it costs more in a larger shop; empty if it must not."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Case:
 
 
 def deep(rows: int, page: int = PAGE) -> int:
-    """The number of the row before the page far in."""
+    """Returns the number of the last row before the page that is far in the list."""
     return max(min(DEEP, rows // page // 2), 1) * page
 
 
@@ -74,15 +74,15 @@ _POSITIONS: Mapping[str, LiteralString] = {
     "star": "SELECT star, id FROM product {where} ORDER BY star, id",
     "star desc": "SELECT star, id FROM product {where} ORDER BY star DESC, id DESC",
 }
-"""Sort keys and ids in each order."""
+"""Statements that list sort keys and ids, for each `order_by`."""
 
 CATEGORY = "Category 7"
 _SEARCHES = {
     "common word": ("walnut", ""),
     "two common words": ("walnut table", ""),
-    "one SKU": ("SKU-7777", "all that match the trigrams are looked at, and a longer number matches too"),
+    "one SKU": ("SKU-7777", "all products that match the trigrams are read, and longer numbers match, too"),
     "rare word": ("777", "more products match: all of them are read, and sorted"),
-    "absent word": ("zeppelin", "a level more of the index for each of its six trigrams"),
+    "absent word": ("zeppelin", "one more level of the index for each of its six trigrams"),
     "short word": ("zq", "too short for the index: every product is read; SEARCH_TIMEOUT ends it"),
     "common word and a short one": ("oak zq", "the short word is looked for in all that match the other one"),
 }
@@ -220,7 +220,14 @@ def _connections(*given: tuple[str, Mapping[str, str]]) -> Iterator[list[Plans]]
 
 
 def measure(product: str, order: str, rows: int, report: Callable[[str], None]) -> list[Statement]:
-    """All statements of a shop of so many products and orders."""
+    """Measures all statements.
+
+    Args:
+        product: The product database.
+        order: The order database.
+        rows: How many products there are, and how many orders.
+        report: Shows a line of progress.
+    """
     every: Sequence[tuple[str, Mapping[str, str]]] = (
         (product, {}),
         (product, ONE_PROCESSOR),

@@ -232,4 +232,4 @@ async def run(names: Sequence[str]) -> int:
         results.append(await CASES[name]())
     save(results, RESULT)
     print(table(results))
-    return 0 if all(each.right for each in results) else 1
+    return 0 if all(each.ok for each in results) else 1

@@ -1,4 +1,4 @@
-"""What a comparison found: lines of a table, and objects of its file."""
+"""The results of a comparison: rows of a table, and objects in a file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,20 @@ FASTAPI = "fastapi"
 
 @dataclass(frozen=True)
 class Round:
-    """One system's part in one round. CPU seconds are by process."""
+    """One round of one system. CPU seconds are by process."""
 
     load: Load
     cpu_s_per_1000: Mapping[str, float]
 
     @property
     def cpu(self) -> float:
+        """CPU seconds for 1,000 requests, of all processes together."""
         return sum(self.cpu_s_per_1000.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Medians of a system's rounds in one case."""
+    """The medians of the rounds of one system in one case."""
 
     case: str
     system: str
@@ -41,7 +42,7 @@ class Result:
     cpu_s_per_1000: float
     cpu_by_process: Mapping[str, float]
     ratio_to_ceiling: float | None
-    """Requests per second beside those of an empty RPC through the same Envoy, in the same round."""
+    """Requests per second, divided by those of an empty RPC through the same Envoy in the same round."""
     ratio_to_fastapi: float | None
 
 
@@ -52,7 +53,7 @@ def _ratio(ours: Sequence[Round], theirs: Sequence[Round] | None) -> float | Non
 
 
 def summarise(case: str, found: Mapping[str, Sequence[Round]]) -> list[Result]:
-    """A result of each system; ratios are of rounds beside each other."""
+    """Returns a result for each system. Ratios compare rounds of the same number."""
     return [
         Result(
             case=case,
@@ -95,7 +96,7 @@ def _row(result: Result) -> tuple[str, ...]:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, columns side by side."""
+    """Returns a table in Markdown with aligned columns."""
     lines = [head, ["---"] * len(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
@@ -107,10 +108,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
+    """Returns the results as a table in Markdown."""
     return markdown(HEAD, [_row(each) for each in results])
 
 
 def save(results: "Sequence[DataclassInstance]", path: Path) -> None:
-    """As a JSON list of objects."""
+    """Writes the results to a file as a JSON list of objects."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")

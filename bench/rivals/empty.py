@@ -1,4 +1,4 @@
-"""The least that a Python service behind the same Envoy can cost: answers from memory, on bare grpc.aio, no database.
+"""The least that a Python service behind the same Envoy can cost: responses from memory, on bare grpc.aio, no database.
 
 python -m bench.rivals.empty PRODUCT_PORT ORDER_PORT
 """
@@ -57,14 +57,14 @@ def _order(number: int) -> order_pb2.Order:
 
 
 def _unary(response: Message, request: type[Message]) -> Any:
-    async def answer(message: Message, context: Any) -> Message:
+    async def respond(message: Message, context: Any) -> Message:
         return response
 
-    return grpc.unary_unary_rpc_method_handler(answer, request.FromString, type(response).SerializeToString)
+    return grpc.unary_unary_rpc_method_handler(respond, request.FromString, type(response).SerializeToString)
 
 
 def _handlers() -> dict[str, dict[str, Any]]:
-    """The methods of each service."""
+    """Returns the handlers of each service's methods."""
     product, order = _product(1), _order(1)
     products = product_pb2.ListProductsResponse(products=[_product(number) for number in range(20)])
     orders = order_pb2.ListOrdersResponse(orders=[_order(number) for number in range(20)])
@@ -83,7 +83,7 @@ def _handlers() -> dict[str, dict[str, Any]]:
 
 
 async def serve(ports: Sequence[int]) -> None:
-    """A server for each service, at these ports of the loopback address, until the process ends."""
+    """Serves each service on one of these loopback ports until the process ends."""
     servers = []
     for port, (name, methods) in zip(ports, _handlers().items(), strict=True):
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

@@ -32,14 +32,14 @@ HERE = Path(__file__).parent
 GO = "go"
 RIVALS = (CEILING, FASTAPI, GO)
 DATABASE = "rival"
-"""The one of all rivals."""
+"""The database of all rivals."""
 
 POOL_SIZE = 10
-"""Connections of a rival: as many as the shop has for placing orders, 6 of order and 4 of product."""
+"""Connections of each rival: as many as the shop uses to place orders, 6 of order and 4 of product."""
 
 
 def _unavailable() -> Mapping[str, str]:
-    """Rivals that cannot be built here, each with its reason."""
+    """Returns the rivals that cannot run here, each with the reason."""
     found = {}
     if find_spec("fastapi") is None:
         found[FASTAPI] = "the packages of the extra `bench` are not installed"
@@ -50,23 +50,23 @@ def _unavailable() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the catalogue, newest first: after so many products of a category, or of all."""
+    """A place in the catalogue, newest first: after this many products of a category, or of all."""
 
     category: str
     after: int
 
 
-def shape(answer: object) -> object:
-    """What has to be the same in all systems: fields, kinds of values, numbers of rows."""
-    if isinstance(answer, dict):
-        return {key: shape(value) for key, value in answer.items()}
-    if isinstance(answer, list):
-        return [len(answer), shape(answer[0]) if answer else None]
-    return "number" if isinstance(answer, int | float) else type(answer).__name__
+def shape(body: object) -> object:
+    """Returns what must be the same in all systems: fields, kinds of values, numbers of rows."""
+    if isinstance(body, dict):
+        return {key: shape(value) for key, value in body.items()}
+    if isinstance(body, list):
+        return [len(body), shape(body[0]) if body else None]
+    return "number" if isinstance(body, int | float) else type(body).__name__
 
 
 class ComparedShop(BenchShop):
-    """One of each: the shop, an empty RPC behind an Envoy of the same configuration, FastAPI, and Go."""
+    """The shop, an empty RPC behind an Envoy with the same configuration, FastAPI, and Go."""
 
     def __init__(self, state: Path, products: int, orders: int, rivals: Sequence[str]) -> None:
         super().__init__(state, orders=1, edges=1)
@@ -79,12 +79,13 @@ class ComparedShop(BenchShop):
         self._unused = empty[6:8]
 
     def url(self, system: str) -> str:
+        """Returns the address of a system."""
         if system == SHOP:
             return f"http://{LOOPBACK}:{self.edge_ports[0]}"
         return f"http://{LOOPBACK}:{self._empty_edge if system == CEILING else self._ports[system]}"
 
     def start(self) -> None:
-        """Raises ChildError if a part does not come up."""
+        """Starts everything. Raises ChildError if a process fails."""
         super().start()
         self._fill()
         if GO in self.systems:
@@ -92,7 +93,7 @@ class ComparedShop(BenchShop):
             built = subprocess.run(command, cwd=HERE / "go", capture_output=True, text=True, check=False)
             if built.returncode:
                 self.systems.remove(GO)
-                self.skipped = {**self.skipped, GO: "it does not build: " + built.stderr.strip().splitlines()[-1]}
+                self.skipped = {**self.skipped, GO: "it failed to build: " + built.stderr.strip().splitlines()[-1]}
         for name in ("empty-service", "empty-envoy", FASTAPI, GO):
             if name.partition("-")[0] in self.systems:
                 self.launch(name)
@@ -101,7 +102,7 @@ class ComparedShop(BenchShop):
             self.await_url(f"{self.url(system)}/api/v1/orders?pageSize=1")
 
     def check_same(self, paths: Sequence[str]) -> None:
-        """Raises LoadError where a system returns other fields, or another number of rows, than the shop."""
+        """Raises LoadError if a system returns other fields, or another number of rows, than the shop."""
         for path in paths:
             shapes = {}
             for system in self.systems:
@@ -112,7 +113,7 @@ class ComparedShop(BenchShop):
                     raise LoadError(f"{path}: {system} returns {found}, and the shop {shapes[SHOP]}")
 
     def page_queries(self, system: str, positions: Sequence[Position]) -> list[str]:
-        """What a client of the system sends for the pages there: its token, and the category."""
+        """Returns the query strings for pages at these positions, with the system's own page tokens."""
         ours = system in (SHOP, CEILING)
         found: defaultdict[str, list[tuple[datetime, UUID]]] = defaultdict(list)
         with psycopg.connect(
@@ -160,18 +161,18 @@ class ComparedShop(BenchShop):
         return super().command(name)
 
     def spent(self, system: str) -> Mapping[str, float]:
-        """CPU seconds that the processes with a part in a system have used so far."""
+        """Returns the CPU seconds of each process of a system so far."""
         if system == CEILING:
             return {"envoy": self.cpu("empty-envoy"), "service": self.cpu("empty-service")}
         own = ("envoy-", "product", "order") if system == SHOP else (system,)
         return {part.rstrip("-"): self.cpu(part) for part in own} | {"postgres": self.postgres_cpu()}
 
     def environment(self, **more: str) -> Mapping[str, str]:
-        # As it is installed: the benchmarks of streams are quieter.
+        # This is the default of an installation. The benchmarks of streams log less.
         return {**super().environment(**more), "LOG_LEVEL": "INFO"}
 
     def _database(self) -> str:
-        """As a URL: asyncpg and pgx take no keywords."""
+        """Returns the database as a URL: asyncpg and pgx do not take keywords."""
         fields = psycopg.conninfo.conninfo_to_dict(self.postgres.conninfo(DATABASE))
         return f"postgresql://{fields['user']}:{fields['password']}@{LOOPBACK}:{fields['port']}/{DATABASE}"
 
@@ -191,6 +192,6 @@ class ComparedShop(BenchShop):
 
 @contextmanager
 def compared_shop(products: int, orders: int, rivals: Sequence[str] = RIVALS) -> Iterator[ComparedShop]:
-    """The shop and these rivals; everything is gone at the end of the block."""
+    """Runs the shop and these rivals until the end of the block, and then deletes their data."""
     with running(lambda state: ComparedShop(state, products, orders, rivals)) as shop:
         yield shop

@@ -104,8 +104,8 @@ RESULT = Result(
 
 @pytest.mark.parametrize("field", ["missed", "doubled", "given_up", "unfinished"])
 def test_one_event_or_watcher_lost_fails_the_run(field: str) -> None:
-    assert RESULT.right
-    assert not Result(**{**asdict(RESULT), field: 1}).right
+    assert RESULT.ok
+    assert not Result(**{**asdict(RESULT), field: 1}).ok
 
 
 def test_the_table_has_a_cell_in_every_column() -> None:

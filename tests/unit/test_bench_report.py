@@ -1,4 +1,4 @@
-"""Figures get into the documentation as they were found, and what is compared is the same."""
+"""Benchmarks write their figures into the documentation, and compare what is comparable."""
 
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -8,7 +8,7 @@ import pytest
 from bench.compare import CASES
 from bench.growth import NAME, constant, ratio
 from bench.plans import numbered
-from bench.profile import reason
+from bench.profile import failure_reason
 from bench.report import ReportError, check, section, write
 from bench.rivals.shop import shape
 from bench.statements import Statement, deep
@@ -22,14 +22,14 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def test_figures_replace_those_between_the_comments(page: Path) -> None:
+def test_figures_between_comments_are_replaced(page: Path) -> None:
     write(page, "a", "new\nlines")
     write(page, "a", "newer")
     assert page.read_text() == ("before\n<!-- a -->\nnewer\n<!-- end of a -->\nafter <!-- b --><!-- end of b -->\n")
 
 
 @pytest.mark.parametrize("text", ["", "<!-- a -->", "<!-- end of a --><!-- a -->"])
-def test_page_without_place_is_left_alone(page: Path, text: str) -> None:
+def test_page_without_comments_is_unchanged(page: Path, text: str) -> None:
     page.write_text(text)
     with pytest.raises(ReportError, match="lacks the lines"):
         write(page, "a", "new")
@@ -42,7 +42,7 @@ def test_missing_page_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["compare", NAME])
-def test_documentation_has_the_places(name: str) -> None:
+def test_documentation_has_places_for_figures(name: str) -> None:
     check(REPOSITORY / "docs" / "performance.md", name)
 
 
@@ -76,15 +76,15 @@ def statement(buffers: int, deep_buffers: int | None = None, searches: int = 1) 
         (statement(100), statement(150, searches=50), True),
     ],
 )
-def test_deeper_index_alone_is_no_growth(small: Statement, large: Statement, expected: bool) -> None:
+def test_deeper_index_alone_is_not_growth(small: Statement, large: Statement, expected: bool) -> None:
     assert constant(small, large) is expected
 
 
-def test_ratio_is_that_of_the_dearest_page() -> None:
+def test_ratio_uses_the_most_expensive_page() -> None:
     assert (ratio(statement(10), statement(12, 30)), ratio(statement(10), statement(12))) == (3.0, 1.2)
 
 
-def test_far_page_is_there_in_a_small_shop() -> None:
+def test_deep_page_exists_in_a_small_shop() -> None:
     assert (deep(1_000_000), deep(10_000), deep(20)) == (200_000, 5_000, 20)
 
 
@@ -92,13 +92,13 @@ def test_named_parameters_become_numbers() -> None:
     assert numbered("SELECT %(a)s %% %(b)s, %(a)s") == ("SELECT $1 % $2, $1", ["a", "b"])
 
 
-def test_shape_tells_fields_kinds_and_numbers_of_rows() -> None:
+def test_shape_compares_fields_kinds_and_row_counts() -> None:
     assert shape({"a": [{"b": 1}, {"b": 2}], "c": "x"}) == shape({"a": [{"b": 3.5}, {"b": 4}], "c": "y"})
     for other in ({"a": [{"b": 1}], "c": "x"}, {"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": "1"}, {"b": "2"}], "c": "x"}):
         assert shape({"a": [{"b": 1}, {"b": 2}], "c": "x"}) != shape(other)
 
 
-def test_list_pages_asks_for_different_pages() -> None:
+def test_list_pages_requests_differ() -> None:
     case = CASES["list-pages"]
     asked = {*case.lines, *case.positions}
     assert len(asked) == len(case.lines) + len(case.positions) > 900
@@ -108,12 +108,12 @@ def test_list_pages_asks_for_different_pages() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("Permission Denied: Try running again with elevated permissions", "py-spy may not look into processes"),
-        ("Error: Operation not permitted (os error 1)\n\nReason:\n", "py-spy may not look into processes"),
+        ("Permission Denied: Try running again with elevated permissions", "py-spy may not inspect processes"),
+        ("Error: Operation not permitted (os error 1)\n\nReason:\n", "py-spy may not inspect processes"),
         ("Error: No such process\n", "py-spy failed: Error: No such process"),
-        ("", "py-spy failed: it said nothing"),
+        ("", "py-spy failed: without a message"),
     ],
 )
-def test_failed_sampler_is_told_in_one_line(words: str, expected: str) -> None:
-    assert reason(words).startswith(expected)
-    assert "\n" not in reason(words)
+def test_failed_sampler_is_reported_in_one_line(words: str, expected: str) -> None:
+    assert failure_reason(words).startswith(expected)
+    assert "\n" not in failure_reason(words)
