@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from bench.data import fill_orders, fill_products, fill_reservations
 from bench.fleet import Command
@@ -173,7 +174,7 @@ class ComparedShop(BenchShop):
 
     def _database(self) -> str:
         """Returns the database as a URL: asyncpg and pgx do not take keywords."""
-        fields = psycopg.conninfo.conninfo_to_dict(self.postgres.conninfo(DATABASE))
+        fields = conninfo_to_dict(self.postgres.conninfo(DATABASE))
         return f"postgresql://{fields['user']}:{fields['password']}@{LOOPBACK}:{fields['port']}/{DATABASE}"
 
     def _fill(self) -> None:

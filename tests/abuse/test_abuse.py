@@ -54,7 +54,7 @@ async def _stocked(abused: AbuseShop) -> str:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_one_client_ends_nothing(
+async def test_attack_leaves_memory_and_other_clients_unharmed(
     abused: AbuseShop, product_id: str, certificate: Path, rows: list[Row], attack: str
 ) -> None:
     tls = certificate if "TLS" in attack else None

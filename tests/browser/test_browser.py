@@ -58,7 +58,7 @@ async def move(rest: Rest, order: dict[str, Any], *verbs: str) -> None:
         (await rest.http.post(f"/api/v1/orders/{order['id']}:{verb}", json={})).raise_for_status()
 
 
-async def test_an_event_source_follows_an_order_to_its_end(page: Page, rest: Rest) -> None:
+async def test_event_source_follows_an_order_to_its_end(page: Page, rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     following = page.evaluate(FOLLOW, f"/api/orders/stream?order_id={order['id']}")
     task = asyncio.ensure_future(following)
@@ -72,14 +72,14 @@ async def test_an_event_source_follows_an_order_to_its_end(page: Page, rest: Res
     ]
 
 
-async def test_an_event_source_that_is_left_open_gives_up_by_itself(page: Page, rest: Rest) -> None:
+async def test_open_event_source_stops_after_the_end(page: Page, rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     await move(rest, order, "cancel")
     seen = await page.evaluate(LEFT_OPEN, f"/api/v1/orders/{order['id']}/status/stream")
     assert seen == ["PLACED", "CANCELLED"], "each status once, although it reconnected"
 
 
-async def test_the_page_orders_and_follows(page: Page, rest: Rest) -> None:
+async def test_page_places_and_follows_an_order(page: Page, rest: Rest) -> None:
     product = await rest.product(name="Browser lamp", stock=2)
     await page.fill("#search", "browser lamp")
     row = page.locator("#products tr", has_text="Browser lamp")
@@ -100,7 +100,7 @@ async def search(page: Page, words: str) -> Locator:
     return row
 
 
-async def test_page_fits_a_phone_whatever_names_are_like(page: Page, rest: Rest) -> None:
+async def test_page_with_long_names_fits_a_phone(page: Page, rest: Rest) -> None:
     name = "Phone" + "x" * 195
     await rest.product(name=name, category="y" * 100, price={"currencyCode": "EUR", "units": "123456", "nanos": 0})
     await page.set_viewport_size({"width": 360, "height": 640})
@@ -113,7 +113,7 @@ async def test_page_fits_a_phone_whatever_names_are_like(page: Page, rest: Rest)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-async def test_sold_out_product_says_so(page: Page, rest: Rest) -> None:
+async def test_sold_out_product_is_marked(page: Page, rest: Rest) -> None:
     await rest.product(name="Last lamp", stock=1)
     row = await search(page, "Last lamp")
     await row.get_by_role("button", name="Order one").click()
@@ -125,7 +125,7 @@ async def test_sold_out_product_says_so(page: Page, rest: Rest) -> None:
     assert await row.get_by_role("button", name="Sold out").is_disabled()
 
 
-async def test_search_that_finds_nothing_says_so(page: Page) -> None:
+async def test_search_without_results_shows_a_message(page: Page) -> None:
     nothing = page.get_by_text("Nothing found.")
     assert not await nothing.is_visible()
     await page.fill("#search", "no such thing anywhere")
@@ -134,7 +134,7 @@ async def test_search_that_finds_nothing_says_so(page: Page) -> None:
     await nothing.wait_for(state="hidden")
 
 
-async def test_prices_have_their_currencys_decimals(page: Page, rest: Rest) -> None:
+async def test_prices_have_decimals_of_their_currency(page: Page, rest: Rest) -> None:
     """None for the yen, two for the euro, three for the dinar of Kuwait."""
     for currency, units, nanos in (("JPY", "500", 0), ("EUR", "500", 0), ("KWD", "1", 125_000_000)):
         price = {"currencyCode": currency, "units": units, "nanos": nanos}

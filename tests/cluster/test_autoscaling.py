@@ -30,7 +30,7 @@ def test_product_scales_under_load(own: Namespace, image: str) -> None:
 
 
 @pytest.mark.timeout(720, func_only=True)
-def test_no_pod_goes_when_an_autoscaler_is_switched_on(own: Namespace, image: str) -> None:
+def test_enabling_autoscaler_removes_no_pod(own: Namespace, image: str) -> None:
     """The number of pods was Helm's, and an upgrade without it would make it 1 until the autoscaler looks."""
     if helm("version", "--short").startswith("v3."):
         pytest.skip("Helm 3 patches the number away; docs/operations.md says when to switch it on")

@@ -44,13 +44,13 @@ def shop(place: Namespace, image: str, postgres_image: str) -> Release:
     return release
 
 
-async def test_an_own_database_is_used_by_whatever_keys_its_secret_has(shop: Release) -> None:
+async def test_external_database_works_with_any_secret_keys(shop: Release) -> None:
     assert [each["metadata"]["name"] for each in shop.namespace.get("statefulsets")] == []
     await buy(shop)
     shop.test()
 
 
-async def test_rotated_password_needs_no_restart_and_no_person(shop: Release) -> None:
+async def test_rotated_password_needs_no_restart(shop: Release) -> None:
     """The worst way: the role has another password, its sessions are ended, and the kubelet brings the Secret's change
     up to a minute and a half later. Calls fail until then; after it all is well, in the same pods."""
     place, before = shop.namespace, _started(shop)
@@ -78,9 +78,7 @@ def _started(shop: Release) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("wrong", ["unreachable", "missing-key", "missing-secret", "too-old"])
-async def test_a_database_that_does_not_work_replaces_no_good_pod(
-    shop: Release, wrong: str, old_postgres_image: str
-) -> None:
+async def test_unusable_database_replaces_no_healthy_pod(shop: Release, wrong: str, old_postgres_image: str) -> None:
     """The new pod says why in one line and stays unready; the shop goes on with the old one."""
     place = shop.namespace
     keys = credentials("nowhere.invalid", "product")
@@ -157,7 +155,7 @@ def _too_old(place: Namespace, image: str) -> str:
         ("order.database.existingsecret=mine", "additional properties 'existingsecret' not allowed"),
     ],
 )
-def test_a_wrong_value_fails_at_install_with_its_path(own: Namespace, image: str, value: str, complaint: str) -> None:
+def test_wrong_value_fails_at_install_with_its_path(own: Namespace, image: str, value: str, complaint: str) -> None:
     with pytest.raises(CommandFailed) as failed:
         Release(own, image).install("--set", value)
     assert complaint in str(failed.value)
@@ -165,7 +163,7 @@ def test_a_wrong_value_fails_at_install_with_its_path(own: Namespace, image: str
 
 
 @pytest.mark.timeout(700, func_only=True)
-async def test_cloudnativepgs_secrets_are_taken_as_they_are(own: Namespace, image: str) -> None:
+async def test_cloudnativepg_secrets_work_unchanged(own: Namespace, image: str) -> None:
     """With certificates verified in full, three instances of each, and every commit on two."""
     try:
         kubectl("get", "crd", "clusters.postgresql.cnpg.io")

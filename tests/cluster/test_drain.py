@@ -34,7 +34,7 @@ def pair(image: str) -> Iterator[Release]:
 
 
 @pytest.mark.timeout(900, func_only=True)
-def test_two_pods_evicted_one_after_the_other_fail_no_call(pair: Release) -> None:
+def test_evicting_two_pods_fails_no_call(pair: Release) -> None:
     """As fast as the disruption budget lets: of each component the second goes as soon as the first is replaced."""
     with traffic(pair, readers=4, writers=4, pause=0.05) as outcome:
         for component in COMPONENTS:
@@ -64,7 +64,7 @@ def _evicted(place: Namespace, pod: str) -> bool:
 
 
 @pytest.mark.timeout(500, func_only=True)
-def test_new_passwords_by_helm_upgrade_restart_nothing_and_fail_no_call(pair: Release) -> None:
+def test_new_passwords_restart_nothing_and_fail_no_call(pair: Release) -> None:
     """The server gives its role the new password, and the services read it: no session ends for it. Where sessions end
     afterwards, the next ones have it."""
     before = _uids(pair)

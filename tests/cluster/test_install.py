@@ -16,7 +16,7 @@ from tests.support.kube import CommandFailed, Object, eventually, kubectl
 from tests.support.release import Release
 
 
-def test_a_default_install_is_ready_within_90_seconds(shop: Release) -> None:
+def test_default_install_is_ready_within_90_seconds(shop: Release) -> None:
     """By the pods' own timestamps."""
     pods = [pod for pod in shop.namespace.get("pods", shop.selector()) if pod["status"]["phase"] == "Running"]
     began = min(_time(pod["metadata"]["creationTimestamp"]) for pod in pods)
@@ -82,7 +82,7 @@ def _usage(shop: Release) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_the_notes_commands_work_when_pasted(shop: Release) -> None:
+def test_commands_of_the_notes_work(shop: Release) -> None:
     """All of them, in order; only the local port is another, which may be taken on this machine."""
     lines = [line.strip() for line in shop.notes().splitlines() if line.startswith("    ")]
     [forward] = [line for line in lines if " port-forward " in line]
@@ -101,7 +101,7 @@ def test_the_notes_commands_work_when_pasted(shop: Release) -> None:
     assert "shop.order.v1.OrderService" in said
 
 
-def test_the_readmes_order_works_through_a_port_forward(shop: Release) -> None:
+def test_order_of_the_readme_works_through_port_forward(shop: Release) -> None:
     """What README shows for one machine is the same on a cluster, but for the services' own ports."""
     readme = (tools.ROOT / "README.md").read_text()
     blocks = [each for each in re.findall(r"(?s)```sh\n(.*?)```", readme) if "localhost:8080" in each]

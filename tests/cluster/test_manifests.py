@@ -22,7 +22,7 @@ MANIFESTS = sorted(
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
-def test_the_api_server_takes_a_manifest(manifest: str) -> None:
+def test_api_server_accepts_manifest(manifest: str) -> None:
     """A dry run at the server, with the admission of the operators whose kinds they are."""
     found: Object = yaml.safe_load((tools.ROOT / manifest).read_text())
     group = found["apiVersion"].partition("/")[0]
@@ -33,7 +33,7 @@ def test_the_api_server_takes_a_manifest(manifest: str) -> None:
     kubectl("apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump(found))
 
 
-def test_kind_has_a_worker_for_each_of_two_pods() -> None:
+def test_kind_has_two_workers() -> None:
     config = yaml.safe_load((tools.ROOT / "k8s" / "kind-config.yaml").read_text())
     assert [node["role"] for node in config["nodes"]] == ["control-plane", "worker", "worker"]
 
@@ -47,7 +47,7 @@ def skaffold() -> str:
 
 
 @pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
-def test_skaffolds_values_are_the_charts(skaffold: str, profile: str) -> None:
+def test_skaffold_values_exist_in_the_chart(skaffold: str, profile: str) -> None:
     """As skaffold reads its file, and the chart's schema takes the values: also where the two cannot work together."""
     said = run([skaffold, "diagnose", "--yaml-only", *_which(profile)])
     [release] = yaml.safe_load(said)["deploy"]["helm"]["releases"]
@@ -81,6 +81,6 @@ def _check(rendered: list[Object], profile: str) -> None:
     assert len(bundled) == (0 if profile == "cnpg" else 2)
 
 
-def test_skaffold_refuses_a_profile_that_is_not_there(skaffold: str) -> None:
+def test_skaffold_refuses_unknown_profile(skaffold: str) -> None:
     with pytest.raises(CommandFailed):
         run([skaffold, "diagnose", "--yaml-only", *_which("other")])

@@ -61,7 +61,7 @@ def inside(shop: Release) -> dict[str, str]:
     }
 
 
-def test_a_stranger_reaches_the_edge_and_nothing_else(shop: Release, listener: str) -> None:
+def test_other_pods_reach_the_edge_only(shop: Release, listener: str) -> None:
     """No database, no StockService (on product's port), no Envoy admin."""
     edge = f"{shop.component('gateway')}:8080"
     others = list(inside(shop).values())
@@ -77,7 +77,7 @@ def test_a_stranger_reaches_the_edge_and_nothing_else(shop: Release, listener: s
         ("demo-load", {"product"}),
     ],
 )
-def test_a_component_reaches_what_it_needs_and_nothing_else(
+def test_component_reaches_only_what_it_needs(
     shop: Release, listener: str, component: str, open_to_it: set[str]
 ) -> None:
     """Also that a stranger's probe would have found a way, had there been one."""
@@ -91,7 +91,7 @@ def test_a_component_reaches_what_it_needs_and_nothing_else(
 
 
 @pytest.mark.parametrize(("service", "open_to_it"), [("product", {"product-db"}), ("order", {"order-db", "product"})])
-def test_a_service_reaches_its_own_database_only(
+def test_service_reaches_its_own_database_only(
     shop: Release, listener: str, service: str, open_to_it: set[str]
 ) -> None:
     names = {address: name for name, address in inside(shop).items() if name != service}
@@ -102,7 +102,7 @@ def test_a_service_reaches_its_own_database_only(
     assert {names.get(address, address) for address in found} == open_to_it
 
 
-def test_a_database_reaches_nothing(shop: Release, listener: str) -> None:
+def test_database_reaches_nothing(shop: Release, listener: str) -> None:
     """It has neither Python nor curl, but bash."""
     host, _, port = listener.rpartition(":")
     connect = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo reached || echo closed"

@@ -16,7 +16,7 @@ PASSING = {"events", "events.events.k8s.io", "pods.metrics.k8s.io", "endpoints"}
 
 
 @pytest.mark.timeout(900, func_only=True)
-async def test_two_releases_share_a_namespace_and_one_goes_without_a_trace(shop: Release, image: str) -> None:
+async def test_two_releases_share_a_namespace(shop: Release, image: str) -> None:
     two = Release(shop.namespace, image, "two", {"demo.enabled": "false"})
     before = everything(shop.namespace)
     two.install()

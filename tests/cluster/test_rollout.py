@@ -5,17 +5,18 @@ from base64 import b64decode
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from tests.support.eventually import eventually as comes_true
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.kube import eventually
-from tests.support.order import eventually as comes_true
 from tests.support.release import COMPONENTS, Release
 from tests.support.traffic import Outcome, traffic
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_rollout_fails_no_call_and_loses_no_status(shop: Release, component: str) -> None:
+def test_rollout_fails_no_call_and_loses_no_status(shop: Release, component: str) -> None:
     with traffic(shop) as outcome:
         shop.namespace.kubectl("rollout", "restart", f"deployment/{shop.component(component)}")
         shop.rolled_out(component)
@@ -33,7 +34,7 @@ def nothing_lost(outcome: Outcome) -> None:
 
 
 @pytest.mark.timeout(900, func_only=True)
-async def test_pods_that_are_killed_cost_no_status_and_no_order(shop: Release) -> None:
+async def test_killed_pods_lose_no_status_and_no_order(shop: Release) -> None:
     """Calls do fail while the one pod of a component is gone; streams resume, and what was told stays so."""
     with traffic(shop) as outcome:
         # The gateway first, while each watcher has a stream for it to cut: where orders fail, nobody has one.
@@ -59,14 +60,14 @@ async def test_pods_that_are_killed_cost_no_status_and_no_order(shop: Release) -
 
 def conninfo(release: Release, service: str, port: int) -> str:
     secret = release.namespace.one("secret", release.component(f"{service}-db"))["data"]
-    said = {key: b64decode(secret[key]).decode() for key in ("username", "password", "dbname")}
-    return psycopg.conninfo.make_conninfo(
-        host="127.0.0.1", port=port, user=said["username"], password=said["password"], dbname=said["dbname"]
+    keys = {key: b64decode(secret[key]).decode() for key in ("username", "password", "dbname")}
+    return make_conninfo(
+        host="127.0.0.1", port=port, user=keys["username"], password=keys["password"], dbname=keys["dbname"]
     )
 
 
 @pytest.mark.timeout(800, func_only=True)
-def test_each_of_three_product_pods_gets_calls(shop: Release) -> None:
+def test_every_product_pod_gets_calls(shop: Release) -> None:
     deployment = f"deployment/{shop.component('product')}"
     shop.namespace.kubectl("scale", deployment, "--replicas=3")
     try:

@@ -9,7 +9,7 @@ from tests.support.kube import Namespace
 from tests.support.release import Release
 
 
-def test_the_edge_speaks_tls_with_the_secrets_certificate(own: Namespace, image: str, certificate: Path) -> None:
+def test_edge_uses_the_certificate_of_the_secret(own: Namespace, image: str, certificate: Path) -> None:
     """On the port of values-production.yaml; `helm test` and the notes know of it."""
     files = ("--cert", str(certificate / "tls.crt"), "--key", str(certificate / "tls.key"))
     own.kubectl("create", "secret", "tls", "shop-tls", *files)

@@ -78,7 +78,7 @@ def installed(own: Namespace, image: str, previous_image: str, previous_chart: P
 
 
 @pytest.mark.timeout(2200, func_only=True)
-async def test_an_upgrade_and_a_rollback_fail_no_call_and_keep_the_data(installed: Release) -> None:
+async def test_upgrade_and_rollback_keep_calls_and_data(installed: Release) -> None:
     shop = installed
     with traffic(shop) as outcome:
         first = await buy(shop)

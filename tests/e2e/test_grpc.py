@@ -52,13 +52,13 @@ async def raw_call(channel: grpc.aio.Channel, method: str) -> Any:
     return await multicallable(b"")
 
 
-async def test_the_edge_lists_the_public_services_and_only_them(shop: RunningShop) -> None:
+async def test_edge_lists_public_services_only(shop: RunningShop) -> None:
     _, out, err = await run(shop.target, "list")
     assert set(out.split()) >= PUBLIC, err
     assert not set(out.split()) & INTERNAL
 
 
-async def test_the_services_own_ports_list_themselves(shop: RunningShop) -> None:
+async def test_service_ports_list_their_services(shop: RunningShop) -> None:
     assert "shop.product.v1.ProductService" in (await run(shop.product_target, "list"))[1]
     assert "shop.order.v1.OrderService" in (await run(shop.order_target, "list"))[1]
 
@@ -69,7 +69,7 @@ async def test_health_is_serving_at_the_edge(shop: RunningShop, name: str) -> No
     assert answer == {"status": "SERVING"}
 
 
-async def test_health_is_serving_on_the_services_own_ports(shop: RunningShop) -> None:
+async def test_health_is_serving_on_service_ports(shop: RunningShop) -> None:
     for target in (shop.product_target, shop.order_target):
         assert await call(target, "grpc.health.v1.Health/Check", {}) == {"status": "SERVING"}
 
@@ -101,7 +101,7 @@ async def test_reflection_serves_clients_of_either_version(shop: RunningShop, ve
         assert f"rpc {method}" in out, err
 
 
-async def test_an_internal_service_is_unimplemented_at_the_edge(shop: RunningShop) -> None:
+async def test_internal_service_is_unimplemented_at_the_edge(shop: RunningShop) -> None:
     async with grpc.aio.insecure_channel(shop.target) as channel:
         for service in INTERNAL:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -109,7 +109,7 @@ async def test_an_internal_service_is_unimplemented_at_the_edge(shop: RunningSho
             assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_whole_order_by_grpcurl(shop: RunningShop) -> None:
+async def test_grpcurl_places_and_follows_an_order(shop: RunningShop) -> None:
     price = {"currencyCode": "EUR", "units": "5"}
     product = await call(
         shop.target,
@@ -140,7 +140,7 @@ async def test_a_whole_order_by_grpcurl(shop: RunningShop) -> None:
     assert "CANCELLED" in out
 
 
-async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop, rest: Rest) -> None:
+async def test_caller_deadline_is_kept(shop: RunningShop, rest: Rest) -> None:
     """Also where the database is what takes long: the row is locked."""
     product = (await rest.product())["id"]
     conninfo = shop.shop.postgres.service("product")
@@ -158,7 +158,7 @@ async def test_a_deadline_of_the_caller_is_kept(shop: RunningShop, rest: Rest) -
     assert await rest.stock(product) == 10
 
 
-async def test_a_stream_sends_its_headers_before_anything_happens(shop: RunningShop, rest: Rest) -> None:
+async def test_stream_sends_headers_before_the_first_event(shop: RunningShop, rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     async with grpc.aio.insecure_channel(shop.target) as channel:
         stub = order_pb2_grpc.OrderServiceStub(channel)
@@ -167,7 +167,7 @@ async def test_a_stream_sends_its_headers_before_anything_happens(shop: RunningS
         stream.cancel()
 
 
-async def test_grpc_web_works(shop: RunningShop, rest: Rest) -> None:
+async def test_grpc_web_call_succeeds(shop: RunningShop, rest: Rest) -> None:
     body = product_pb2.ListProductsRequest(page_size=1).SerializeToString()
     frame = b"\0" + len(body).to_bytes(4, "big") + body
     answer = await rest.http.post(

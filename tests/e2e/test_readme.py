@@ -69,7 +69,7 @@ def fulfilment(shop: RunningShop) -> Iterator[None]:
 
 @pytest.mark.parametrize("commands", [readme, printed])
 @pytest.mark.usefixtures("fulfilment")
-async def test_commands_work_as_they_are_printed(
+async def test_printed_commands_work(
     shop: RunningShop, rest: Rest, commands: Callable[[RunningShop], list[str]]
 ) -> None:
     """Also where the cheapest product is sold out."""
@@ -81,7 +81,7 @@ async def test_commands_work_as_they_are_printed(
     assert "event: completed" in "".join(done.stdout for done in results)
 
 
-async def test_refused_order_says_why(shop: RunningShop) -> None:
+async def test_refused_order_prints_the_reason(shop: RunningShop) -> None:
     (block,) = [each for each in readme(shop) if "orders/stream" in each]
     done = bash("PRODUCT=00000000-0000-4000-8000-000000000000\nORDER=$(" + block.split("ORDER=$(")[1])
     assert done.returncode == 1

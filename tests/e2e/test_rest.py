@@ -12,7 +12,7 @@ from tests.support.rest import Rest
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-async def test_a_product_lives_from_creation_to_undeletion(rest: Rest) -> None:
+async def test_product_life_cycle(rest: Rest) -> None:
     product = await rest.product(stock=3, category="Tests")
     path = f"/api/v1/products/{product['id']}"
     assert product["stock"] == "3"
@@ -49,7 +49,7 @@ async def test_lists_are_paged_and_searched(rest: Rest) -> None:
     assert seen == [f"Lamp {number} {word}" for number in range(5)]
 
 
-async def test_an_order_has_the_catalogues_price_and_keeps_it(rest: Rest) -> None:
+async def test_order_keeps_the_catalogue_price(rest: Rest) -> None:
     product = await rest.product(stock=5)
     body = rest.order_body(product["id"], 2)
     body["items"][0]["unitPrice"] = {"currencyCode": "EUR", "units": "1"}
@@ -67,7 +67,7 @@ async def test_an_order_has_the_catalogues_price_and_keeps_it(rest: Rest) -> Non
     assert (await rest.stock(product["id"])) == 3
 
 
-async def test_an_order_moves_through_its_states_and_not_back(rest: Rest) -> None:
+async def test_order_moves_forward_only(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     for verb, status in (("process", "PROCESSED"), ("deliver", "DELIVERED"), ("receive", "RECEIVED")):
         answer = await rest.http.post(f"/api/v1/orders/{order['id']}:{verb}", json={})
@@ -79,7 +79,7 @@ async def test_an_order_moves_through_its_states_and_not_back(rest: Rest) -> Non
     )
 
 
-async def test_a_cancelled_orders_stock_is_back_within_ten_seconds(rest: Rest) -> None:
+async def test_cancelled_order_returns_its_stock(rest: Rest) -> None:
     product = await rest.product(stock=5)
     order = await rest.order(product["id"], 4)
     assert await rest.stock(product["id"]) == 1
@@ -94,7 +94,7 @@ async def test_a_cancelled_orders_stock_is_back_within_ten_seconds(rest: Rest) -
 
 
 @pytest.mark.parametrize("way", ["header", "field"])
-async def test_a_retry_with_the_same_key_is_the_same_order(rest: Rest, way: str) -> None:
+async def test_retry_with_the_same_key_returns_the_order(rest: Rest, way: str) -> None:
     product = await rest.product(stock=5)
     body = rest.order_body(product["id"])
     key = str(uuid4())
@@ -124,14 +124,14 @@ async def test_repeated_or_empty_idempotency_key_is_refused(rest: Rest, keys: li
     assert await rest.stock(product["id"]) == 5
 
 
-async def test_local_shop_answers_to_local_names_only(rest: Rest) -> None:
+async def test_local_shop_serves_local_names_only(rest: Rest) -> None:
     """A page that points a name of its own at this machine reads nothing, and writes nothing."""
     assert (await rest.http.get("/api/v1/products", headers={"Host": "localhost:1234"})).status_code == 200
     rest.refused(await rest.http.get("/api/v1/orders", headers={"Host": "evil.example"}), 421, 3)
     rest.refused(await rest.http.post("/api/v1/orders", json={}, headers={"Host": "evil.example"}), 421, 3)
 
 
-async def test_query_adds_nothing_to_an_order(rest: Rest) -> None:
+async def test_query_cannot_add_to_an_order(rest: Rest) -> None:
     product, other = await rest.product(stock=5), await rest.product(stock=5)
     body = rest.order_body(product["id"])
     for query in (f"items.productId={other['id']}&items.quantity=1", "shippingAddress=Elsewhere", "notes=x"):
@@ -154,7 +154,7 @@ async def test_weak_etag_of_product_is_a_condition(rest: Rest) -> None:
         rest.refused(await rest.http.patch(path, json={"variant": "c"}, headers={"If-Match": stale}), 409, 10)
 
 
-async def test_of_twelve_who_want_the_last_seven_seven_get_one(rest: Rest) -> None:
+async def test_concurrent_orders_do_not_oversell(rest: Rest) -> None:
     product = await rest.product(stock=7)
     body = rest.order_body(product["id"])
     answers = await asyncio.gather(*(rest.http.post("/api/v1/orders", json=body) for _ in range(12)))
@@ -165,11 +165,13 @@ async def test_of_twelve_who_want_the_last_seven_seven_get_one(rest: Rest) -> No
     assert await rest.stock(product["id"]) == 0
 
 
-async def test_a_stale_etag_aborts(rest: Rest) -> None:
+async def test_stale_etag_aborts(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     await rest.http.post(f"/api/v1/orders/{order['id']}:process", json={})
-    for extra in ({"json": {"etag": order["etag"]}}, {"json": {}, "headers": {"If-Match": f'"{order["etag"]}"'}}):
-        answer = await rest.http.post(f"/api/v1/orders/{order['id']}:deliver", **extra)
+    path, stale = f"/api/v1/orders/{order['id']}:deliver", order["etag"]
+    in_body = await rest.http.post(path, json={"etag": stale})
+    in_header = await rest.http.post(path, json={}, headers={"If-Match": f'"{stale}"'})
+    for answer in (in_body, in_header):
         rest.refused(answer, 409, 10, reason="ETAG_MISMATCH")
 
 
@@ -251,19 +253,19 @@ BAD: list[Case] = [
 
 
 @pytest.mark.parametrize(("method", "path", "extra", "http", "code", "field"), BAD, ids=lambda value: str(value)[:60])
-async def test_bad_input_is_answered_as_a_status_that_names_the_field(
+async def test_bad_input_error_names_the_field(
     rest: Rest, method: str, path: str, extra: dict[str, Any], http: int, code: int, field: str
 ) -> None:
     rest.refused(await rest.http.request(method, path, **extra), http, code, field=field)
 
 
-async def test_a_page_token_of_another_query_is_refused(rest: Rest) -> None:
+async def test_page_token_of_another_query_is_refused(rest: Rest) -> None:
     page = (await rest.http.get("/api/v1/products", params={"pageSize": "1"})).json()
     query = {"pageSize": "1", "orderBy": "name", "pageToken": page["nextPageToken"]}
     rest.refused(await rest.http.get("/api/v1/products", params=query), 400, 3, field="page_token")
 
 
-async def test_two_currencies_in_one_order_are_refused_and_nothing_is_taken(rest: Rest) -> None:
+async def test_order_in_two_currencies_takes_no_stock(rest: Rest) -> None:
     euro, dollar = await rest.product(stock=2), await rest.product(stock=2, currency="USD")
     body = rest.order_body(euro["id"])
     body["items"].append({"productId": dollar["id"], "quantity": 1})
@@ -271,7 +273,7 @@ async def test_two_currencies_in_one_order_are_refused_and_nothing_is_taken(rest
     assert (await rest.stock(euro["id"]), await rest.stock(dollar["id"])) == (2, 2)
 
 
-async def test_beyond_stock_is_refused_with_what_is_left(rest: Rest) -> None:
+async def test_insufficient_stock_error_has_the_stock_left(rest: Rest) -> None:
     product = await rest.product(stock=2)
     answer = await rest.http.post("/api/v1/orders", json=rest.order_body(product["id"], 3))
     status = rest.refused(answer, 400, 9, reason="INSUFFICIENT_STOCK")
@@ -280,14 +282,14 @@ async def test_beyond_stock_is_refused_with_what_is_left(rest: Rest) -> None:
     assert await rest.stock(product["id"]) == 2
 
 
-async def test_a_deleted_product_cannot_be_ordered(rest: Rest) -> None:
+async def test_deleted_product_cannot_be_ordered(rest: Rest) -> None:
     product = await rest.product()
     await rest.http.delete(f"/api/v1/products/{product['id']}")
     answer = await rest.http.post("/api/v1/orders", json=rest.order_body(product["id"]))
     rest.refused(answer, 400, 9, reason="PRODUCT_DELETED")
 
 
-async def test_the_internal_services_cannot_be_reached(rest: Rest) -> None:
+async def test_internal_services_cannot_be_reached(rest: Rest) -> None:
     for path in (
         "/shop.product.v1.StockService/ReserveStock",
         "/shop.order.v1.StatusFeedService/FollowOrders",
@@ -297,14 +299,14 @@ async def test_the_internal_services_cannot_be_reached(rest: Rest) -> None:
         assert answer.status_code in (404, 415), (path, answer)
 
 
-async def test_a_large_body_is_refused(rest: Rest) -> None:
+async def test_large_body_is_refused(rest: Rest) -> None:
     answer = await rest.http.post("/api/v1/orders", json={"notes": "x" * 2_000_000})
     assert answer.status_code == 413
     assert httpx.codes.is_client_error(answer.status_code)
     assert set(answer.json()) == {"code", "message", "details"}
 
 
-async def test_a_large_answer_passes_whole(rest: Rest) -> None:
+async def test_large_response_passes_whole(rest: Rest) -> None:
     """A page may have three megabytes; by default the transcoder would end with the HTTP/2 window of 64 KiB."""
     price = {"currencyCode": "EUR", "units": "1"}
     for n in range(30):

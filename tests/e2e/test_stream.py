@@ -33,7 +33,7 @@ def statuses(seen: list[ServerSentEvent]) -> list[str]:
     return [json.loads(each.data)["status"] for each in seen if each.event == "message"]
 
 
-async def test_a_watcher_sees_the_past_then_the_present_then_the_end(rest: Rest) -> None:
+async def test_stream_has_history_then_live_events_then_end(rest: Rest) -> None:
     for path in PATHS:
         order = await rest.order((await rest.product())["id"])
         await move(rest, order["id"], "process")
@@ -47,7 +47,7 @@ async def test_a_watcher_sees_the_past_then_the_present_then_the_end(rest: Rest)
         assert (seen[-1].event, seen[-1].data, len(seen)) == ("completed", "stream closed", 5)
 
 
-async def test_the_wire_format_is_the_documented_one(rest: Rest) -> None:
+async def test_wire_format_is_as_documented(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     await move(rest, order["id"], "cancel")
     answer = await rest.http.get(PATHS[0].format(order["id"]))
@@ -63,7 +63,7 @@ async def test_the_wire_format_is_the_documented_one(rest: Rest) -> None:
         assert DATA.fullmatch(second.removeprefix("data: "))
 
 
-async def test_a_watcher_that_is_cut_again_and_again_sees_each_status_once(rest: Rest) -> None:
+async def test_reconnecting_watcher_sees_each_status_once(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     path = PATHS[0].format(order["id"])
     seen: list[ServerSentEvent] = []
@@ -82,14 +82,14 @@ async def test_a_watcher_that_is_cut_again_and_again_sees_each_status_once(rest:
     assert (done.status_code, done.content) == (204, b"")
 
 
-async def test_an_invalid_last_event_id_gets_everything(rest: Rest) -> None:
+async def test_invalid_last_event_id_replays_everything(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     await move(rest, order["id"], "cancel")
     answer = await rest.http.get(PATHS[0].format(order["id"]), headers={"Last-Event-ID": "yesterday"})
     assert answer.text.count("id: ") == 2
 
 
-async def test_many_watchers_of_one_order_all_see_it(rest: Rest) -> None:
+async def test_all_watchers_of_an_order_see_its_events(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
 
     async def watch() -> list[str]:
@@ -101,7 +101,7 @@ async def test_many_watchers_of_one_order_all_see_it(rest: Rest) -> None:
     assert await asyncio.gather(*watchers) == [["PLACED", "PROCESSED", "CANCELLED"]] * 20
 
 
-async def test_a_bad_or_unknown_order_is_an_error_in_json(rest: Rest) -> None:
+async def test_unknown_order_gets_a_json_error(rest: Rest) -> None:
     for path in PATHS:
         for accept in ("*/*", "text/event-stream"):
             headers = {"Accept": accept}
@@ -110,7 +110,7 @@ async def test_a_bad_or_unknown_order_is_an_error_in_json(rest: Rest) -> None:
             rest.refused(await rest.http.get(unknown, headers=headers), 404, 5)
 
 
-async def test_a_change_is_seen_while_the_stream_is_open(rest: Rest) -> None:
+async def test_change_arrives_while_the_stream_is_open(rest: Rest) -> None:
     order = await rest.order((await rest.product())["id"])
     waiting = asyncio.Event()
 
@@ -141,7 +141,7 @@ async def test_curl_reads_the_stream_unbuffered(rest: Rest, shop_url: str) -> No
     assert await curl.wait() == 0
 
 
-async def test_a_client_that_gives_up_early_is_no_error(shop: RunningShop, rest: Rest) -> None:
+async def test_early_disconnect_is_not_an_error(shop: RunningShop, rest: Rest) -> None:
     logs = [shop.shop.logs / f"{name}.log" for name in ("sse", "order")]
     before = [len(log.read_bytes()) for log in logs]
     order = await rest.order((await rest.product())["id"])

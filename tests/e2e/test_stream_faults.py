@@ -19,7 +19,7 @@ async def kill_each(shop: BenchShop) -> int:
     return len(names)
 
 
-async def test_watchers_see_each_status_once_whatever_is_killed() -> None:
+async def test_killed_processes_lose_and_repeat_no_event() -> None:
     watchers = 200
     result = await faults(watchers, 75, kill_each, orders=2, edges=1)
     assert result.kills == 3

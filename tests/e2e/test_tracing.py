@@ -63,7 +63,7 @@ async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
     await server.stop(1)
 
 
-async def test_an_order_is_one_trace_from_the_edge_to_sql(receiver: tuple[Receiver, str], tmp_path: Path) -> None:
+async def test_order_is_one_trace_from_edge_to_sql(receiver: tuple[Receiver, str], tmp_path: Path) -> None:
     spans, endpoint = receiver
     trace = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200", "LOG_FORMAT": "json"}

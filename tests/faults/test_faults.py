@@ -4,6 +4,7 @@ The shop recovers by itself. Each fault is a real one, at the point that it name
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ def killed_in_batches(
         await clients.acknowledged(MIDDLE)
         postgres = shop.servers.of["product"].postgres
         conninfo = make_conninfo(shop.databases["product"], port=postgres.port)
+        ended = math.nan
         with suppress(psycopg.OperationalError):  # if PostgreSQL is killed, this connection ends
             async with await psycopg.AsyncConnection.connect(conninfo) as other:
                 await other.execute("UPDATE product SET stock = stock")
@@ -98,6 +100,7 @@ def killed_in_batches(
                 await until_waiting(conninfo, 4)
                 ended = await kill(shop)
                 await other.rollback()
+        assert not math.isnan(ended), "the process was not killed"
         return ended
 
     return strike

@@ -23,7 +23,7 @@ SLOWEST = 1.0
 
 
 @pytest.mark.timeout(300)
-async def test_searches_of_a_large_catalogue_delay_no_order(
+async def test_expensive_searches_do_not_delay_orders(
     servers: Servers, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     with servers.of["product"].database("product") as products, servers.of["order"].database("order") as orders:

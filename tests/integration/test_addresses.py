@@ -13,6 +13,7 @@ from runtime.telemetry import Telemetry
 from sse.app import Sidecar
 from sse.config import SidecarConfig
 from tests.support.edge import edge
+from tests.support.eventually import eventually
 
 BOTH = {"127.0.0.1", "::1"}
 
@@ -61,9 +62,4 @@ async def test_the_edge_listens_on_both_at_the_ipv6_wildcard() -> None:
             answer = await client.get(f"http://{host}:{port}/api/v1/products/p1")
             assert answer.status_code == 200, host
         # Addresses are logged as they are, and not as IPv4 mapped into IPv6.
-        for _ in range(100):
-            clients = {line["client"] for line in running.access_log()}
-            if clients == BOTH:
-                break
-            await asyncio.sleep(0.05)
-        assert clients == BOTH
+        await eventually(lambda: {line["client"] for line in running.access_log()} == BOTH, 5)

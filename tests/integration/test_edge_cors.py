@@ -36,7 +36,7 @@ def preflight(origin: str, method: str = "POST", headers: str = "content-type") 
 
 @in_module
 @pytest.mark.parametrize("path", PATHS)
-async def test_allowed_origin_may_send_what_clients_send(http: httpx.AsyncClient, path: str) -> None:
+async def test_allowed_origin_may_send_usual_headers(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.options(path, headers=preflight(ORIGIN, headers=HEADERS))
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
     assert set(HEADERS.split(", ")) <= set(answer.headers["access-control-allow-headers"].split(", "))
@@ -45,7 +45,7 @@ async def test_allowed_origin_may_send_what_clients_send(http: httpx.AsyncClient
 
 @in_module
 @pytest.mark.parametrize("path", [*PATHS[:1], *PATHS[2:4], "/api/v1/products/busy", "/api/v1/products?bogus=1"])
-async def test_allowed_origin_may_read_what_it_needs(http: httpx.AsyncClient, path: str) -> None:
+async def test_allowed_origin_may_read_needed_headers(http: httpx.AsyncClient, path: str) -> None:
     """With cookies, since this edge is told so; `Retry-After` of a refusal too."""
     answer = await http.get(path, headers={"origin": ORIGIN, "cookie": "session=1"})
     assert answer.headers["access-control-allow-credentials"] == "true"
@@ -54,9 +54,7 @@ async def test_allowed_origin_may_read_what_it_needs(http: httpx.AsyncClient, pa
 
 
 @in_module
-async def test_write_of_allowed_origin_passes_and_one_of_another_is_never_asked(
-    shop: Edge, http: httpx.AsyncClient
-) -> None:
+async def test_only_allowed_origins_may_write(shop: Edge, http: httpx.AsyncClient) -> None:
     """A browser that gets no yes to its question sends nothing; what it sends without asking is refused."""
     assert (await http.post("/api/v1/orders", json={}, headers={"origin": ORIGIN})).status_code == 200
     shop.calls.count.clear()
@@ -86,16 +84,14 @@ async def test_write_of_allowed_origin_passes_and_one_of_another_is_never_asked(
         ("null", False),
     ],
 )
-async def test_wildcard_is_every_host_below_and_nothing_else(
-    http: httpx.AsyncClient, origin: str, allowed: bool
-) -> None:
+async def test_wildcard_origin_matches_subdomains_only(http: httpx.AsyncClient, origin: str, allowed: bool) -> None:
     answer = await http.get("/api/v1/products", headers={"origin": origin})
     assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
 
 
 @in_module
 @pytest.mark.parametrize("path", [*PATHS[:4], "/api/v1/products/missing", "/api/v1/products?bogus=1"])
-async def test_caches_keep_answers_apart_by_origin(http: httpx.AsyncClient, path: str) -> None:
+async def test_responses_vary_by_origin(http: httpx.AsyncClient, path: str) -> None:
     """Also what nobody's page asked for: a cache would give it, without a yes, to a page that may read it."""
     for headers in ({}, {"origin": ORIGIN}, {"origin": "https://elsewhere.example"}):
         answer = await http.get(path, headers=headers)
@@ -106,7 +102,7 @@ SETTINGS = EdgeSettings(files=Path(), product="product:50052", order="order:5005
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "https://xn--mnchen-3ya.example", "http://[::1]:3000"])
-def test_origin_as_browsers_send_it_is_taken(origin: str) -> None:
+def test_valid_origin_is_accepted(origin: str) -> None:
     assert origin_match(origin) == {"exact": origin}
 
 
@@ -138,7 +134,7 @@ def test_credentials_for_every_origin_are_refused() -> None:
         render(replace(SETTINGS, cors_origins=("*",), cors_credentials=True))
 
 
-async def test_without_a_choice_there_are_no_credentials() -> None:
+async def test_credentials_are_off_by_default() -> None:
     async with edge(cors_origins=(ORIGIN,)) as running, httpx.AsyncClient(base_url=running.url) as http:
         answer = await http.get("/api/v1/products", headers={"origin": ORIGIN})
     assert answer.headers["access-control-allow-origin"] == ORIGIN

@@ -37,7 +37,7 @@ http = http_fixture()
 
 
 @pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/abc", "/api/v1/orders"])
-async def test_rest_says_unavailable_and_when_to_come_again(http: httpx.AsyncClient, path: str) -> None:
+async def test_read_gets_503_with_retry_after(http: httpx.AsyncClient, path: str) -> None:
     """A refused connection and an unknown name alike; where the service would be is nobody's business."""
     answer = await http.get(path)
     error = Rest.refused(answer, 503, 14)
@@ -46,11 +46,11 @@ async def test_rest_says_unavailable_and_when_to_come_again(http: httpx.AsyncCli
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_write_says_unavailable_too(http: httpx.AsyncClient) -> None:
+async def test_write_gets_503(http: httpx.AsyncClient) -> None:
     Rest.refused(await http.post("/api/v1/orders", json={"items": []}), 503, 14)
 
 
-async def test_a_native_client_gets_a_status_and_no_json(shop: Edge) -> None:
+async def test_grpc_client_gets_unavailable_status(shop: Edge) -> None:
     async with grpc.aio.insecure_channel(shop.target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="abc"))
@@ -59,7 +59,7 @@ async def test_a_native_client_gets_a_status_and_no_json(shop: Edge) -> None:
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_an_event_source_is_told_to_come_again(http: httpx.AsyncClient, path: str) -> None:
+async def test_event_source_is_told_to_retry(http: httpx.AsyncClient, path: str) -> None:
     """It would give up for good on a 503; within two to three seconds it is back, not all at once."""
     answer = await http.get(path, headers={"accept": "text/event-stream"})
     assert answer.status_code == 200
@@ -69,12 +69,12 @@ async def test_an_event_source_is_told_to_come_again(http: httpx.AsyncClient, pa
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_others_get_json_from_a_stream_that_is_down(http: httpx.AsyncClient, path: str) -> None:
+async def test_other_clients_of_a_stream_get_503(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(path)
     Rest.refused(answer, 503, 14)
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_event_source_of_a_wrong_address_is_told_so(http: httpx.AsyncClient) -> None:
+async def test_event_source_of_unknown_path_gets_404(http: httpx.AsyncClient) -> None:
     Rest.refused(await http.get("/api/orders/streams", headers={"accept": "text/event-stream"}), 404, 5)
     Rest.refused(await http.get("/api/v1/orders/abc", headers={"accept": "text/event-stream"}), 503, 14)

@@ -32,42 +32,48 @@ async def channel(shop: Edge) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-async def test_a_native_call_gets_its_answer(channel: grpc.aio.Channel) -> None:
+def details(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """Returns the google.rpc.Status of an error."""
+    trailer = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    assert isinstance(trailer, bytes)
+    return status_pb2.Status.FromString(trailer)
+
+
+async def test_grpc_call_returns_its_response(channel: grpc.aio.Channel) -> None:
     product = await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="abc"))
     assert product.id == "abc"
 
 
-async def test_a_native_client_gets_the_details_of_an_error(channel: grpc.aio.Channel) -> None:
+async def test_grpc_error_has_its_details(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="missing"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    trailers = dict(caught.value.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(bytes(trailers["grpc-status-details-bin"]))
+    status = details(caught.value)
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert info.reason == "PRODUCT_NOT_FOUND"
 
 
-async def test_a_native_clients_deadline_is_kept(shop: Edge, channel: grpc.aio.Channel) -> None:
+async def test_grpc_deadline_reaches_the_service(shop: Edge, channel: grpc.aio.Channel) -> None:
     stub = order_pb2_grpc.OrderServiceStub(channel)
     await stub.GetOrder(order_pb2.GetOrderRequest(id="abc"), timeout=3)
     assert shop.calls.seconds_left < 3.1
 
 
-async def test_a_native_call_past_its_deadline_says_so(channel: grpc.aio.Channel) -> None:
+async def test_grpc_call_past_its_deadline_fails(channel: grpc.aio.Channel) -> None:
     stub = product_pb2_grpc.ProductServiceStub(channel)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.GetProduct(product_pb2.GetProductRequest(id="slow"), timeout=0.3)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_native_status_stream_passes(channel: grpc.aio.Channel) -> None:
+async def test_grpc_status_stream_passes(channel: grpc.aio.Channel) -> None:
     stub = order_pb2_grpc.OrderServiceStub(channel)
     events = [each async for each in stub.StreamOrderStatus(order_pb2.StreamOrderStatusRequest(order_id="abc"))]
     assert [each.version for each in events] == [1, 2]
 
 
-async def test_the_internal_services_are_unimplemented(channel: grpc.aio.Channel) -> None:
+async def test_internal_services_are_unimplemented(channel: grpc.aio.Channel) -> None:
     """They are served behind the edge, so only the edge can refuse them; its message is no JSON."""
     with pytest.raises(grpc.aio.AioRpcError) as stock:
         await stock_pb2_grpc.StockServiceStub(channel).ReleaseReservation(stock_pb2.ReleaseReservationRequest())
@@ -80,14 +86,14 @@ async def test_the_internal_services_are_unimplemented(channel: grpc.aio.Channel
 
 
 @pytest.mark.parametrize("name", ["", PRODUCT, ORDER])
-async def test_health_is_answered_for_every_public_service(channel: grpc.aio.Channel, name: str) -> None:
+async def test_health_of_every_public_service_is_reported(channel: grpc.aio.Channel, name: str) -> None:
     stub: Any = health_pb2_grpc.HealthStub(channel)
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_is_answered_while_its_stream_stays_open(channel: grpc.aio.Channel, version: str) -> None:
+async def test_reflection_responds_while_its_stream_is_open(channel: grpc.aio.Channel, version: str) -> None:
     """It is bidirectional: a filter that waits for the whole request would hang it."""
     ask: Any = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -122,7 +128,7 @@ async def web_call(shop: Edge, method: str, request: bytes, kind: str = "applica
         return await http.post(method, content=frame(request), headers=headers)
 
 
-async def test_a_browser_calls_over_grpc_web(shop: Edge) -> None:
+async def test_grpc_web_call_returns_its_response(shop: Edge) -> None:
     answer = await web_call(shop, f"/{PRODUCT}/GetProduct", product_pb2.GetProductRequest(id="abc").SerializeToString())
     assert answer.headers["content-type"].startswith("application/grpc-web")
     (_, message), (flags, trailers) = unframe(answer.content)
@@ -142,7 +148,7 @@ async def test_a_browser_calls_over_grpc_web(shop: Edge) -> None:
         "Application/Grpc-Web+Proto ; x=1",
     ],
 )
-async def test_grpc_web_is_known_however_its_content_type_is_spelled(shop: Edge, kind: str) -> None:
+async def test_grpc_web_content_type_spellings_are_accepted(shop: Edge, kind: str) -> None:
     """Media types know no case, and may have parameters."""
     request = product_pb2.GetProductRequest(id="abc").SerializeToString()
     answer = await web_call(shop, f"/{PRODUCT}/GetProduct", request, kind)
@@ -150,7 +156,7 @@ async def test_grpc_web_is_known_however_its_content_type_is_spelled(shop: Edge,
     assert (product_pb2.Product.FromString(message).id, flags) == ("abc", 0x80)
 
 
-async def test_grpc_web_text_is_known_with_parameters(shop: Edge) -> None:
+async def test_grpc_web_text_with_parameters_is_accepted(shop: Edge) -> None:
     request = base64.b64encode(frame(product_pb2.GetProductRequest(id="abc").SerializeToString()))
     headers = {"content-type": "application/grpc-web-text; charset=utf-8", "accept": "application/grpc-web-text"}
     async with httpx.AsyncClient(base_url=shop.url, timeout=5) as http:
@@ -173,7 +179,7 @@ async def test_grpc_web_text_is_known_with_parameters(shop: Edge) -> None:
         "",
     ],
 )
-async def test_other_content_types_are_refused_in_one_shape(shop: Edge, kind: str) -> None:
+async def test_other_content_types_get_415(shop: Edge, kind: str) -> None:
     shop.calls.count.clear()
     for path in (f"/{PRODUCT}/GetProduct", "/grpc.health.v1.Health/Check", "/shop.product.v1.StockService/X"):
         Rest.refused(await web_call(shop, path, b"", kind), 415, 3)
@@ -181,7 +187,7 @@ async def test_other_content_types_are_refused_in_one_shape(shop: Edge, kind: st
 
 
 @pytest.mark.parametrize("kind", ["application/grpc-web", "APPLICATION/GRPC-WEB", "application/grpc-web;charset=utf-8"])
-async def test_half_a_message_takes_nothing_from_a_service(shop: Edge, kind: str) -> None:
+async def test_incomplete_message_does_not_reach_the_service(shop: Edge, kind: str) -> None:
     """It goes on when it is here whole, however its content-type is spelled."""
     host, _, port = shop.target.partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
@@ -199,7 +205,7 @@ async def test_half_a_message_takes_nothing_from_a_service(shop: Edge, kind: str
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "application/grpc-web", ""])
-async def test_other_methods_than_post_do_not_reach_the_services(shop: Edge, kind: str) -> None:
+async def test_methods_other_than_post_get_405(shop: Edge, kind: str) -> None:
     """They log what is no call of theirs in gRPC's words."""
     shop.calls.count.clear()
     async with httpx.AsyncClient(base_url=shop.url, timeout=5, http1=False, http2=True) as http:
@@ -220,14 +226,12 @@ async def test_malformed_grpc_timeout_is_rejected(shop: Edge) -> None:
         assert "eight digits" in answer.headers["grpc-message"]
 
 
-async def test_retry_info_comes_to_grpc_clients_as_before(shop: Edge, channel: grpc.aio.Channel) -> None:
+async def test_retry_info_reaches_grpc_clients(shop: Edge, channel: grpc.aio.Channel) -> None:
     """The header that REST gets out of it is one more trailer."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="busy"))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = status_pb2.Status.FromString(
-        bytes(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
-    )
+    status = details(caught.value)
     info = error_details_pb2.RetryInfo()
     assert status.details[0].Unpack(info)
     assert info.retry_delay.ToMilliseconds() == 1500
@@ -236,19 +240,19 @@ async def test_retry_info_comes_to_grpc_clients_as_before(shop: Edge, channel: g
     assert (answer.headers["grpc-status"], answer.headers["retry-after"]) == ("8", "2")
 
 
-async def test_a_browser_gets_the_status_of_an_error_over_grpc_web(shop: Edge) -> None:
+async def test_grpc_web_error_has_its_status(shop: Edge) -> None:
     request = product_pb2.GetProductRequest(id="missing").SerializeToString()
     answer = await web_call(shop, f"/{PRODUCT}/GetProduct", request)
     trailers = dict(answer.headers) | {"body": str(answer.content)}
     assert trailers.get("grpc-status") == "5" or "grpc-status:5" in trailers["body"]
 
 
-async def test_an_internal_service_is_not_reached_over_grpc_web(shop: Edge) -> None:
+async def test_grpc_web_cannot_reach_internal_services(shop: Edge) -> None:
     answer = await web_call(shop, "/shop.product.v1.StockService/ReleaseReservation", b"")
     assert answer.headers.get("grpc-status") == "12" or answer.status_code == 404
 
 
-async def test_streams_take_nothing_from_what_calls_may_use() -> None:
+async def test_full_stream_limit_leaves_calls_unaffected() -> None:
     """They last, and anybody may open them: in one circuit breaker with the calls they would shut everybody out."""
     async with edge(max_streams=2) as running, grpc.aio.insecure_channel(running.target) as channel:
         stub = order_pb2_grpc.OrderServiceStub(channel)

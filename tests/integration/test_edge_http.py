@@ -59,7 +59,7 @@ async def send(shop: Edge, request: str) -> Raw:
         ("/healthz", ""),
     ],
 )
-async def test_http_1_0_is_answered(shop: Edge, host: str, path: str, body: str) -> None:
+async def test_http_1_0_request_succeeds(shop: Edge, host: str, path: str, body: str) -> None:
     """As nginx asks by default, `curl -0` and `ab`. It knows no chunks: a stream ends with its connection."""
     answer = await send(shop, f"GET {path} HTTP/1.0\n{host}Connection: close\n\n")
     assert answer.status.startswith("200 ")
@@ -106,7 +106,7 @@ async def test_metadata_with_underscore_is_dropped(shop: Edge) -> None:
         (f"GET /healthz HTTP/1.1\nHost: a\n{''.join(f'x-{n}: 1{chr(10)}' for n in range(200))}\n", 431, 3),
     ],
 )
-async def test_malformed_requests_get_the_one_shape(shop: Edge, request_: str, status: int, code: int) -> None:
+async def test_malformed_request_gets_a_json_error(shop: Edge, request_: str, status: int, code: int) -> None:
     answer = await send(shop, request_)
     assert answer.status.startswith(f"{status} "), answer
     response = httpx.Response(status, headers={"content-type": "application/json"}, text=answer.body)

@@ -113,7 +113,7 @@ async def test_rest_and_native_grpc_work_over_tls(shop: Edge, http: httpx.AsyncC
 @pytest.mark.parametrize(
     "path", ["/api/v1/products", "/api/orders/stream", "/shop.product.v1.ProductService/GetProduct"]
 )
-async def test_a_preflight_of_an_allowed_origin_passes(http: httpx.AsyncClient, path: str) -> None:
+async def test_preflight_of_allowed_origin_passes(http: httpx.AsyncClient, path: str) -> None:
     asked = {
         "origin": ORIGIN,
         "access-control-request-method": "POST",
@@ -125,20 +125,20 @@ async def test_a_preflight_of_an_allowed_origin_passes(http: httpx.AsyncClient, 
 
 
 @in_module
-async def test_an_allowed_origin_may_read_answers_and_errors(http: httpx.AsyncClient) -> None:
+async def test_allowed_origin_may_read_responses(http: httpx.AsyncClient) -> None:
     for path in ("/api/v1/products/abc", "/api/v1/products/missing", "/api/v1/products?bogus=1", "/api/orders/stream"):
         answer = await http.get(path, headers={"origin": ORIGIN})
         assert answer.headers["access-control-allow-origin"] == ORIGIN, path
 
 
 @in_module
-async def test_another_origin_may_not(http: httpx.AsyncClient) -> None:
+async def test_other_origin_may_not_read_responses(http: httpx.AsyncClient) -> None:
     answer = await http.get("/api/v1/products/abc", headers={"origin": "https://shop.example.evil"})
     assert "access-control-allow-origin" not in answer.headers
 
 
 @in_module
-async def test_a_trusted_proxy_says_who_asks(http: httpx.AsyncClient) -> None:
+async def test_trusted_proxy_sets_the_client_address(http: httpx.AsyncClient) -> None:
     """The address that it added counts, not what its client sent; a private one too."""
     answer = await http.get("/api/orders/stream", headers={"x-forwarded-for": "203.0.113.9, 10.9.9.9"})
     seen = {name.lower(): value for name, value in json.loads(answer.text[6:]).items()}
@@ -146,7 +146,7 @@ async def test_a_trusted_proxy_says_who_asks(http: httpx.AsyncClient) -> None:
 
 
 @in_module
-async def test_a_trace_goes_on_through_the_edge(
+async def test_trace_continues_through_the_edge(
     shop: Edge, http: httpx.AsyncClient, collector: tuple[Collector, str]
 ) -> None:
     sent = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -169,9 +169,7 @@ TRACED = [
 
 
 @in_module
-async def test_spans_have_no_query_and_the_method_as_it_came(
-    http: httpx.AsyncClient, collector: tuple[Collector, str]
-) -> None:
+async def test_spans_have_the_method_but_no_query(http: httpx.AsyncClient, collector: tuple[Collector, str]) -> None:
     """A query can hold an e-mail address."""
     sent = {uuid4().hex: request for request in TRACED}
     for trace, (method, path) in sent.items():
@@ -188,12 +186,12 @@ async def test_spans_have_no_query_and_the_method_as_it_came(
 
 
 @in_module
-async def test_hsts_is_sent_over_tls_and_for_this_host_alone(http: httpx.AsyncClient) -> None:
+async def test_hsts_is_sent_over_tls_for_this_host_only(http: httpx.AsyncClient) -> None:
     for path in ("/", "/api/v1/products", "/api/v1/products/missing", "/api/orders/stream"):
         assert (await http.get(path)).headers["strict-transport-security"] == "max-age=31536000"
 
 
-async def test_only_own_names_are_answered_where_they_are_named() -> None:
+async def test_unknown_host_names_get_421() -> None:
     """A page of another site can point a name of its own at this machine, and would be the same origin then."""
     async with edge(hosts=("localhost", "*.localhost", "127.0.0.1", "[::1]")) as running:
         async with httpx.AsyncClient(base_url=running.url, timeout=5) as http:
@@ -236,20 +234,20 @@ def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate
         assert not checked.stderr, "Envoy warns of what is deprecated"
 
 
-def test_nothing_of_an_optional_part_stays_when_it_is_off() -> None:
+def test_disabled_option_leaves_no_configuration() -> None:
     text = render(SETTINGS)
     assert not [
         word for word in ("cors.v3.CorsPolicy", "otlp", "tls.v3.DownstreamTlsContext", "if TLS") if word in text
     ]
 
 
-def test_every_name_is_used_and_has_a_value() -> None:
+def test_every_template_variable_is_used() -> None:
     """A name without a value fails in `render`; a value without a name would be a setting that does nothing."""
     text = "".join(template(name) for name in TEMPLATES)
     assert {name for name in values(SETTINGS) if f"${{{name}}}" in text} == set(values(SETTINGS))
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4317", "https://collector:4317", "http://collector:4318/v1/traces"])
-def test_an_otlp_endpoint_that_envoy_cannot_use_is_refused(endpoint: str) -> None:
+def test_unusable_otlp_endpoint_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="OTLP endpoint"):
         otlp_address(endpoint)

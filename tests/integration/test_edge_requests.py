@@ -47,7 +47,7 @@ RESOURCES = sorted({path for _, _, path, _ in rules()} | {"/api/orders/stream", 
 
 
 @pytest.mark.parametrize("path", [*RESOURCES, "/", "/healthz"])
-async def test_methods_that_path_lacks_get_405_with_allow(http: httpx.AsyncClient, path: str) -> None:
+async def test_unsupported_method_gets_405_with_allow(http: httpx.AsyncClient, path: str) -> None:
     """`Allow` is what the contract has, HEAD where it has GET, and OPTIONS."""
     has = {verb for _, verb, at, _ in rules() if at == path} or {"GET"}
     expected = has | {"OPTIONS"} | ({"HEAD"} if "GET" in has else set())
@@ -66,7 +66,7 @@ async def test_methods_that_path_lacks_get_405_with_allow(http: httpx.AsyncClien
     "path",
     [*(path for path in RESOURCES if ":" not in path), "/", "/healthz", "/api/v1/products/missing", "/nothing"],
 )
-async def test_head_is_answered_as_get_without_body(http: httpx.AsyncClient, path: str) -> None:
+async def test_head_equals_get_without_body(http: httpx.AsyncClient, path: str) -> None:
     head, get = await http.head(path), await http.get(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     for name in ("content-type", "content-length", "etag", "cache-control"):
@@ -74,7 +74,7 @@ async def test_head_is_answered_as_get_without_body(http: httpx.AsyncClient, pat
             assert head.headers[name] == get.headers[name], name
 
 
-async def test_head_of_large_answer_has_no_body(http: httpx.AsyncClient) -> None:
+async def test_head_of_large_response_has_no_body(http: httpx.AsyncClient) -> None:
     """More than the edge holds back for a filter."""
     answer = await http.head("/api/v1/products/large")
     assert (answer.status_code, answer.content) == (200, b"")
@@ -96,7 +96,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_write_that_is_no_json_is_refused(shop: Edge, http: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_write_without_json_gets_415(shop: Edge, http: httpx.AsyncClient, method: str, path: str) -> None:
     """Also where what calls itself a text is JSON: browsers ask first only for what forms cannot send."""
     shop.calls.count.clear()
     for kind in (*SIMPLE, "application/jsonp", "text/plain; application/json", "application/grpc-web"):
@@ -113,7 +113,7 @@ async def _stream(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/abc:cancel", "/api/v1/orders/abc%3Acancel/"])
-async def test_simple_post_of_another_site_is_refused(shop: Edge, http: httpx.AsyncClient, path: str) -> None:
+async def test_simple_cross_site_post_gets_415(shop: Edge, http: httpx.AsyncClient, path: str) -> None:
     """Also without a body: `fetch(url, {method: "POST", mode: "no-cors", credentials: "include"})`."""
     shop.calls.count.clear()
     for browser in (
@@ -133,7 +133,7 @@ async def test_simple_post_of_another_site_is_refused(shop: Edge, http: httpx.As
     "kind",
     ["application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"],
 )
-async def test_json_is_taken_however_it_is_spelled(http: httpx.AsyncClient, kind: str) -> None:
+async def test_json_content_type_spellings_are_accepted(http: httpx.AsyncClient, kind: str) -> None:
     answer = await http.post("/api/v1/orders", content=b'{"notes": "x"}', headers={"content-type": kind, **SITE})
     assert answer.json()["notes"] == "x"
 
@@ -163,7 +163,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/abc:cancel", "/api/v1/products/abc:adjustStock"])
 @pytest.mark.parametrize("query", OVERRIDES)
-async def test_query_parameter_of_write_is_refused_by_name(
+async def test_query_parameter_of_a_write_is_refused(
     shop: Edge, http: httpx.AsyncClient, path: str, query: str
 ) -> None:
     """The transcoder would let it override the body, or add to it."""
@@ -173,7 +173,7 @@ async def test_query_parameter_of_write_is_refused_by_name(
     assert not shop.calls.count
 
 
-async def test_other_writes_take_what_is_not_in_their_body(http: httpx.AsyncClient) -> None:
+async def test_query_of_a_write_may_set_fields_outside_its_body(http: httpx.AsyncClient) -> None:
     key = "123e4567-e89b-42d3-a456-426614174000"
     assert (await http.post(f"/api/v1/products?requestId={key}", json={"name": "x"})).json()["name"] == "x"
     assert (await http.post("/api/v1/products?", json={"name": "x"})).json()["name"] == "x"
@@ -198,7 +198,7 @@ async def test_empty_query_parameter_counts_as_absent(http: httpx.AsyncClient) -
     refused(await http.get("/api/v1/products?bogus="), 400, 3)
 
 
-async def test_repeated_query_parameter_is_refused_unless_it_is_a_list(http: httpx.AsyncClient) -> None:
+async def test_only_list_query_parameters_may_be_repeated(http: httpx.AsyncClient) -> None:
     for method, verb, path, body in rules():
         for field in query_fields(method, path, body):
             names = (field.name, field.json_name)
@@ -216,7 +216,7 @@ async def test_repeated_query_parameter_is_refused_unless_it_is_a_list(http: htt
 
 @pytest.mark.parametrize("colon", [":", "%3A", "%3a"])
 @pytest.mark.parametrize("slash", ["", "/"])
-async def test_verb_is_found_however_it_is_spelled(http: httpx.AsyncClient, colon: str, slash: str) -> None:
+async def test_custom_verb_spellings_are_accepted(http: httpx.AsyncClient, colon: str, slash: str) -> None:
     """`encodeURIComponent(id + ":cancel")`, and clients that end each path with a slash."""
     cancelled = await http.post(f"/api/v1/orders/abc{colon}cancel{slash}", json={})
     assert (cancelled.status_code, cancelled.json()["id"]) == (200, "abc")
@@ -232,14 +232,14 @@ async def test_verb_is_found_however_it_is_spelled(http: httpx.AsyncClient, colo
     "path",
     ["/healthz", "/api/orders/stream", "/api/v1/orders/abc/status/stream", "/api/v1/products", "/api/v1/orders/abc"],
 )
-async def test_slash_at_the_end_changes_nothing(http: httpx.AsyncClient, path: str) -> None:
+async def test_trailing_slash_is_ignored(http: httpx.AsyncClient, path: str) -> None:
     plain, slashed = await http.get(path), await http.get(path + "/")
     assert (plain.status_code, slashed.status_code) == (200, 200)
     assert plain.headers.get("content-type") == slashed.headers.get("content-type")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/products/abc", "/api/v1/orders/abc:cancel"])
-async def test_grpc_at_path_of_rest_is_not_passed_on(shop: Edge, http: httpx.AsyncClient, path: str) -> None:
+async def test_grpc_request_to_a_rest_path_is_refused(shop: Edge, http: httpx.AsyncClient, path: str) -> None:
     """The transcoder would leave it as it is. A gRPC client is told in gRPC's words."""
     shop.calls.count.clear()
     for method in ("GET", "POST"):
@@ -257,7 +257,7 @@ async def test_orders_are_not_stored_by_caches(http: httpx.AsyncClient, path: st
     assert (await http.get(f"{path}?bogus=1")).headers["cache-control"] == "no-store", "an error"
 
 
-async def test_retry_info_of_services_is_a_header_of_rest(http: httpx.AsyncClient) -> None:
+async def test_retry_info_becomes_a_retry_after_header(http: httpx.AsyncClient) -> None:
     for answer, seconds in (
         (await http.get("/api/v1/products/busy"), "2"),
         (await http.post("/api/v1/products", json={"name": "flaky"}), "1"),
@@ -266,7 +266,7 @@ async def test_retry_info_of_services_is_a_header_of_rest(http: httpx.AsyncClien
         assert answer.headers["retry-after"] == seconds
 
 
-async def test_error_in_the_filter_is_no_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_filter_script_refuses_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Envoy would let a request pass whose script failed."""
     shutil.copytree(SOURCE, tmp_path, dirs_exist_ok=True)
     script = tmp_path / "requests.lua"
@@ -280,7 +280,7 @@ async def test_error_in_the_filter_is_no_way_in(tmp_path: Path, monkeypatch: pyt
         assert not running.calls.count
 
 
-async def test_log_has_method_and_path_as_they_came(shop: Edge, http: httpx.AsyncClient) -> None:
+async def test_access_log_has_the_original_method_and_path(shop: Edge, http: httpx.AsyncClient) -> None:
     requests = [
         ("GET", "/api/v1/products/logged"),
         ("HEAD", "/api/v1/products/logged"),

@@ -52,7 +52,7 @@ def all_gone(pids: list[int], began: float) -> bool:
         ("demo catalogue\n", signal.SIGINT),
     ],
 )
-def test_start_can_be_broken_off_at_any_time(state: Path, said: str, number: int) -> None:
+def test_start_can_be_cancelled_at_any_time(state: Path, said: str, number: int) -> None:
     up = Up(state)
     try:
         if said:
@@ -108,7 +108,7 @@ except Stopped:
 
 
 @pytest.mark.parametrize(("main", "status"), [("waits", 0), ("stuck", 1)])
-def test_signal_within_a_library_holds_nobody_up(tmp_path: Path, main: str, status: int) -> None:
+def test_signal_inside_a_library_ends_the_shop(tmp_path: Path, main: str, status: int) -> None:
     """A handler that raised there, while the library held a lock, kept whoever needed the lock waiting for ever. And a
     shop that is stuck where it looks at no signal is killed."""
     began = time.monotonic()
@@ -149,7 +149,7 @@ def received(stream: socket.socket) -> bytes:
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-def test_shop_goes_with_its_terminal(state: Path) -> None:
+def test_shop_ends_with_its_terminal(state: Path) -> None:
     """As for `ssh -t host make up`, whose terminal tells make alone. Streams are told to come back, and a process that
     does not end is killed."""
     port, *others = free_ports(3)

@@ -1,12 +1,12 @@
-"""Which statements wait for a lock in a database of PostgreSQL, asked past the service."""
+"""Which statements wait for a lock in a database, asked without the service."""
 
 import psycopg
 
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 
 async def waiting_statements(conninfo: str) -> list[str]:
-    """The statements that wait for a lock in this database."""
+    """Returns the statements that wait for a lock in this database."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
         rows = await connection.execute(
             "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -24,8 +24,10 @@ async def until_waiting(conninfo: str, number: int) -> None:
 
 
 async def until_none_waits(conninfo: str, seconds: float) -> None:
-    """Waits until those whose callers have left are gone; fails where it takes longer. Who lets go of the lock before
-    that lets them through."""
+    """Waits until no statement waits for a lock, since their callers have left.
+
+    Release the lock only after this: before it, the statements would run.
+    """
 
     async def gone() -> bool:
         return not await waiting_statements(conninfo)

@@ -14,14 +14,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from local.children import Child, start
 from local.server_user import server_user
 from local.settings import LOOPBACK, free_ports
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 SERVER_CONNECTIONS = 3
-"""For all clients together: fewer than a service has connections, so that they are handed around."""
+"""Connections to the server, for all clients together: fewer than a service has, so that clients share them."""
 
 
 def pgbouncer() -> str:
-    """The program; skips the test where it is not installed, unless nothing may be missing."""
+    """Returns the program. Skips the test if it is not installed, but fails in CI."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if not found:
         assert not os.environ.get("CI"), "pgbouncer is missing"
@@ -31,26 +31,25 @@ def pgbouncer() -> str:
 
 @asynccontextmanager
 async def pooling(conninfo: str) -> AsyncIterator[str]:
-    """A pooler before a database, in the block. Yields what of the connection string differs."""
+    """Runs a pooler before a database during the block. Yields the parts of the connection string that differ."""
     program = pgbouncer()
     with tempfile.TemporaryDirectory(prefix="shop-pooler-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # it runs as another user, where we are root
+        folder.chmod(0o755)  # if we are root, it runs as another user
         child, pooler = _start(program, conninfo, folder)
-
-        async def answers() -> bool:
-            with suppress(psycopg.OperationalError):
-                await (
-                    await psycopg.AsyncConnection.connect(make_conninfo(conninfo, **conninfo_to_dict(pooler)))
-                ).close()
-                return True
-            return False
-
+        pooled = make_conninfo(conninfo, **conninfo_to_dict(pooler))
         try:
-            await eventually(answers, 20)
+            await eventually(lambda: _takes_connections(pooled), 20)
             yield pooler
         finally:
             child.stop()
+
+
+async def _takes_connections(conninfo: str) -> bool:
+    with suppress(psycopg.OperationalError):
+        await (await psycopg.AsyncConnection.connect(conninfo)).close()
+        return True
+    return False
 
 
 def _start(program: str, conninfo: str, folder: Path) -> tuple[Child, str]:

@@ -17,7 +17,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_console_script_explains_itself(script: str, tmp_path: Path) -> None:
+def test_console_script_prints_its_usage(script: str, tmp_path: Path) -> None:
     assert run(Path(sys.executable).parent / script, "--help", folder=tmp_path).startswith(f"usage: {script}")
 
 
@@ -28,13 +28,13 @@ def test_local_shop_starts_from_any_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [ROOT, Path("/")], ids=["repository", "elsewhere"])
-def test_envoy_is_the_package_that_we_depend_on(folder: Path) -> None:
+def test_import_of_envoy_is_the_installed_package(folder: Path) -> None:
     found = run(sys.executable, "-c", "import envoy; print(envoy.__file__)", folder=folder)
     assert "site-packages" in found
     assert not list((ROOT / "envoy").rglob("*.py"))
 
 
-def test_image_has_every_command_but_the_local_shop() -> None:
+def test_image_has_all_commands_except_shop() -> None:
     text = (ROOT / "Dockerfile").read_text()
     for script in set(SCRIPTS) - {"shop"}:
         assert script in text.split("\nFROM", maxsplit=1)[0], f"the Dockerfile's head does not name {script}"

@@ -4,7 +4,7 @@ from runtime.health import Status
 from sse.edge import EdgeHealth
 
 
-async def test_an_edge_that_goes_away_is_not_serving() -> None:
+async def test_draining_edge_is_not_serving() -> None:
     """Whatever its services say: load balancers must leave it."""
     health = EdgeHealth({})
     assert await health.status("") == Status.SERVING
