@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
+from runtime.logs import LogOnce
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Worker:
         self._interval = interval
         self._ready = ready
         self._woken = asyncio.Event()
-        self._last_message = ""
+        self._log_once = LogOnce(log, logging.WARNING)
 
     def wake(self) -> None:
         """Makes the next step begin now, or once the present one has ended."""
@@ -82,9 +83,7 @@ class Worker:
         try:
             more = await self._step()
         except ApiError as error:
-            if error.text != self._last_message:
-                log.warning("%s: %s", self._name, error.text)
-                self._last_message = error.text
+            self._log_once(f"{self._name}: {error.text}")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -93,7 +92,7 @@ class Worker:
         except Exception:
             log.exception("%s failed", self._name)
         else:
-            self._last_message = ""
+            self._log_once.reset()
             return more
         return False
 
