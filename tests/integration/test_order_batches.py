@@ -103,9 +103,7 @@ async def check(conninfo: str) -> None:
 
 
 class TestInsert:
-    async def test_those_that_wait_for_each_other_are_one_statement(
-        self, order_database: str, replica: Replica
-    ) -> None:
+    async def test_concurrent_inserts_are_one_statement(self, order_database: str, replica: Replica) -> None:
         ids = [uuid4() for _ in range(20)]
         placed = await replica.insert_all(ids)
         assert replica.ran == ["order.insert"]
@@ -115,13 +113,13 @@ class TestInsert:
         assert {row[0] for row in messages} == set(ids)
         await check(order_database)
 
-    async def test_the_answer_is_what_was_written(self, replica: Replica) -> None:
+    async def test_insert_returns_what_was_written(self, replica: Replica) -> None:
         ids = [uuid4() for _ in range(3)]
         for order in await replica.insert_all(ids):
             assert order
             assert await replica.store.get(order.id) == order
 
-    async def test_taken_id_takes_no_other_with_it(self, replica: Replica) -> None:
+    async def test_taken_id_does_not_affect_the_batch(self, replica: Replica) -> None:
         """An order's or a tombstone's."""
         ids = [uuid4() for _ in range(5)]
         await replica.insert(ids[1])
@@ -129,7 +127,7 @@ class TestInsert:
         placed = await replica.insert_all(ids)
         assert [each is None for each in placed] == [False, True, False, True, False]
 
-    async def test_one_id_is_placed_once(self, replica: Replica) -> None:
+    async def test_same_id_is_inserted_once(self, replica: Replica) -> None:
         key = uuid4()
         placed = await replica.insert_all([key] * 5)
         assert len([each for each in placed if each]) == 1
@@ -144,7 +142,7 @@ class TestInsert:
         ],
         ids=["NUL", "surrogate", "negative", "too large"],
     )
-    async def test_what_cannot_be_kept_fails_alone(
+    async def test_invalid_order_fails_alone(
         self, order_database: str, replica: Replica, draft: Draft, items: list[Item], error: type[Exception]
     ) -> None:
         """Neither of these gets through the API."""
@@ -157,7 +155,7 @@ class TestInsert:
         assert await rows(order_database, "SELECT count(*) FROM orders") == [(4,)]
         await check(order_database)
 
-    async def test_every_letter_arrives_as_it_is(self, replica: Replica) -> None:
+    async def test_all_of_unicode_is_stored_unchanged(self, replica: Replica) -> None:
         """All of Unicode but the two things that no request can hold: NUL and halves of surrogate pairs."""
         letters = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))))
         odd = ["\\u0000", '\\"', "\\\\ud800", "null", "{}", "'; --", "%(id)s", "\ufeff", ""]
@@ -191,7 +189,7 @@ class TestInsert:
             assert found.fingerprint == draft.fingerprint()
 
     @pytest.mark.parametrize("price", [2**53 + 1, 10**15 - 1, 2**63 - 1])
-    async def test_totals_are_exact(self, replica: Replica, price: int) -> None:
+    async def test_large_totals_are_exact(self, replica: Replica, price: int) -> None:
         """Beyond what a double, and even 64 bits, can hold."""
         items = [Item(product_id=str(uuid4()), quantity=2**31 - 1, name="Gold", price_micros=price) for _ in range(50)]
         order = await replica.insert(uuid4(), TEXTS, items)
@@ -201,7 +199,7 @@ class TestInsert:
         assert found.total_micros == price * (2**31 - 1) * 50
         assert found.items == items
 
-    async def test_stuck_batch_keeps_no_other_waiting(self, order_database: str, replica: Replica) -> None:
+    async def test_blocked_batch_does_not_block_others(self, order_database: str, replica: Replica) -> None:
         """Somebody else writes under an order's id and does not commit."""
         key = uuid4()
         async with await psycopg.AsyncConnection.connect(order_database) as other:
@@ -214,7 +212,7 @@ class TestInsert:
             await other.rollback()
         assert await stuck
 
-    async def test_replicas_in_opposite_sequences_do_not_deadlock(
+    async def test_inserts_in_opposite_order_do_not_deadlock(
         self, order_database: str, replica: Replica, races: list[str]
     ) -> None:
         """Both have written some of the orders and wait for one in the middle."""
@@ -243,7 +241,7 @@ class TestMove:
         replica.ran.clear()
         return ids
 
-    async def test_those_that_wait_for_each_other_are_one_statement(
+    async def test_concurrent_moves_are_one_statement(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         assert all(await replica.move_all(ids))
@@ -252,7 +250,7 @@ class TestMove:
         assert {row[0] for row in messages} == set(ids)
         await check(order_database)
 
-    async def test_each_has_its_own_target_and_conditions(
+    async def test_each_move_has_its_own_target_and_version(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         await replica.store.insert_tombstones([tombstone := uuid4()])
@@ -280,13 +278,13 @@ class TestMove:
         assert await rows(order_database, "SELECT order_id FROM outbox WHERE action = 'RELEASE'") == [(ids[1],)]
         await check(order_database)
 
-    async def test_many_moves_of_one_order_move_it_once(
+    async def test_concurrent_moves_of_one_order_move_it_once(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         assert sum(await replica.move_all([*[ids[0]] * 10, *ids])) == 9
         await check(order_database)
 
-    async def test_locked_order_keeps_no_other_waiting(
+    async def test_locked_order_does_not_block_others(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         """Not even those of its own batch."""
@@ -305,7 +303,7 @@ class TestMove:
         assert moved
         await check(order_database)
 
-    async def test_replicas_in_opposite_sequences_do_not_deadlock(
+    async def test_moves_in_opposite_order_do_not_deadlock(
         self, order_database: str, replica: Replica, ids: list[UUID], races: list[str]
     ) -> None:
         async with (
@@ -323,7 +321,7 @@ class TestMove:
         await check(order_database)
 
 
-async def test_reads_that_wait_for_each_other_are_one_statement(replica: Replica) -> None:
+async def test_concurrent_reads_are_one_statement(replica: Replica) -> None:
     ids = [uuid4() for _ in range(10)]
     await replica.insert_all(ids)
     await replica.store.insert_tombstones([tombstone := uuid4()])
@@ -353,7 +351,7 @@ async def shop(order_database: str) -> AsyncIterator[OrderShop]:
         yield shop
 
 
-async def test_statements_that_run_twice_do_once(order_database: str, shop: OrderShop, lost_answers: None) -> None:
+async def test_repeated_statements_take_effect_once(order_database: str, shop: OrderShop, lost_answers: None) -> None:
     orders = await asyncio.gather(*(shop.create(request_id=str(uuid4())) for _ in range(10)))
     assert len({each.number for each in orders}) == 10
     moved = await asyncio.gather(*(shop.move("PROCESSED", each.id, etag=each.etag) for each in orders))

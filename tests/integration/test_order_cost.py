@@ -10,8 +10,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.database import TestServer
+from tests.support.eventually import eventually
 from tests.support.invariants_order import settled
-from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.order import OrderShop, order_shop
 from tests.support.product import ProductShop, product_shop
 
 BACKGROUND = (
@@ -70,7 +71,7 @@ async def still(shop: OrderShop, products: ProductShop) -> bool:
         return await settled(orders, stock)
 
 
-async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
+async def test_create_runs_one_statement_and_replay_two(
     postgres: TestServer, shop: OrderShop, products: ProductShop
 ) -> None:
     """Neither BEGIN nor COMMIT is among them: each is one round trip. The relay's share comes later, beside them."""
@@ -98,9 +99,7 @@ async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     assert in_product == {"WITH requested": 1, "SELECT id,": 1}
 
 
-async def test_those_who_come_together_share_statements(
-    postgres: TestServer, shop: OrderShop, products: ProductShop
-) -> None:
+async def test_concurrent_calls_share_statements(postgres: TestServer, shop: OrderShop, products: ProductShop) -> None:
     """What waits for the statement before it leaves as one. One alone would wait for nobody."""
     product = await products.create(stock=1_000)
     counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)

@@ -15,8 +15,9 @@ from order import stock as stock_module
 from order.stock import Reservation, ReservationState
 from runtime.errors import failed_precondition
 from tests.support.database import TestServer
+from tests.support.eventually import eventually
 from tests.support.locks import until_none_waits, until_waiting
-from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop
+from tests.support.order import A, FakeStock, OrderShop, create_request, order_shop
 from tests.support.product import Refusal, product_shop, refusal_of, refused
 from tests.support.proxy import Proxy
 
@@ -27,7 +28,7 @@ async def shop(order_database: str) -> AsyncIterator[OrderShop]:
         yield shop
 
 
-async def test_a_deadline_ends_reads_and_writes_in_the_database(shop: OrderShop) -> None:
+async def test_deadline_ends_statements_in_the_database(shop: OrderShop) -> None:
     """Not only for the caller: the statements are gone, and their connections serve the next call."""
     order = await shop.create()
     get, page = order_pb2.GetOrderRequest(id=order.id), order_pb2.ListOrdersRequest()
@@ -48,7 +49,7 @@ async def test_a_deadline_ends_reads_and_writes_in_the_database(shop: OrderShop)
     assert await shop.get(order.id) == order
 
 
-async def test_a_create_whose_caller_leaves_is_finished(order_database: str) -> None:
+async def test_create_of_disconnected_client_is_finished(order_database: str) -> None:
     """Stock was set aside, so the order is written: no hold is left that keeps others from buying."""
     reserved = asyncio.Event()
 
@@ -67,10 +68,7 @@ async def test_a_create_whose_caller_leaves_is_finished(order_database: str) -> 
         call.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-        async def sold() -> bool:
-            return [each.state for each in stock.reservations.values()] == [ReservationState.CONFIRMED]
-
-        await eventually(sold)
+        await eventually(lambda: [each.state for each in stock.reservations.values()] == [ReservationState.CONFIRMED])
         assert len((await shop.orders.ListOrders(order_pb2.ListOrdersRequest())).orders) == 1
 
 
@@ -90,7 +88,7 @@ async def flood(call: Callable[[], Awaitable[Any]], number: int) -> tuple[list[R
     return [each for each in answers if isinstance(each, Refusal)], sorted(first)[len(first) // 2]
 
 
-async def test_calls_beyond_pool_and_queue_are_refused_at_once_and_told_when_to_come_back(shop: OrderShop) -> None:
+async def test_calls_beyond_the_queue_are_refused_at_once(shop: OrderShop) -> None:
     order = await shop.create()
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
         await other.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
@@ -106,7 +104,7 @@ async def test_calls_beyond_pool_and_queue_are_refused_at_once_and_told_when_to_
     assert await shop.get(order.id) == order
 
 
-async def test_creates_beyond_the_queue_are_refused_before_stock_is_set_aside(order_database: str) -> None:
+async def test_creates_beyond_the_queue_reserve_no_stock(order_database: str) -> None:
     """Else those who are told to come back hold stock for nothing."""
     stock = FakeStock()
     async with order_shop(order_database, stock, DATABASE_POOL_SIZE="2", DATABASE_POOL_WAITING="6") as shop:
@@ -123,9 +121,7 @@ async def test_creates_beyond_the_queue_are_refused_before_stock_is_set_aside(or
         assert {each.id for each in orders} == {str(each) for each in stock.reservations}
 
 
-async def test_a_product_service_past_its_queue_is_told_on_to_the_client(
-    order_database: str, product_database: str
-) -> None:
+async def test_overload_of_product_service_reaches_client(order_database: str, product_database: str) -> None:
     variables = {"STOCK_POOL_SIZE": "1", "DATABASE_POOL_WAITING": "1"}
     async with (
         product_shop(product_database, **variables) as products,
@@ -146,9 +142,7 @@ async def test_a_product_service_past_its_queue_is_told_on_to_the_client(
         assert median < 0.5
 
 
-async def test_orders_that_wait_for_a_silent_product_service_are_bounded(
-    order_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_orders_waiting_for_product_are_bounded(order_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody listens and never answers."""
     monkeypatch.setattr(stock_module, "MAX_WAITING", 10)
 
@@ -162,9 +156,7 @@ async def test_orders_that_wait_for_a_silent_product_service_are_bounded(
         assert median < 0.5
 
 
-async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
-    order_database: str, postgres: TestServer
-) -> None:
+async def test_no_stock_is_reserved_without_database(order_database: str, postgres: TestServer) -> None:
     """Else those who are told to come back hold all there is, and the shop is sold out without a sale."""
     stock = FakeStock()
     async with order_shop(order_database, stock, DATABASE_TIMEOUT="1") as shop:
@@ -174,14 +166,14 @@ async def test_an_order_that_could_not_be_written_sets_no_stock_aside(
             before = len(stock.calls)
             with refused() as error:
                 await shop.create()
-            assert error.what.code == "UNAVAILABLE"
+            assert error.code == "UNAVAILABLE"
             return len(stock.calls) == before
 
         with postgres.shut(order_database):
             await eventually(known)
 
 
-async def test_many_calls_are_told_soon_that_the_database_is_away(order_database: str, postgres: TestServer) -> None:
+async def test_many_calls_fail_soon_without_database(order_database: str, postgres: TestServer) -> None:
     """However many batches they make, and whether they are on one order or on many, none waits for a connection after
     another."""
     async with order_shop(order_database, FakeStock(), DATABASE_TIMEOUT="5") as shop:
@@ -192,7 +184,7 @@ async def test_many_calls_are_told_soon_that_the_database_is_away(order_database
             began = time.monotonic()
             with refused() as error:
                 await shop.orders.GetOrder(get)
-            assert error.what.code == "UNAVAILABLE"
+            assert error.code == "UNAVAILABLE"
             return time.monotonic() - began < 2
 
         with postgres.shut(order_database):
@@ -204,7 +196,7 @@ async def test_many_calls_are_told_soon_that_the_database_is_away(order_database
                 assert time.monotonic() - began < 4
 
 
-async def test_an_order_that_exists_is_answered_whatever_the_product_service_says(order_database: str) -> None:
+async def test_replay_succeeds_if_product_refuses(order_database: str) -> None:
     """As after its database was restored from an older backup, which would have it refuse what it sold."""
 
     class Restored(FakeStock):
@@ -223,4 +215,4 @@ async def test_an_order_that_exists_is_answered_whatever_the_product_service_say
         assert await shop.create({A: 1}, request_id=key) == order
         with refused() as error:
             await shop.create({A: 1})
-        assert error.what.reason == "INSUFFICIENT_STOCK"
+        assert error.reason == "INSUFFICIENT_STOCK"

@@ -27,7 +27,8 @@ from runtime.config import DatabaseConfig
 from runtime.database import Database
 from tests.support.both import Both, both_shops, parse
 from tests.support.database import REPOSITORY, TestServer
-from tests.support.order import FakeStock, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import FakeStock, order_shop
 
 ORDERS = 12
 
@@ -41,12 +42,13 @@ async def both(order_database: str, product_database: str, monkeypatch: pytest.M
         await asyncio.gather(*(both.shop.create({mug.id: 4}) for _ in range(ORDERS)))
         await both.settle()
 
-        async def paired() -> bool:
-            row = await (await orders.execute("SELECT partner_id FROM database_identity")).fetchone()
-            return row != (None,)
-
-        await eventually(paired)
+        await eventually(lambda: is_paired(orders))
         yield both
+
+
+async def is_paired(orders: psycopg.AsyncConnection[Any]) -> bool:
+    row = await (await orders.execute("SELECT partner_id FROM database_identity")).fetchone()
+    return row != (None,)
 
 
 async def run(conninfo: str, *statements: str) -> None:
@@ -85,7 +87,7 @@ def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str
         yield conninfo
 
 
-async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> None:
+async def test_databases_of_other_shops_are_refused(both: Both, postgres: TestServer) -> None:
     """A wrong DATABASE_URL, or the command before the backup is in its place. Nothing is changed then, nor by the next
     run with the right one."""
     belongs = "refused: the product database belongs to order database "
@@ -122,7 +124,7 @@ async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> 
     await untouched(both)
 
 
-async def test_people_can_say_that_two_databases_belong_together(both: Both) -> None:
+async def test_adopt_pairs_two_databases(both: Both) -> None:
     """As where the backup is from before the ids, so that a migration made a new one."""
     await both.in_orders(NEW_ID)
     assert await both.reconcile("--adopt", "--dry-run") == SOUND
@@ -143,7 +145,7 @@ def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
     return server.conninfo(name, SERVICES["order"])
 
 
-async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postgres: TestServer) -> None:
+async def test_restored_backup_is_recognized(both: Both, postgres: TestServer) -> None:
     with postgres.database() as other:
         restored = await asyncio.to_thread(dump_and_restore, postgres, both.shop.conninfo, other)
         assert await both.reconcile(database_url=restored) == SOUND
@@ -151,7 +153,7 @@ async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postg
 
 
 class TestManyChanges:
-    async def test_more_than_a_share_are_refused(self, both: Both) -> None:
+    async def test_more_than_a_tenth_needs_force(self, both: Both) -> None:
         """Counted first, so that none is made."""
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES + 1})"
@@ -169,14 +171,14 @@ class TestManyChanges:
         await both.settle()
         assert await both.reconcile() == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
-    async def test_a_handful_is_repaired_however_few_orders_there_are(self, both: Both) -> None:
+    async def test_ten_changes_need_no_force(self, both: Both) -> None:
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES})"
         )
         said = await both.reconcile()
         assert len([line for line in said if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
 
-    async def test_more_than_were_counted_are_not_made(self, both: Both) -> None:
+    async def test_repair_stops_at_the_planned_number(self, both: Both) -> None:
         """As where a database is replaced between the count and the changes."""
         await both.in_orders("DELETE FROM orders")
         config = DatabaseConfig(conninfo=both.shop.conninfo, pool_size=1, pool_waiting=1, timeout=5)
@@ -220,24 +222,17 @@ class TestReaper:
         stock = Other()
         stock.overdue = [uuid4()]
         async with order_shop(order_database, stock):
-
-            async def asked() -> bool:
-                return stock.asked > 3
-
-            await eventually(asked)
+            await eventually(lambda: stock.asked > 3)
             assert stock.calls == []
             assert (
                 caplog.text.count("expired holds are left alone: the product database belongs to order database") == 1
             )
             stock.order_database = None
 
-            async def settled() -> bool:
-                return not stock.overdue
-
-            await eventually(settled)
+            await eventually(lambda: not stock.overdue)
 
     @pytest.mark.usefixtures("quick")
-    async def test_beside_an_older_product_service_it_goes_on(self, order_database: str) -> None:
+    async def test_older_product_service_needs_no_pairing(self, order_database: str) -> None:
         class Older(FakeStock):
             async def pair(self, *args: Any, **options: Any) -> DatabasePair:
                 raise ProductOutdated
@@ -245,11 +240,7 @@ class TestReaper:
         stock = Older()
         stock.overdue = [uuid4()]
         async with order_shop(order_database, stock):
-
-            async def settled() -> bool:
-                return not stock.overdue
-
-            await eventually(settled)
+            await eventually(lambda: not stock.overdue)
 
 
 class TestCommand:
@@ -265,13 +256,13 @@ class TestCommand:
             timeout=60,
         )
 
-    def test_help_says_what_it_does_and_refuses(self) -> None:
+    def test_help_explains_options_and_refusals(self) -> None:
         done = self.reconcile("--help")
         assert done.returncode == 0
         for word in ("--dry-run", "--force", "--adopt", "refuses", "exit status"):
             assert word in done.stdout
 
-    async def test_what_it_refuses_is_one_line_and_exit_status_1(self, both: Both) -> None:
+    async def test_refusal_is_one_line_and_exit_status_1(self, both: Both) -> None:
         await both.in_orders(NEW_ID)
         await run(both.shop.conninfo, NEW_ID)
         done = await asyncio.to_thread(
@@ -281,7 +272,7 @@ class TestCommand:
         (line,) = done.stderr.splitlines()
         assert line.startswith("order: refused: the product database belongs to order database ")
 
-    async def test_a_database_that_it_may_not_read_is_one_line_too(self, both: Both, postgres: TestServer) -> None:
+    async def test_forbidden_database_is_one_line(self, both: Both, postgres: TestServer) -> None:
         """As that of product, with order's role."""
         name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
         done = await asyncio.to_thread(

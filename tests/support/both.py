@@ -14,9 +14,10 @@ from order.store import OrderStore
 from runtime.cli import CommandError
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
-from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.order import OrderShop, order_shop
 from tests.support.product import ProductShop, product_shop
 
 
