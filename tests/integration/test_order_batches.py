@@ -1,8 +1,7 @@
-"""Orders are placed, read and moved on in batches, and each stands or falls by itself."""
+"""Orders are written, read and moved in batches. Each order succeeds or fails by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,64 +10,13 @@ import psycopg
 import pytest
 
 from order.convert import order_message
-from order.domain import Draft, Item, Line, Order, Status, Tombstone
-from order.store import OrderStore
+from order.domain import Draft, Item, Order, Status, Tombstone
 from runtime import driver_errors
-from runtime.config import DatabaseConfig
 from runtime.database import ConstraintViolation, Database
 from tests.support.invariants_order import check_logs
 from tests.support.locks import until_waiting
-from tests.support.order import A, FakeStock, OrderShop, order_shop, status_name
-
-TEXTS = Draft(
-    lines=(Line(product_id=UUID(A), quantity=2),),
-    customer_name="Ada Lovelace",
-    customer_email="ada@example.com",
-    customer_phone="+44 20 7946 0000",
-    shipping_address="12 St James's Square\nLondon",
-    payment_method="CARD",
-    notes="Ring twice",
-)
-ITEMS = [Item(product_id=A, quantity=2, name="Watch", price_micros=12_500_000)]
-
-
-class Counting(Database):
-    """Keeps the names of the statements that were run."""
-
-    ran: list[str]
-
-    async def fetch(self, name: Any, *args: Any, **more: Any) -> Any:
-        self.ran.append(name)
-        return await super().fetch(name, *args, **more)
-
-
-class Replica:
-    """A store on connections of its own, as another process has one."""
-
-    def __init__(self, database: Counting) -> None:
-        self.store = OrderStore(database)
-        self.ran = database.ran
-
-    async def insert(self, order_id: UUID, draft: Draft = TEXTS, items: list[Item] = ITEMS) -> Order | None:
-        return await self.store.insert(order_id, "me", draft, "EUR", items)
-
-    async def insert_all(self, ids: Sequence[UUID]) -> list[Order | None]:
-        return await asyncio.gather(*map(self.insert, ids))
-
-    async def move_all(self, ids: Sequence[UUID], target: Status = Status.CANCELLED) -> list[bool]:
-        """Whether each was moved; all are there."""
-        answers = await asyncio.gather(*(self.store.move(each, target, None) for each in ids))
-        assert all(order and order.status == target for order, _ in answers)
-        return [moved for _, moved in answers]
-
-
-@asynccontextmanager
-async def replica_on(conninfo: str) -> AsyncIterator[Replica]:
-    database = Counting(DatabaseConfig(conninfo=conninfo, pool_size=4, pool_waiting=100, timeout=20), "test")
-    database.ran = []
-    await database.open()
-    yield Replica(database)
-    await database.close()
+from tests.support.order import FakeStock, OrderShop, order_shop, status_name
+from tests.support.replica import ITEMS, TEXTS, Replica, replica_on
 
 
 @pytest.fixture
@@ -79,7 +27,7 @@ async def replica(order_database: str) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def races(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The SQLSTATEs of statements that lost against another, and were run again."""
+    """The SQLSTATEs of statements that conflicted with another one and were repeated."""
     seen: list[str] = []
     is_race = driver_errors.is_race
 
@@ -120,7 +68,7 @@ class TestInsert:
             assert await replica.store.get(order.id) == order
 
     async def test_taken_id_does_not_affect_the_batch(self, replica: Replica) -> None:
-        """An order's or a tombstone's."""
+        """The id of an order or of a tombstone."""
         ids = [uuid4() for _ in range(5)]
         await replica.insert(ids[1])
         await replica.store.insert_tombstones([ids[3]])
@@ -145,7 +93,7 @@ class TestInsert:
     async def test_invalid_order_fails_alone(
         self, order_database: str, replica: Replica, draft: Draft, items: list[Item], error: type[Exception]
     ) -> None:
-        """Neither of these gets through the API."""
+        """The API accepts none of these."""
         good = [uuid4() for _ in range(4)]
         *placed, bad = await asyncio.gather(
             *map(replica.insert, good), replica.insert(uuid4(), draft, items), return_exceptions=True
@@ -156,7 +104,7 @@ class TestInsert:
         await check(order_database)
 
     async def test_all_of_unicode_is_stored_unchanged(self, replica: Replica) -> None:
-        """All of Unicode but the two things that no request can hold: NUL and halves of surrogate pairs."""
+        """All of Unicode but NUL and surrogates, which no request can contain."""
         letters = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))))
         odd = ["\\u0000", '\\"', "\\\\ud800", "null", "{}", "'; --", "%(id)s", "\ufeff", ""]
         texts = [letters[start : start + 100_000] for start in range(0, len(letters), 100_000)] + odd
@@ -190,7 +138,7 @@ class TestInsert:
 
     @pytest.mark.parametrize("price", [2**53 + 1, 10**15 - 1, 2**63 - 1])
     async def test_large_totals_are_exact(self, replica: Replica, price: int) -> None:
-        """Beyond what a double, and even 64 bits, can hold."""
+        """They exceed the precision of a double, and 64 bits."""
         items = [Item(product_id=str(uuid4()), quantity=2**31 - 1, name="Gold", price_micros=price) for _ in range(50)]
         order = await replica.insert(uuid4(), TEXTS, items)
         assert order
@@ -200,7 +148,7 @@ class TestInsert:
         assert found.items == items
 
     async def test_blocked_batch_does_not_block_others(self, order_database: str, replica: Replica) -> None:
-        """Somebody else writes under an order's id and does not commit."""
+        """Another transaction writes a row with the id of an order, and does not commit."""
         key = uuid4()
         async with await psycopg.AsyncConnection.connect(order_database) as other:
             await other.execute("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", (key,))
@@ -215,7 +163,7 @@ class TestInsert:
     async def test_inserts_in_opposite_order_do_not_deadlock(
         self, order_database: str, replica: Replica, races: list[str]
     ) -> None:
-        """Both have written some of the orders and wait for one in the middle."""
+        """Both replicas have written some of the orders, and wait for one in the middle."""
         ids = sorted(uuid4() for _ in range(9))
         async with (
             replica_on(order_database) as second,
@@ -227,8 +175,8 @@ class TestInsert:
             back = asyncio.create_task(second.insert_all(ids[::-1]))
             await until_waiting(order_database, 2)
             await other.rollback()
-            answers = zip(await forth, reversed(await back), strict=True)
-        assert [(one is None) + (two is None) for one, two in answers] == [1] * 9
+            results = zip(await forth, reversed(await back), strict=True)
+        assert [(one is None) + (two is None) for one, two in results] == [1] * 9
         assert not races
         await check(order_database)
 
@@ -254,7 +202,7 @@ class TestMove:
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         await replica.store.insert_tombstones([tombstone := uuid4()])
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             replica.store.move(ids[0], Status.PROCESSED, None),
             replica.store.move(ids[1], Status.CANCELLED, 1),
             replica.store.move(ids[2], Status.DELIVERED, None),
@@ -262,7 +210,7 @@ class TestMove:
             replica.store.move(uuid4(), Status.PROCESSED, None),
             replica.store.move(tombstone, Status.CANCELLED, None),
         )
-        assert [(order and (order.status, order.version), moved) for order, moved in answers] == [
+        assert [(order and (order.status, order.version), moved) for order, moved in results] == [
             (("PROCESSED", 2), True),
             (("CANCELLED", 2), True),
             (("PLACED", 1), False),
@@ -270,7 +218,7 @@ class TestMove:
             (None, False),
             (None, False),
         ]
-        for order, _ in answers:
+        for order, _ in results:
             if order:
                 found = await replica.store.get(order.id)
                 assert found
@@ -287,7 +235,7 @@ class TestMove:
     async def test_locked_order_does_not_block_others(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
-        """Not even those of its own batch."""
+        """Not even the others of its batch."""
         async with await psycopg.AsyncConnection.connect(order_database) as other:
             await other.execute("SELECT FROM orders WHERE id = %s FOR UPDATE", (ids[4],))
             moves = {each: asyncio.create_task(replica.store.move(each, Status.PROCESSED, None)) for each in ids}
@@ -315,8 +263,8 @@ class TestMove:
             back = asyncio.create_task(second.move_all(ids[::-1]))
             await until_waiting(order_database, 2)
             await other.rollback()
-            answers = zip(await forth, reversed(await back), strict=True)
-        assert [one + two for one, two in answers] == [1] * 9
+            results = zip(await forth, reversed(await back), strict=True)
+        assert [one + two for one, two in results] == [1] * 9
         assert not races
         await check(order_database)
 
@@ -334,15 +282,15 @@ async def test_concurrent_reads_are_one_statement(replica: Replica) -> None:
 
 
 @pytest.fixture
-def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each statement is done, its connection is lost before the answer comes, and it is run again."""
-    once: Any = Database._fetch_once
+def lost_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs each statement twice, as if its connection was lost before the response."""
+    fetch: Any = Database.fetch
 
-    async def twice(self: Database, *args: Any) -> Any:
-        await once(self, *args)
-        return await once(self, *args)
+    async def fetch_twice(self: Database, *args: Any, **options: Any) -> Any:
+        await fetch(self, *args, **options)
+        return await fetch(self, *args, **options)
 
-    monkeypatch.setattr(Database, "_fetch_once", twice)
+    monkeypatch.setattr(Database, "fetch", fetch_twice)
 
 
 @pytest.fixture
@@ -351,7 +299,7 @@ async def shop(order_database: str) -> AsyncIterator[OrderShop]:
         yield shop
 
 
-async def test_repeated_statements_take_effect_once(order_database: str, shop: OrderShop, lost_answers: None) -> None:
+async def test_repeated_statements_take_effect_once(order_database: str, shop: OrderShop, lost_responses: None) -> None:
     orders = await asyncio.gather(*(shop.create(request_id=str(uuid4())) for _ in range(10)))
     assert len({each.number for each in orders}) == 10
     moved = await asyncio.gather(*(shop.move("PROCESSED", each.id, etag=each.etag) for each in orders))

@@ -1,4 +1,4 @@
-"""CreateOrder on the real product service: prices and names of the catalogue, once for each key, all or nothing."""
+"""CreateOrder with the real product service: its prices and names, one order for each key, all items or none."""
 
 import asyncio
 import re
@@ -89,7 +89,7 @@ async def test_order_numbers_exceed_six_digits(shop: OrderShop, products: Produc
 
 
 class TestRefusals:
-    """What cannot be ordered is refused in the product service's words, and nothing is written."""
+    """The product service's error reaches the client, and nothing is written."""
 
     async def test_unknown_product_is_refused(self, shop: OrderShop, products: ProductShop) -> None:
         known = await products.create()
@@ -141,7 +141,7 @@ class TestRefusals:
 
 
 class TestKeys:
-    """A key orders once, whatever is retried when."""
+    """A key is one order, however often it is sent."""
 
     async def test_concurrent_creates_with_one_key_are_one_order(self, shop: OrderShop, products: ProductShop) -> None:
         product = await products.create()
@@ -181,8 +181,7 @@ class TestKeys:
         assert await products.stock_of(product.id) == 10
 
     async def test_replay_succeeds_after_product_changes(self, shop: OrderShop, products: ProductShop) -> None:
-        """Sold out, repriced in another currency, deleted: the order keeps what it had. Its items may come in any
-        sequence."""
+        """The products are sold out, have another currency, and one is deleted. The items may be in any sequence."""
         first, second = await products.create(stock=3), await products.create("Strap", stock=1)
         key = str(uuid4())
         order = await shop.create({first.id: 3, second.id: 1}, request_id=key)
@@ -214,7 +213,7 @@ class TestKeys:
         assert len(ids) == 2
 
     async def test_released_reservation_places_no_order(self, order_database: str) -> None:
-        """It has no stock, and never will: as a retry of a cancelled order finds it that a restore has lost."""
+        """A retry finds it if a restored database has lost its cancelled order."""
         stock, key = FakeStock(), uuid4()
         await stock.reserve(derive_id("", key), [Line(product_id=UUID(A), quantity=1)], None)
         await stock.release(derive_id("", key))
@@ -234,10 +233,10 @@ class TestKeys:
 
 
 async def test_last_seven_pieces_are_sold_once(shop: OrderShop, products: ProductShop) -> None:
-    """Seven get one and five are told why; then everything adds up in both databases."""
+    """Seven of twelve clients get one. The stock adds up in both databases."""
     product = await products.create(stock=7)
-    answers = await asyncio.gather(*(shop.create({product.id: 1}) for _ in range(12)), return_exceptions=True)
-    errors = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
+    results = await asyncio.gather(*(shop.create({product.id: 1}) for _ in range(12)), return_exceptions=True)
+    errors = [each for each in results if isinstance(each, grpc.aio.AioRpcError)]
     assert len(errors) == 5
     assert {refusal_of(error).reason for error in errors} == {"INSUFFICIENT_STOCK"}
     assert await products.stock_of(product.id) == 0
@@ -248,7 +247,7 @@ async def test_last_seven_pieces_are_sold_once(shop: OrderShop, products: Produc
 
 
 class TestWithoutProduct:
-    """While the product service is away, what exists can still be seen and moved on."""
+    """While the product service is unavailable, orders can be read and moved."""
 
     async def test_replay_needs_no_product_service(self, order_database: str) -> None:
         stock = FakeStock()

@@ -1,4 +1,4 @@
-"""An order database that takes no writes: no stock is set aside for orders that could not be written."""
+"""While the order database accepts no writes, no stock is reserved."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ CALLERS = 20
 
 @asynccontextmanager
 async def full(shop: OrderShop) -> AsyncIterator[None]:
-    """No new order, and no tombstone, finds room during the block."""
+    """Makes inserts into `orders` fail during the block, as a full disk does."""
     async with shop.connection() as connection:
         await connection.execute(
             "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
@@ -112,7 +112,7 @@ async def test_read_only_database_pauses_reservations(order_database: str) -> No
 
 
 async def terminate(connection: "psycopg.AsyncConnection[object]") -> None:
-    """Ends the service's connections: settings of a database count for new ones."""
+    """Ends the connections of the service: only new ones have changed settings."""
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -23,7 +23,7 @@ async def page(shop: OrderShop, **fields: Any) -> order_pb2.ListOrdersResponse:
 
 
 async def ids(shop: OrderShop, **fields: Any) -> list[str]:
-    """The ids of all orders of a query, page by page."""
+    """Returns the ids of all orders of a query, page by page."""
     found: list[str] = []
     token = ""
     while True:
@@ -133,7 +133,7 @@ async def test_page_token_ignores_case_of_email(shop: OrderShop) -> None:
 
 
 async def test_lists_have_their_own_connections(order_database: str) -> None:
-    """Whatever is looked for, orders are placed and moved on."""
+    """Expensive lists do not delay other calls."""
     async with order_shop(order_database, FakeStock(), SEARCH_POOL_SIZE="1") as shop:
         await shop.create()
         for _ in range(8):

@@ -1,4 +1,4 @@
-"""`reconcile` destroys nothing: it refuses databases that do not belong together, and unlikely many changes."""
+"""`order reconcile` refuses databases that do not belong together, and too many changes."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ ORDERS = 12
 
 @pytest.fixture
 async def both(order_database: str, product_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
-    """A shop with some orders that have all their stock. Its databases know each other; it does not look again."""
+    """A shop with orders that have their stock, and paired databases. Its reaper does not poll again."""
     monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 600)
     async with both_shops(order_database, product_database) as both, both.shop.connection() as orders:
         mug = await both.products.create("Mug", stock=100)
@@ -58,17 +58,17 @@ async def run(conninfo: str, *statements: str) -> None:
 
 
 NEW_ID = "UPDATE database_identity SET id = gen_random_uuid(), partner_id = NULL"
-"""What a migration of a new database does; those of the tests are clones, which have one id."""
+"""Gives a database a new id, as its migration does. The databases of tests are clones with the same id."""
 
 ONE_ORDER = "INSERT INTO orders (id, number, status) VALUES (gen_random_uuid(), 'INV-1', 'PLACED')"
 
 
 SOUND = [f"compared: {ORDERS} reservations with stock, {ORDERS} orders not cancelled"]
-"""What it says of a shop in which nothing differs."""
+"""The report of a consistent shop."""
 
 
 async def untouched(both: Both) -> None:
-    """All orders are live and have their stock, and a run with the right database finds that."""
+    """Checks that all orders are placed and have their stock, and that a run with the right database says so."""
     assert await both.reconcile() == SOUND
     await both.settle()
     async with both.shop.connection() as orders, both.products.connection() as products:
@@ -79,7 +79,7 @@ async def untouched(both: Both) -> None:
 
 @contextmanager
 def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str]:
-    """One that was migrated elsewhere, with another id than the clones of the tests' template."""
+    """Yields an order database with another id."""
     with postgres.database("order") as conninfo:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             for statement in (NEW_ID, *statements):
@@ -88,8 +88,7 @@ def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str
 
 
 async def test_databases_of_other_shops_are_refused(both: Both, postgres: TestServer) -> None:
-    """A wrong DATABASE_URL, or the command before the backup is in its place. Nothing is changed then, nor by the next
-    run with the right one."""
+    """DATABASE_URL is wrong, or the backup is not restored yet. Neither this run nor the next one changes anything."""
     belongs = "refused: the product database belongs to order database "
     with (
         other_order_database(postgres) as new,
@@ -125,7 +124,7 @@ async def test_databases_of_other_shops_are_refused(both: Both, postgres: TestSe
 
 
 async def test_adopt_pairs_two_databases(both: Both) -> None:
-    """As where the backup is from before the ids, so that a migration made a new one."""
+    """The backup is older than the ids, so a migration made a new one."""
     await both.in_orders(NEW_ID)
     assert await both.reconcile("--adopt", "--dry-run") == SOUND
     (line,) = await both.reconcile()
@@ -135,7 +134,7 @@ async def test_adopt_pairs_two_databases(both: Both) -> None:
 
 
 def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
-    """Restores a backup of an order database into another database; answers how its role gets there."""
+    """Restores a backup of an order database into another one. Returns the connection string of its role."""
     source, name = [str(conninfo_to_dict(each)["dbname"]) for each in (of, into)]
     programs, server = installed() / "bin", postgres.postgres
     dump = [str(programs / "pg_dump"), "--format=custom", f"--dbname={server.conninfo(source)}"]
@@ -154,20 +153,20 @@ async def test_restored_backup_is_recognized(both: Both, postgres: TestServer) -
 
 class TestManyChanges:
     async def test_more_than_a_tenth_needs_force(self, both: Both) -> None:
-        """Counted first, so that none is made."""
+        """They are counted first, and none is made."""
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES + 1})"
         )
         many = f"11 of {ORDERS} orders would change (11 released), which is more than 10%"
         assert await both.reconcile() == [f"refused: {many}; list them with --dry-run, or make them with --force"]
-        said = await both.reconcile("--dry-run")
-        assert len([line for line in said if line.endswith("; to be released")]) == 11
-        assert said[-1] == f"this was a dry run; run the command with --force, since {many}"
+        lines = await both.reconcile("--dry-run")
+        assert len([line for line in lines if line.endswith("; to be released")]) == 11
+        assert lines[-1] == f"this was a dry run; run the command with --force, since {many}"
         async with both.products.connection() as connection:
             cursor = await connection.execute("SELECT state, count(*) FROM reservation GROUP BY state")
             assert await cursor.fetchall() == [("CONFIRMED", ORDERS)]
-        said = await both.reconcile("--force")
-        assert len([line for line in said if line.endswith("; released")]) == 11
+        lines = await both.reconcile("--force")
+        assert len([line for line in lines if line.endswith("; released")]) == 11
         await both.settle()
         assert await both.reconcile() == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
@@ -175,11 +174,11 @@ class TestManyChanges:
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES})"
         )
-        said = await both.reconcile()
-        assert len([line for line in said if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
+        lines = await both.reconcile()
+        assert len([line for line in lines if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
 
     async def test_repair_stops_at_the_planned_number(self, both: Both) -> None:
-        """As where a database is replaced between the count and the changes."""
+        """A database was replaced between the plan and the repair."""
         await both.in_orders("DELETE FROM orders")
         config = DatabaseConfig(conninfo=both.shop.conninfo, pool_size=1, pool_waiting=1, timeout=5)
         database = Database(config, "test")
@@ -199,7 +198,7 @@ class TestManyChanges:
 
 
 class TestReaper:
-    """The running service leaves holds alone that are not its shop's."""
+    """The reaper leaves the holds of other shops alone."""
 
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +208,7 @@ class TestReaper:
     async def test_holds_of_another_shop_are_left_alone(
         self, order_database: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It says so, once, and goes on when the databases belong together."""
+        """It logs that once, and goes on when the databases belong together."""
 
         class Other(FakeStock):
             order_database: UUID | None = uuid4()
@@ -244,7 +243,7 @@ class TestReaper:
 
 
 class TestCommand:
-    """`python -m order reconcile`."""
+    """`order reconcile` as a process."""
 
     def reconcile(self, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -273,7 +272,7 @@ class TestCommand:
         assert line.startswith("order: refused: the product database belongs to order database ")
 
     async def test_forbidden_database_is_one_line(self, both: Both, postgres: TestServer) -> None:
-        """As that of product, with order's role."""
+        """The product database, with the role of order."""
         name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
         done = await asyncio.to_thread(
             self.reconcile,
@@ -285,7 +284,7 @@ class TestCommand:
         assert "Traceback" not in done.stderr
 
     def test_wrong_options_are_refused(self) -> None:
-        """An option of which a letter is missing must not be taken for none."""
+        """An abbreviated option must not be ignored."""
         with pytest.raises(SystemExit) as error:
             parse(["--dry"])
         assert error.value.code == 2

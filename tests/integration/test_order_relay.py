@@ -1,4 +1,4 @@
-"""The relay: every message is told, by whichever replica, and none keeps another from it."""
+"""The relay sends every message, on any replica, and no message blocks another."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]
 
 
 async def post(conninfo: str, *keys: UUID, action: str = "RELEASE", attempts: int = 0) -> None:
-    """Messages that are due."""
+    """Writes messages that are due."""
     for key in keys:
         await rows(
             conninfo,
@@ -66,7 +66,7 @@ class Poisoned(FakeStock):
 
 
 async def test_two_relays_send_every_message(order_database: str) -> None:
-    """With both at work nothing stays behind, and hardly anything is said twice."""
+    """Each message is sent once as long as no relay crashes."""
     stock = FakeStock()
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(order_shop(order_database, stock)) for _ in range(2)]
@@ -82,7 +82,7 @@ async def test_two_relays_send_every_message(order_database: str) -> None:
 async def test_claim_of_crashed_relay_expires(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends between claim and send. The claim lasts for as long as the lease, and no longer."""
+    """It crashes between claim and send. The claim ends with its lease."""
     monkeypatch.setattr(relay_job, "CLAIM_LEASE", 0.5)
     key = uuid4()
     await post(order_database, key)
@@ -109,7 +109,7 @@ async def test_claim_of_crashed_relay_expires(
 
 
 async def test_claim_skips_locked_messages(order_database: str, database: Database) -> None:
-    """Without waiting for it."""
+    """It does not wait for them."""
     first, second = uuid4(), uuid4()
     await post(order_database, first, second)
     async with await psycopg.AsyncConnection.connect(order_database) as other:
@@ -137,7 +137,7 @@ async def test_messages_wait_for_the_product_service(order_database: str) -> Non
 async def test_failing_message_does_not_block_others(
     order_database: str, database: Database, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """However often it was tried, and whatever it fails with. The log names it, once in a while."""
+    """However often it failed, and for whatever reason. The log names it once in a minute."""
     poison, others = uuid4(), [uuid4() for _ in range(5)]
     await post(order_database, poison, attempts=5_000)
     await post(order_database, *others)
@@ -161,7 +161,7 @@ async def test_failing_message_does_not_block_others(
 
 
 class Batched(FakeStock):
-    """A product service that counts the calls, and whose confirmations fail as a whole when it is told so."""
+    """A product service that counts the calls, and whose confirmations fail while `broken`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ async def test_failed_confirmations_do_not_stop_releases(order_database: str, da
 async def test_unconfirmed_orders_are_looked_up_together(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has an outcome of its own: told where it was cancelled or is gone, an error where it is live."""
+    """Messages of cancelled and lost orders are done. Those of other orders are parked."""
     looks: list[int] = []
     original = OrderStore.get_statuses
 
@@ -268,7 +268,7 @@ async def test_only_claims_and_deletions_skip_the_disk(order_database: str) -> N
         await database.close()
     assert set(await rows(order_database, "SELECT operation, setting FROM seen GROUP BY 1, 2")) == {
         ("UPDATE", "off"),
-        ("UPDATE", "on"),  # a message that was put off: people may have to look after it
+        ("UPDATE", "on"),  # a postponed message must not be lost
         ("DELETE", "off"),
     }
     assert await rows(order_database, "SELECT * FROM outbox") == []
@@ -288,7 +288,7 @@ async def _setting(database: Database) -> str:
 async def test_first_failures_are_not_logged(
     order_database: str, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As while product restarts. They come again after one second, then two, then four."""
+    """The product service restarts. The message is due after one second, then two, then four."""
     key = uuid4()
     relay = Relay(database, OrderStore(database), Poisoned(key))
     await post(order_database, key)
@@ -306,14 +306,14 @@ async def test_first_failures_are_not_logged(
 
 
 async def test_message_without_order_is_dropped(order_database: str, database: Database) -> None:
-    """Its order is gone with a restored database: there is nothing to confirm, and nobody to tell of it."""
+    """A restored database has lost its order: there is nothing to confirm."""
     await post(order_database, uuid4(), action="CONFIRM")
     await Relay(database, OrderStore(database), FakeStock()).step()
     assert await rows(order_database, "SELECT * FROM outbox") == []
 
 
 async def test_order_without_stock_is_logged(order_database: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It takes a restored product database. The message stays, for the day when the reservation is back."""
+    """A restored product database has lost its reservation. The message is parked."""
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
         order = await shop.create()

@@ -1,4 +1,4 @@
-"""`reconcile`: what a restored database has left inconsistent is found, told to people, and repaired, both ways."""
+"""`order reconcile` finds, reports and repairs the differences that a restored database has left."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ async def both(order_database: str, product_database: str) -> AsyncIterator[Both
 
 
 def found(lines: list[str]) -> set[str]:
-    """The kinds of findings that a summary counts."""
+    """Returns the kinds of findings that the summary counts."""
     summary = next(line for line in lines if line.startswith("compared: "))
     return {kind for kind in NOTHING if f" {kind}" in summary}
 
@@ -79,7 +79,7 @@ async def test_retry_before_the_repair_restores_the_order(both: Both) -> None:
 
 
 async def test_retry_during_the_repair_has_stock_or_fails(both: Both) -> None:
-    """Its reservation is confirmed, and its row is on its way. Row or tombstone, whichever is first, decides."""
+    """Its reservation is confirmed, and its row is being written. Row or tombstone: the first one decides."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     gone = await both.shop.create({product.id: 3}, request_id=key)
@@ -156,7 +156,7 @@ async def test_holds_are_confirmed_or_released_by_status(both: Both) -> None:
 
 
 async def test_other_products_of_a_reused_key_are_released(both: Both) -> None:
-    """Its key was used again while a restored product database had lost its reservation."""
+    """The key was used again while a restored product database had lost the order's reservation."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     order, sound = await both.shop.create({mug.id: 1}), await both.shop.create({mug.id: 1})
     await both.settle()
@@ -184,7 +184,7 @@ async def test_other_products_of_a_reused_key_are_released(both: Both) -> None:
 
 
 async def test_reused_key_reserves_no_stock(both: Both) -> None:
-    """Neither for an order whose reservation was lost, nor where there never was to be one."""
+    """Neither if the order has lost its reservation, nor if its attempt expired."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     key, dead = str(uuid4()), str(uuid4())
     order = await both.shop.create({mug.id: 1}, request_id=key)
@@ -203,7 +203,7 @@ async def test_reused_key_reserves_no_stock(both: Both) -> None:
 
 
 async def test_reused_key_with_same_items_keeps_the_stock(both: Both) -> None:
-    """Another address under the same key is refused, whether the reservation is still held or confirmed."""
+    """A request with other notes is refused, and the reservation stays as it is, held or confirmed."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     await both.shop.create({product.id: 4}, request_id=key)
@@ -216,7 +216,7 @@ async def test_reused_key_with_same_items_keeps_the_stock(both: Both) -> None:
 
 
 async def test_unexpired_holds_are_left_alone(both: Both) -> None:
-    """One may be an order that is being placed."""
+    """Such a hold may be an order that is being placed."""
     product = await both.products.create(stock=10)
     await both.shop.create({product.id: 1})
     await both.settle()
@@ -231,7 +231,7 @@ async def test_unexpired_holds_are_left_alone(both: Both) -> None:
 
 
 async def test_busy_shop_has_no_findings(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
+    """Orders are placed, moved and cancelled during several runs with small pages."""
     monkeypatch.setattr(stock_module, "PAGE_SIZE", 7)
     ids = [(await both.products.create(stock=60)).id for _ in range(3)]
     running = True

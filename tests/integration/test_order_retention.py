@@ -1,4 +1,4 @@
-"""Retention: event logs of orders that were finished long ago are deleted, and nothing else is."""
+"""The pruner deletes the event logs of orders that were finished long ago, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ async def database(order_database: str) -> AsyncIterator[Database]:
 
 
 async def order_in(shop: OrderShop, status: str, days_ago: int) -> str:
-    """An order that got its status so many days ago."""
+    """Makes an order that got its status `days_ago`. Returns its id."""
     order = await shop.create()
     for step in PATHS[status]:
         await shop.move(step, order.id)
@@ -46,7 +46,7 @@ async def order_in(shop: OrderShop, status: str, days_ago: int) -> str:
 
 
 async def logged(shop: OrderShop) -> dict[str, int]:
-    """How many entries each order's log has."""
+    """Returns the number of events of each order."""
     async with shop.connection() as connection:
         cursor = await connection.execute("SELECT order_id::text, count(*) FROM order_event GROUP BY 1")
         return dict(await cursor.fetchall())
@@ -72,7 +72,7 @@ async def test_only_logs_of_old_finished_orders_are_pruned(shop: OrderShop, data
 
 
 async def test_replicas_share_the_batches(shop: OrderShop, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one replica is at, another leaves to it; nobody waits and no log is left."""
+    """They do not wait for each other, and leave no old log."""
     monkeypatch.setattr(retention, "PRUNE_BATCH_SIZE", 3)
     for _ in range(11):
         await order_in(shop, "CANCELLED", 100)
@@ -92,7 +92,7 @@ async def test_replicas_share_the_batches(shop: OrderShop, database: Database, m
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_locked_log_does_not_block_others(shop: OrderShop, database: Database, version: int) -> None:
-    """It is passed over as a whole, without waiting, whichever of its entries is locked."""
+    """The whole log is skipped without waiting, whichever event is locked."""
     locked, _ = [await order_in(shop, "CANCELLED", days) for days in (200, 100)]
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as connection:
         await connection.execute(
@@ -106,7 +106,7 @@ async def test_locked_log_does_not_block_others(shop: OrderShop, database: Datab
 
 
 async def test_old_logs_are_found_by_an_index(shop: OrderShop) -> None:
-    """However many live orders there are."""
+    """However many orders are not finished."""
     assert {status.value for status in Status if is_final(status)} == {"RECEIVED", "CANCELLED"}
     async with shop.connection() as connection:
         for path in ("seqscan", "bitmapscan", "sort"):  # few rows would do without an index

@@ -1,4 +1,4 @@
-"""Stock follows orders: confirmed when the order is there, given back once when it is cancelled or never came to be."""
+"""Stock follows orders: it is confirmed for a new order, and released once for a cancelled or expired one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def shop(order_database: str, products: ProductShop, quick: None) -> Async
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reconciler looks each fifth of a second."""
+    """The reaper polls five times a second."""
     monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.2)
 
 
@@ -51,7 +51,7 @@ async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]
 
 
 async def expire(products: ProductShop) -> None:
-    """All holds were made long ago."""
+    """Makes all holds expire."""
     await rows(products.conninfo, "UPDATE reservation SET expire_time = now() - interval '1 minute'")
 
 
@@ -67,7 +67,7 @@ async def test_new_order_is_confirmed(shop: OrderShop, products: ProductShop) ->
 
 
 async def test_cancelled_order_releases_its_stock_once(shop: OrderShop, products: ProductShop) -> None:
-    """Within ten seconds, however often and by how many it is cancelled."""
+    """Within ten seconds, however often it is cancelled."""
     product = await products.create()
     order = await shop.create({product.id: 3})
     other = await shop.create({product.id: 2})
@@ -82,7 +82,7 @@ async def test_cancelled_order_releases_its_stock_once(shop: OrderShop, products
 
 class TestExpiredHolds:
     async def test_hold_without_order_is_released(self, shop: OrderShop, products: ProductShop) -> None:
-        """As after a crash between setting stock aside and writing the order."""
+        """A process crashed between reserving stock and writing the order."""
         product = await products.create()
         hold = await products.reserve({product.id: 4})
         await asyncio.sleep(0.5)
@@ -95,7 +95,7 @@ class TestExpiredHolds:
         assert error.reason == "ORDER_NOT_FOUND"
 
     async def test_create_after_expiry_is_refused(self, shop: OrderShop, products: ProductShop) -> None:
-        """Nothing was ordered, and under this key nothing ever will be."""
+        """The key can never place an order."""
         product = await products.create()
         key = uuid4()
         await products.reserve({product.id: 4}, str(derive_id("", key)))
@@ -109,7 +109,7 @@ class TestExpiredHolds:
         assert await shop.create({product.id: 4}, request_id=str(uuid4()))
 
     async def test_hold_with_order_is_confirmed(self, shop: OrderShop, products: ProductShop) -> None:
-        """As when no relay came to it in time."""
+        """No relay has confirmed it in time."""
         product = await products.create()
         order = await shop.create({product.id: 3})
         await all_settled(shop, products)
@@ -120,8 +120,8 @@ class TestExpiredHolds:
 
     @pytest.mark.usefixtures("quick")
     async def test_hold_of_other_products_is_released(self, order_database: str) -> None:
-        """A key was used again while a restored product database had lost its order's reservation, and the process that
-        would have given the stock back has died."""
+        """A key was used again while a restored product database had lost its order's reservation. The process that
+        would have released the stock has crashed."""
         stock = FakeStock()
         async with order_shop(order_database, stock) as shop:
             order = await shop.create({A: 1})
@@ -147,7 +147,7 @@ class TestExpiredHolds:
     async def test_failing_hold_does_not_block_others(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not even a page full of them. The log names one."""
+        """Not even a page of them. The log names one."""
         monkeypatch.setattr(expired_holds, "HOLD_PAGE_SIZE", 3)
         stuck = [uuid4() for _ in range(4)]
 
@@ -167,7 +167,7 @@ class TestExpiredHolds:
 
     @pytest.mark.usefixtures("quick")
     async def test_hold_of_cancelled_order_is_released(self, order_database: str) -> None:
-        """As of one that a restored product database holds once more."""
+        """A restored product database has the hold again."""
         stock = FakeStock()
         async with order_shop(order_database, stock) as shop:
             order = await shop.create()
@@ -182,13 +182,13 @@ class TestExpiredHolds:
 
 
 def test_hold_is_settled_within_a_minute() -> None:
-    """docs/api.md says so: until its time is over, until somebody looks, until it is released."""
+    """As docs/api.md says: its time-to-live, the time until the next poll, and two calls."""
     assert stock.HOLD_TTL + 1.2 * expired_holds.HOLD_POLL_INTERVAL + 2 * stock.CALL_TIMEOUT < 60
 
 
 @pytest.mark.usefixtures("quick")
 async def test_slow_create_loses_against_the_reaper(order_database: str) -> None:
-    """Its stock was set aside, its process was slow, and the hold was given up: it must not become an order."""
+    """Its hold expires between reserving and writing, and is settled: it must not become an order."""
 
     class Slow(FakeStock):
         async def reserve(self, *args: Any) -> Reservation:

@@ -1,4 +1,4 @@
-"""Orders that come at once share calls to the product service, and each has an answer of its own."""
+"""Concurrent orders share calls to the product service, and each has its own result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,7 +31,7 @@ LINES = [Line(product_id=UUID(A), quantity=1)]
 
 
 async def reserve(stock: StockClient, number: int, timeout: float | None = None) -> Sequence[Any]:
-    """What so many orders at once are told."""
+    """Reserves stock for concurrent orders. Returns the reservation or the error of each."""
     calls = (stock.reserve(uuid4(), LINES, timeout) for _ in range(number))
     return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -65,7 +65,7 @@ async def test_waiting_reservations_are_one_call() -> None:
 
 
 async def test_same_order_is_never_twice_in_a_batch() -> None:
-    """A batch has one answer for an id, and they may differ: one of them may have other items."""
+    """A batch has one result for an id, but the two requests may have different items."""
     product, key = Product(), uuid4()
     async with stock_of(product) as stock:
         calls = (stock.reserve(each, LINES, None) for each in (key, uuid4(), key))
@@ -112,7 +112,7 @@ async def test_failed_batch_is_no_fault_of_its_orders() -> None:
 
 
 async def test_expired_deadline_leaves_the_batch() -> None:
-    """In the queue it is not sent any more; on its way the others stay."""
+    """In the queue it is not sent. In a call, the others stay."""
     product = Product()
     async with stock_of(product) as stock:
         product.open.clear()
@@ -132,7 +132,7 @@ async def test_expired_deadline_leaves_the_batch() -> None:
 
 
 async def test_late_batch_omits_expired_deadlines() -> None:
-    """They have not been told yet: the loop was busy."""
+    """The event loop was too busy to end them in time."""
     product = Product()
     async with stock_of(product) as stock:
         late = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), stock_client._now())
@@ -144,7 +144,7 @@ async def test_late_batch_omits_expired_deadlines() -> None:
 
 
 async def test_reservations_beyond_the_queue_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All count who wait or are under way."""
+    """Reservations that wait or are under way count."""
     monkeypatch.setattr(stock_module, "MAX_WAITING", 5)
     product = Product()
     async with stock_of(product) as stock:

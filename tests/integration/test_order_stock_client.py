@@ -1,4 +1,4 @@
-"""What order makes of the product service's answers, over real gRPC."""
+"""How order handles errors and delays of the product service, over real gRPC."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""Transitions: exactly those of the table, conditional on the etag, and the same when repeated."""
+"""Orders move as the table of transitions says, if the etag matches. A repeated move changes nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ async def order_in(shop: OrderShop, status: str) -> str:
 
 
 async def test_update_time_never_decreases(shop: OrderShop) -> None:
-    """The clock of a server may; a stream's events have to be in order all the same."""
+    """Even if the clock of the server does: the events of a stream must be in order."""
     order = await shop.create()
     async with shop.connection() as connection:
         await connection.execute("UPDATE orders SET update_time = now() + '1 hour' WHERE id = %s", (order.id,))
@@ -39,8 +39,7 @@ async def test_update_time_never_decreases(shop: OrderShop) -> None:
 
 @pytest.mark.parametrize("start", list(PATHS))
 async def test_moves_follow_the_transition_table(shop: OrderShop, start: str) -> None:
-    """What the table allows happens; what is there already is answered; everything else is refused and changes
-    nothing."""
+    """Moves of the table succeed, a repeated move returns the order, and any other is refused and changes nothing."""
     for target in TARGETS:
         order_id = await order_in(shop, start)
         before = await shop.get(order_id)
@@ -94,24 +93,24 @@ async def test_etag_is_accepted_from_field_and_header(shop: OrderShop) -> None:
 
 async def test_concurrent_moves_move_an_order_once(shop: OrderShop) -> None:
     order = await shop.create()
-    answers = await asyncio.gather(*(shop.move("PROCESSED", order.id) for _ in range(20)))
-    assert {answer.etag for answer in answers} == {"2"}
+    results = await asyncio.gather(*(shop.move("PROCESSED", order.id) for _ in range(20)))
+    assert {result.etag for result in results} == {"2"}
 
 
 async def test_concurrent_process_and_cancel_report_final_status(shop: OrderShop) -> None:
-    """Cancelling is legal before and after processing, so it succeeds; processing succeeds or is told why not."""
+    """Cancelling is legal before and after processing, so it succeeds. Processing succeeds or is refused."""
     orders = [await shop.create() for _ in range(10)]
-    answers = await asyncio.gather(
+    results = await asyncio.gather(
         *(shop.move("CANCELLED", order.id) for order in orders),
         *(shop.move("PROCESSED", order.id) for order in orders),
         return_exceptions=True,
     )
-    assert all(status_name(answer) == "CANCELLED" for answer in answers[:10])
-    for answer in answers[10:]:
-        if isinstance(answer, BaseException):
-            assert isinstance(answer, grpc.aio.AioRpcError)
-            assert answer.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert all(status_name(result) == "CANCELLED" for result in results[:10])
+    for result in results[10:]:
+        if isinstance(result, BaseException):
+            assert isinstance(result, grpc.aio.AioRpcError)
+            assert result.code() is grpc.StatusCode.FAILED_PRECONDITION
         else:
-            assert status_name(answer) == "PROCESSED"
+            assert status_name(result) == "PROCESSED"
     async with shop.connection() as connection:
         await check_logs(connection)

@@ -1,4 +1,4 @@
-"""Rows become messages with all that they have, and with nothing that they have not."""
+"""Messages have all fields of their rows, and no others."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -87,7 +87,7 @@ def test_order_message_has_all_fields() -> None:
 
 
 def test_empty_messages_are_present() -> None:
-    """A customer without a name is a customer, and midnight of 1970 is a time."""
+    """A customer without a name is a message, and so is midnight of 1970."""
     order = order_message(replace(ORDER, currency="", total_micros=Decimal(0)))
     assert order.HasField("customer")
     assert order.HasField("create_time")

@@ -59,7 +59,7 @@ def test_fingerprint_ignores_only_the_sequence_of_items() -> None:
 
 
 def test_fingerprint_is_that_of_release_0_1() -> None:
-    """A retry of before an upgrade meets what the older release wrote."""
+    """A retry after an upgrade finds the order that the older release wrote."""
     draft = replace(DRAFT, customer_phone="1", shipping_address="Main Street 1\nTown", notes="Ring twice")
     assert draft.fingerprint().hex() == "69b302f8b84367201ac4f5c0529b0be8a7e9f8071a89d2750cdd0084dea79e4a"
 
@@ -74,6 +74,6 @@ def test_new_field_keeps_the_fingerprint() -> None:
 
 
 def test_total_of_largest_order_is_exact() -> None:
-    """50 items of 100 million pieces at a billion each: more micros than 64 bits hold."""
+    """50 items of 100 million pieces at a billion each: the total exceeds 64 bits."""
     item = Item(product_id="", quantity=100_000_000, name="", price_micros=10**15)
     assert total_micros([item] * 50) == 5 * 10**24
