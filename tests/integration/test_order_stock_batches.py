@@ -11,10 +11,9 @@ import pytest
 from shop.product.v1 import stock_pb2
 
 from order import stock as stock_module
-from order import stock_client
 from order.domain import Line
 from order.stock import ProductUnavailable, Reservation, ReservationState
-from order.stock_client import StockClient
+from order.stock_client import Hold, StockClient
 from runtime import batch
 from runtime.errors import ApiError, database_full, failed_precondition, query_timeout
 from tests.support.order import A
@@ -135,11 +134,12 @@ async def test_late_batch_omits_expired_deadlines() -> None:
     """The event loop was too busy to end them in time."""
     product = Product()
     async with stock_of(product) as stock:
-        late = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), stock_client._now())
-        good = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), stock_client._now() + 2)
-        found = await stock._reserve_all([late, good])
+        now = asyncio.get_running_loop().time()
+        late = Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), now)
+        good = Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), now + 2)
+        found = await stock.reserve_all([late, good])
         assert [type(each) for each in found] == [ProductUnavailable, Reservation]
-        assert [type(each) for each in await stock._reserve_all([late])] == [ProductUnavailable]
+        assert [type(each) for each in await stock.reserve_all([late])] == [ProductUnavailable]
     assert product.batches == [["good"]]
 
 
