@@ -9,7 +9,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf import message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock

@@ -131,6 +131,7 @@ class TestInsert:
         for order, draft, text in zip(placed, drafts, texts, strict=True):
             assert order
             found = await replica.store.get(order.id)
+            assert found
             assert found == order
             assert (found.customer_name, found.notes) == (text, draft.notes)
             assert found.items[0].name == text
@@ -143,6 +144,7 @@ class TestInsert:
         order = await replica.insert(uuid4(), TEXTS, items)
         assert order
         found = await replica.store.get(order.id)
+        assert found
         assert found == order
         assert found.total_micros == price * (2**31 - 1) * 50
         assert found.items == items

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 from shop.order.v1 import order_pb2
 
 from order import stock as stock_module
+from order.domain import Line
 from order.stock import Reservation, ReservationState
 from runtime.errors import failed_precondition
 from tests.support.database import TestServer
@@ -54,8 +56,8 @@ async def test_create_of_disconnected_client_is_finished(order_database: str) ->
     reserved = asyncio.Event()
 
     class Slow(FakeStock):
-        async def reserve(self, *args: Any) -> Reservation:
-            reservation = await super().reserve(*args)
+        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+            reservation = await super().reserve(order_id, lines, timeout)
             reserved.set()
             await asyncio.sleep(0.5)
             return reservation
@@ -201,10 +203,10 @@ async def test_replay_succeeds_if_product_refuses(order_database: str) -> None:
     class Restored(FakeStock):
         sold_out = False
 
-        async def reserve(self, *args: Any) -> Reservation:
+        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
             if self.sold_out:
                 raise failed_precondition("INSUFFICIENT_STOCK", "sold out")
-            return await super().reserve(*args)
+            return await super().reserve(order_id, lines, timeout)
 
     stock = Restored()
     key = "7f3c2b1a-0000-4000-8000-000000000001"

@@ -37,11 +37,11 @@ async def order_in(shop: OrderShop, status: str, days_ago: int) -> str:
     for step in PATHS[status]:
         await shop.move(step, order.id)
     async with shop.connection() as connection:
-        for table, column in (("order_event", "order_id"), ("orders", "id")):
-            await connection.execute(
-                f"UPDATE {table} SET create_time = create_time - make_interval(days => %s) WHERE {column} = %s",
-                (days_ago, order.id),
-            )
+        for query in (
+            "UPDATE order_event SET create_time = create_time - make_interval(days => %s) WHERE order_id = %s",
+            "UPDATE orders SET create_time = create_time - make_interval(days => %s) WHERE id = %s",
+        ):
+            await connection.execute(query.encode(), (days_ago, order.id))
     return order.id
 
 

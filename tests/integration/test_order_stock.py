@@ -1,7 +1,7 @@
 """Stock follows orders: it is confirmed for a new order, and released once for a cancelled or expired one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -191,11 +191,11 @@ async def test_slow_create_loses_against_the_reaper(order_database: str) -> None
     """Its hold expires between reserving and writing, and is settled: it must not become an order."""
 
     class Slow(FakeStock):
-        async def reserve(self, *args: Any) -> Reservation:
-            reservation = await super().reserve(*args)
-            self.overdue.append(args[0])
+        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+            reservation = await super().reserve(order_id, lines, timeout)
+            self.overdue.append(order_id)
 
-            await eventually(lambda: args[0] not in self.overdue)
+            await eventually(lambda: order_id not in self.overdue)
             return reservation
 
     stock = Slow()
