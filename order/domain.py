@@ -33,8 +33,6 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 EXPIRED = "EXPIRED"
 """The status of a tombstone: a row that keeps a given-up order id from ever becoming an order. Never shown."""
 
-MOST_ITEMS = 50
-
 
 def sources(target: Status) -> list[str]:
     """The statuses that may become `target`."""

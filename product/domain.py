@@ -28,7 +28,6 @@ _LETTERS = str.maketrans(
 )
 
 SLUG_LENGTH = 100
-SKU_LENGTH = 64
 LONGEST_SUFFIX = 12
 
 
@@ -257,7 +256,7 @@ class Order:
             if self.field == "create_time":
                 return times.of_microseconds(int(key)), identity
         except (ValueError, OverflowError):
-            raise invalid_argument([("page_token", "is not a page token")]) from None
+            raise invalid_argument([("page_token", "is not a valid page token")]) from None
         return key, identity
 
 
@@ -271,12 +270,10 @@ _FIELDS: dict[str, Literal["create_time", "name", "price", "star"]] = {
 
 _DIRECTIONS = {"": False, "asc": False, "desc": True}
 
-LONGEST_ORDER_BY = 100
-
 
 def order_of(order_by: str) -> Order:
     """The order that `order_by` asks for; newest first when empty."""
-    words = order_by.split() if len(order_by) <= LONGEST_ORDER_BY else [order_by]
+    words = order_by.split(maxsplit=2)
     if not words:
         return Order("create_time", True)
     field, direction = _FIELDS.get(words[0]), _DIRECTIONS.get(" ".join(words[1:]).lower())

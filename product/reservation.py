@@ -12,9 +12,6 @@ from runtime.errors import ApiError, already_exists, bad_request, enumerated, fa
 State = Literal["HELD", "CONFIRMED", "RELEASED"]
 STATES: tuple[State, ...] = get_args(State)
 
-LARGEST_ORDER = 50
-"""Items of one reservation at most."""
-
 MOST_NAMED = 5
 """So many items that cannot be had are named."""
 

@@ -16,7 +16,6 @@ from runtime import pages
 from runtime.batch import Shared
 from runtime.errors import unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
-from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return await _answer(product, context)
 
     async def GetProduct(self, request: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
-        return await _answer(await self._get(parse_uuid("id", request.id)), context)
+        return await _answer(await self._get(parse.product_id(request)), context)
 
     async def BatchGetProducts(
         self, request: product_pb2.BatchGetProductsRequest, context: Context
@@ -81,9 +80,9 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def ListProducts(
         self, request: product_pb2.ListProductsRequest, context: Context
     ) -> product_pb2.ListProductsResponse:
+        search, category = parse.filters(request)
         size = pages.page_size(request.page_size)
         order = domain.order_of(request.order_by)
-        search, category = parse.filters(request)
         return await self._listed(_Listing(search, category, order, request.page_token, size))
 
     async def _list(self, listing: "_Listing") -> product_pb2.ListProductsResponse:
@@ -113,7 +112,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return await _answer(product, context)
 
     async def DeleteProduct(self, request: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
-        product_id = parse_uuid("id", request.id)
+        product_id = parse.product_id(request)
         revision = expected_version(context, request.etag)
         product = await self._store.delete(product_id, revision)
         if product:
@@ -125,7 +124,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def UndeleteProduct(
         self, request: product_pb2.UndeleteProductRequest, context: Context
     ) -> product_pb2.Product:
-        product_id = parse_uuid("id", request.id)
+        product_id = parse.product_id(request)
         revision = expected_version(context, request.etag)
         try:
             product = await self._store.undelete(product_id, revision)
@@ -152,7 +151,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return product_pb2.ListCategoriesResponse(categories=page, next_page_token=token)
 
     async def AdjustStock(self, request: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
-        product_id = parse.adjustment(request)
+        product_id = parse.product_id(request)
         revision = expected_version(context, request.etag)
         key = request_key(context, request.request_id) or uuid4()
         scoped = self._scoped(_ADJUSTMENTS, context, key)

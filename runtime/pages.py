@@ -18,17 +18,14 @@ Sent = TypeVar("Sent", bound=Message)
 
 DEFAULT_SIZE = 20
 LARGEST_SIZE = 100
-LONGEST_TOKEN = 4_096
-"""Characters. A token holds at most a name of 200 characters, each of which takes up to 16 in it."""
+INVALID_TOKEN = "is not a valid page token"  # noqa: S105  # a message
 LARGEST_PAGE = 3 * 1024 * 1024
 """Bytes of a page's messages; by default, gRPC clients refuse an answer of 4 MiB."""
 
 
-def page_size(value: int, default: int = DEFAULT_SIZE, most: int = LARGEST_SIZE) -> int:
-    """How many rows a page gets. Too many is not an error, it is answered with fewer (AIP-158)."""
-    if value < 0:
-        raise invalid_argument([("page_size", "must not be negative")])
-    return min(value or default, most)
+def page_size(asked: int, default: int = DEFAULT_SIZE, maximum: int = LARGEST_SIZE) -> int:
+    """Returns the number of rows of a page. Asking for more than `maximum` is no error; it gets fewer (AIP-158)."""
+    return min(asked or default, maximum)
 
 
 def fitting(messages: Iterable[Message]) -> int:
@@ -57,7 +54,7 @@ def whole(field: str, messages: Sequence[Message]) -> None:
     """Raises INVALID_ARGUMENT where one answer cannot hold all of the messages that `field` asks for."""
     number = fitting(messages)
     if number < len(messages):
-        raise invalid_argument([(field, f"the answer would be too large; ask for at most {number} at a time")])
+        raise invalid_argument([(field, f"the response would be too large; ask for at most {number} at a time")])
 
 
 def _fingerprint(query: tuple[str, ...]) -> str:
@@ -72,8 +69,6 @@ def encode(query: tuple[str, ...], keys: list[Key]) -> str:
 
 def decode(query: tuple[str, ...], token: str, types: tuple[type, ...]) -> list[Key]:
     """The keys of a token, one of each of `types`. INVALID_ARGUMENT if it is not a token of this very query."""
-    if len(token) > LONGEST_TOKEN:
-        raise invalid_argument([("page_token", "is not a page token")])
     try:
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         rows: list[Key] = json.loads(text)
@@ -83,9 +78,9 @@ def decode(query: tuple[str, ...], token: str, types: tuple[type, ...]) -> list[
             if isinstance(key, str) and b"\0" in key.encode():
                 raise ValueError
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise invalid_argument([("page_token", "is not a page token")]) from None
+        raise invalid_argument([("page_token", INVALID_TOKEN)]) from None
     if fingerprint != _fingerprint(query):
-        raise invalid_argument([("page_token", "belongs to another query")])
+        raise invalid_argument([("page_token", "is a page token of another query")])
     if len(keys) != len(types) or not all(type(key) is kind for key, kind in zip(keys, types, strict=True)):
-        raise invalid_argument([("page_token", "is not a page token")])
+        raise invalid_argument([("page_token", INVALID_TOKEN)])
     return keys

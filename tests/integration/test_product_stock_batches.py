@@ -13,18 +13,20 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from shop.product.v1 import product_pb2, stock_pb2
 
-from product import parse
-from product.reservation import LARGEST_ORDER
 from product.stock_store import StockStore
 from runtime import server
 from runtime.errors import of_status, parse_rpc_error, unavailable
 from tests.support.invariants import check_stock
 from tests.support.locks import until_waiting
 from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
+from tests.support.requests import max_items
 
 HELD, CONFIRMED, RELEASED = (stock_pb2.Reservation.State.Value(name) for name in ("HELD", "CONFIRMED", "RELEASED"))
 
 Result = stock_pb2.ReservationResult
+
+MAX_BATCH = max_items(stock_pb2.BatchReserveStockRequest, "requests")
+MAX_ITEMS = max_items(stock_pb2.ReserveStockRequest, "items")
 
 
 @pytest.fixture
@@ -195,12 +197,11 @@ class TestReserve:
             (held,) = await reserve(shop, reserve_request({few.id: 1}))
             await confirm(shop, held.reservation.id)
             await release(shop, held.reservation.id)
-        ids = await many_products(shop, parse.LARGEST_STOCK_BATCH * LARGEST_ORDER)
+        ids = await many_products(shop, MAX_BATCH * MAX_ITEMS)
         requests = [
-            reserve_request(dict.fromkeys(ids[start : start + LARGEST_ORDER], 1))
-            for start in range(0, len(ids), LARGEST_ORDER)
+            reserve_request(dict.fromkeys(ids[start : start + MAX_ITEMS], 1)) for start in range(0, len(ids), MAX_ITEMS)
         ]
-        largest = [reserve_request({str(uuid4()): 2**31 - 1 for _ in range(LARGEST_ORDER)}, ttl=3599.999999999)] * 64
+        largest = [reserve_request({str(uuid4()): 2**31 - 1 for _ in range(MAX_ITEMS)}, ttl=3599.999999999)] * 64
         most = dict(server.OPTIONS)["grpc.max_receive_message_length"]
         assert stock_pb2.BatchReserveStockRequest(requests=largest).ByteSize() < most
         began = time.monotonic()
@@ -210,7 +211,7 @@ class TestReserve:
         assert states(await confirm(shop, *keys)) == [CONFIRMED] * len(requests)
         assert states(await release(shop, *keys)) == [RELEASED] * len(requests)
         assert time.monotonic() - began < 3
-        together = [reserve_request(dict.fromkeys(ids[:LARGEST_ORDER], 1)) for _ in range(len(requests))]
+        together = [reserve_request(dict.fromkeys(ids[:MAX_ITEMS], 1)) for _ in range(len(requests))]
         assert reasons(await reserve(shop, *together)) == [""] * 10 + ["INSUFFICIENT_STOCK"] * 54
 
 
@@ -282,7 +283,10 @@ async def test_empty_and_too_large_batches_are_refused(shop: ProductShop, call: 
     for number in (0, 65):
         with refused() as error:
             await call(shop, *[one] * number)
-        assert (error.what.code, error.what.fields) == ("INVALID_ARGUMENT", {field: f"must be 1 to 64, not {number}"})
+        assert (error.what.code, error.what.fields) == (
+            "INVALID_ARGUMENT",
+            {field: f"must have 1 to 64 elements, not {number}"},
+        )
     assert len(await call(shop, *[one] * 64)) == 64
 
 

@@ -31,7 +31,7 @@ def test_a_token_of_another_query_is_refused(other: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("types", [(), (str,), (float,), (bool,), (int, int)])
 def test_keys_of_other_types_are_refused(types: tuple[type, ...]) -> None:
-    with pytest.raises(ApiError, match="not a page token"):
+    with pytest.raises(ApiError, match="not a valid page token"):
         pages.decode(QUERY, pages.encode(QUERY, [1]), types)
 
 
@@ -44,14 +44,14 @@ def test_a_forged_token_is_refused_and_never_another_error(text: str) -> None:
 
 @pytest.mark.parametrize("key", ["a\0b", "\ud800"])
 def test_key_that_is_no_text_of_the_database_is_refused(key: str) -> None:
-    with pytest.raises(ApiError, match="not a page token"):
+    with pytest.raises(ApiError, match="not a valid page token"):
         pages.decode(QUERY, pages.encode(QUERY, [key]), (str,))
 
 
 def test_batch_that_is_too_large_says_how_many_fit() -> None:
     large = [wrappers_pb2.BytesValue(value=b"x" * 1_000_000)] * 4
     pages.whole("ids", large[:3])
-    with pytest.raises(ApiError, match="ids: the answer would be too large; ask for at most 3 at a time"):
+    with pytest.raises(ApiError, match="ids: the response would be too large; ask for at most 3 at a time"):
         pages.whole("ids", large)
 
 
@@ -78,8 +78,3 @@ def test_nonsense_is_refused_and_never_another_error(token: str) -> None:
 @pytest.mark.parametrize(("asked", "given_"), [(0, 20), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])
 def test_a_page_that_is_too_large_is_made_smaller(asked: int, given_: int) -> None:
     assert pages.page_size(asked) == given_
-
-
-def test_a_negative_page_size_is_refused() -> None:
-    with pytest.raises(ApiError, match="page_size"):
-        pages.page_size(-1)

@@ -8,12 +8,14 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shop.product.v1 import product_pb2
 
 from product import domain
 from product.domain import Content, Product
 from product.parse import _SKU, _SLUG
 from product.reservation import Candidate, Item, Reservation, Wanted, check_same, refusal
 from runtime.errors import ApiError
+from tests.support.requests import max_length
 
 ID = UUID("123e4567-e89b-42d3-a456-426614174000")
 OTHER = UUID("223e4567-e89b-42d3-a456-426614174000")
@@ -62,7 +64,7 @@ def test_any_name_makes_codes_that_are_valid_and_stay_so_with_a_suffix(name: str
         assert _SLUG.fullmatch(content.slug)
         assert len(content.slug) <= domain.SLUG_LENGTH
         assert _SKU.fullmatch(content.sku)
-        assert len(content.sku) <= domain.SKU_LENGTH
+        assert len(content.sku) <= max_length(product_pb2.Product, "sku")
         content = content.instead("slug", ID).instead("sku", ID)
 
 
@@ -109,7 +111,7 @@ def test_order_by_is_read_as_sql_and_rest_write_it(order_by: str, text: str) -> 
 
 @pytest.mark.parametrize(
     "order_by",
-    ["create_Time", "CREATETIME", "NAME", "name desc asc", "name,price", "-name", "desc", "name" + " " * 100],
+    ["create_Time", "CREATETIME", "NAME", "name desc asc", "name,price", "-name", "desc"],
 )
 def test_order_by_of_no_field_is_refused(order_by: str) -> None:
     with pytest.raises(ApiError, match="order_by: must be one of"):
