@@ -20,8 +20,7 @@ from bench.shop import BenchShop, running
 from bench.statements import PAGE, Statement, deep, measure
 from bench.table import markdown, save
 from local.settings import LOOPBACK, REPOSITORY
-from product.domain import order_of
-from runtime import pages, times
+from product.listing import ProductQuery
 
 RESULT = REPOSITORY / "build" / "bench-growth.json"
 NAME = "growth"
@@ -74,13 +73,12 @@ def _spread(rows: int, number: int = 1_000) -> range:
 
 def _requests(shop: BenchShop, rows: int) -> Mapping[str, tuple[Kind, Sequence[str]]]:
     products, orders = f"/api/v1/products?pageSize={PAGE}", f"/api/v1/orders?pageSize={PAGE}"
-    newest = order_of("")
     with psycopg.connect(shop.postgres.service("product")) as connection:
         found = connection.execute(
             "SELECT create_time FROM product WHERE id = %s", (product_id(deep(rows)),)
         ).fetchone()
     assert found, "the row was written before"
-    far = pages.encode(("", "", newest.text), [times.microseconds(found[0]), str(product_id(deep(rows)))])
+    far = ProductQuery().cursor("").token((found[0], product_id(deep(rows))))
     return {
         "GET a product": ("get", [f"/api/v1/products/{product_id(n)}" for n in _spread(rows)]),
         "list products": ("get", [products]),

@@ -18,12 +18,13 @@ from order.jobs.relay import BATCH, LEASE, Outbox
 from order.jobs.retention import Pruner
 from order.live import tailer
 from order.store import Filter, OrderStore
-from product.domain import Content, order_of
-from product.reservation import Hold, State, Wanted
+from product.domain import Content
+from product.listing import ProductQuery, parse_order_by
+from product.reservation import Hold, RequestedItem, ReservationState
 from product.stock_store import StockStore
 from product.store import ProductStore
-from runtime import times
 from runtime.database import ONE_PROCESSOR
+from runtime.pages import Position
 
 PAGE = 20
 DEEP = 10_000
@@ -100,15 +101,15 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
                 cases[name] = _list_case(connection, store, category, order_by, rows)
     for name, (words, why) in _SEARCHES.items():
         cases[f"search: {name}"] = _Case(_listing(store, "", "", words=words), grows=why)
-    hold = Hold(uuid4(), [Wanted(product_id(rows // 2), 1)], timedelta(minutes=1))
+    hold = Hold(uuid4(), [RequestedItem(product_id(rows // 2), 1)], timedelta(minutes=1))
     held, confirmed, held_far = hold_id(1), order_id(rows // 2), hold_id(rows // 10)
-    states: list[State] = ["HELD", "CONFIRMED"]
+    states = [ReservationState.HELD, ReservationState.CONFIRMED]
     with psycopg.connect(product) as connection:
         found = connection.execute("SELECT expire_time FROM reservation WHERE id = %s", (held_far,)).fetchone()
     assert found, "the row was written before"
     content = Content(name="x", slug="x", sku="x", category=CATEGORY, currency="EUR", price_micros=1)
     return cases | {
-        "ListCategories": _Case(lambda: store.categories("", 1_000)),
+        "ListCategories": _Case(lambda: store.list_categories(None, 1_000)),
         "CreateProduct": _Case(lambda: store.create(uuid4(), content, 1, b"")),
         "AdjustStock": _Case(lambda: store.adjust(product_id(rows // 2), 1, uuid4(), None)),
         "ReserveStock": _Case(lambda: stock.reserve([hold])),
@@ -116,11 +117,12 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
         "ReleaseReservation": _Case(lambda: stock.release([confirmed])),
         "BatchGetReservations, 50": _Case(lambda: stock.batch_get(_ids(order_id, rows, 50))),
         "ListExpiredReservations": _Case(
-            lambda: stock.expired(None, EXPIRED_PAGE), lambda: stock.expired((found[0], held_far), EXPIRED_PAGE)
+            lambda: stock.list_expired(None, EXPIRED_PAGE),
+            lambda: stock.list_expired((found[0], held_far), EXPIRED_PAGE),
         ),
         "ListReservations": _Case(
-            lambda: stock.page(states, None, RECONCILE_PAGE),
-            lambda: stock.page(states, order_id(deep(rows, RECONCILE_PAGE)), RECONCILE_PAGE),
+            lambda: stock.list(states, None, RECONCILE_PAGE),
+            lambda: stock.list(states, (order_id(deep(rows, RECONCILE_PAGE)),), RECONCILE_PAGE),
         ),
     }
 
@@ -129,8 +131,9 @@ def _ids(of: Callable[[int], UUID], rows: int, number: int) -> list[UUID]:
     return [of(1 + n * (rows // number)) for n in range(number)]
 
 
-def _listing(store: ProductStore, category: str, order_by: str, after: list[Any] | None = None, words: str = "") -> Ask:
-    return lambda: store.list(words, category, order_of(order_by), after, PAGE + 1)
+def _listing(store: ProductStore, category: str, order_by: str, after: Position | None = None, words: str = "") -> Ask:
+    query = ProductQuery(words, category, parse_order_by(order_by))
+    return lambda: store.list(query, after, PAGE + 1)
 
 
 def _list_case(
@@ -141,8 +144,7 @@ def _list_case(
     offset = deep(rows // 20 if category else rows) - 1
     found = connection.execute(query.encode(), {"category": category, "offset": offset}).fetchone()
     assert found, "there are so many rows"
-    key = times.microseconds(found[0]) if order_of(order_by).field == "create_time" else found[0]
-    return _Case(_listing(store, category, order_by), _listing(store, category, order_by, [key, str(found[1])]))
+    return _Case(_listing(store, category, order_by), _listing(store, category, order_by, (found[0], found[1])))
 
 
 def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plans) -> Mapping[str, _Case]:

@@ -6,22 +6,19 @@ from uuid import UUID
 
 from shop.order.v1 import order_pb2
 
-from order.domain import Draft, Line, Order
+from order.domain import Draft, Line
 from order.store import Filter
-from runtime import pages, times
+from runtime import pages
 from runtime.constraints import Constraints
-from runtime.errors import invalid_argument
+from runtime.pages import Cursor
 from runtime.validate import Violations, is_invisible
 
 CONSTRAINTS = Constraints(order_pb2.DESCRIPTOR, multiline={"shipping_address", "notes"})
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
-Place = tuple[datetime, UUID]
-"""The last order of a page: when it was created, and its id. The next page starts after it."""
-
-Listing = tuple[Filter, Place | None, int]
-"""Which orders to list, the place to start after, and the size of the page."""
+Listing = tuple[Filter, Cursor, int]
+"""Which orders to list, where the page starts, and its size."""
 
 Move = (
     order_pb2.ProcessOrderRequest
@@ -73,26 +70,9 @@ def listing(request: order_pb2.ListOrdersRequest) -> Listing:
         _check_email(violations, "customer_email", request.customer_email)
     status = order_pb2.Order.Status.Name(request.status) if request.status else ""
     want = Filter(status=status, customer_email=request.customer_email, number=request.number)
-    return want, _place(want, request.page_token), pages.page_size(request.page_size)
-
-
-def _query(want: Filter) -> tuple[str, ...]:
-    return ("orders", want.status, want.customer_email.lower(), want.number)
-
-
-def page_token(want: Filter, last: Order) -> str:
-    """Returns the token of the page after the order `last`."""
-    return pages.encode(_query(want), [times.microseconds(last.create_time), str(last.id)])
-
-
-def _place(want: Filter, token: str) -> Place | None:
-    if not token:
-        return None
-    microseconds, order_id = pages.decode(_query(want), token, (int, str))
-    try:
-        return times.of_microseconds(int(microseconds)), UUID(str(order_id))
-    except (ValueError, OverflowError):
-        raise invalid_argument([("page_token", pages.INVALID_TOKEN)]) from None
+    query = ("orders", status, request.customer_email.lower(), request.number)
+    cursor = Cursor.parse(request.page_token, query, (datetime, UUID))
+    return want, cursor, pages.page_size(request.page_size)
 
 
 def stream(request: order_pb2.StreamOrderStatusRequest) -> tuple[UUID, int]:

@@ -15,7 +15,6 @@ from order.domain import Draft, Item, Order, Status, order_id, same_items, sourc
 from order.live.followers import Followers
 from order.stock import ProductUnavailable, State, Stock, key_reused
 from order.store import OrderStore
-from runtime import pages
 from runtime.batch import Shared
 from runtime.errors import ApiError, aborted, failed_precondition, not_found, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
@@ -117,9 +116,9 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         return await self._listed(parse.listing(request))
 
     async def _list(self, listing: parse.Listing) -> order_pb2.ListOrdersResponse:
-        want, after, size = listing
-        orders = await self._store.page(want, after, size + 1)
-        page, token = pages.page(orders, size, order_message, lambda last: parse.page_token(want, last))
+        want, cursor, size = listing
+        orders = await self._store.page(want, cursor.after, size + 1)
+        page, token = cursor.page(orders, size, order_message, lambda last: (last.create_time, last.id))
         return order_pb2.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def ProcessOrder(self, request: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:

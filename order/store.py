@@ -11,6 +11,7 @@ from order.writes import Move, New, Writes
 from runtime.arrays import uuids
 from runtime.batch import MOST_WAITING, Batcher
 from runtime.database import Database
+from runtime.pages import Position
 
 _COLUMNS: LiteralString = (
     "id, number, status, items, currency, total_micros, customer_name, customer_email, customer_phone,"
@@ -105,7 +106,7 @@ class OrderStore:
     async def _find(self, order_ids: Sequence[UUID]) -> Sequence[Order | None]:
         query: LiteralString = f"""
             SELECT {_COLUMNS} FROM orders WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))
-            """  # noqa: S608 - literals only
+            """
         rows = await self._database.fetch("order.find", query, {"ids": uuids(order_ids)}, Order)
         found = {row.id: row for row in rows}
         return [found.get(each) for each in order_ids]
@@ -114,9 +115,9 @@ class OrderStore:
         order = await self.find(order_id)
         return None if order is None or order.expired else order
 
-    async def page(self, want: Filter, after: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
+    async def page(self, want: Filter, after: Position | None, limit: int) -> list[Order]:
         """Orders, newest first, that come after a place in that sequence."""
-        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE status <> 'EXPIRED'"  # noqa: S608 - literals only
+        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE status <> 'EXPIRED'"
         order: LiteralString = ""
         if want.status and not want.customer_email:
             # In this form only orders_by_status has the sequence: orders_newest would be read up to the first of them.
@@ -205,7 +206,7 @@ class OrderStore:
             SELECT id, number, status, items FROM orders
             WHERE status NOT IN ('CANCELLED', 'EXPIRED') {beyond}
             ORDER BY id LIMIT %(limit)s
-            """,  # noqa: S608 - literals only
+            """,
             {"after": after, "limit": limit},
             Live,
         )

@@ -1,17 +1,18 @@
-"""Between the rows of the catalogue and its messages."""
+"""Products and reservations as messages of the API."""
 
 from google.protobuf import duration_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.domain import Product
-from product.reservation import Reservation
+from product.reservation import Reservation, ReservationState
 from runtime.money import set_money
 from runtime.times import set_timestamp
 
-_STATES = dict(stock_pb2.Reservation.State.items())
+_STATES = {state: stock_pb2.Reservation.State.Value(state.value) for state in ReservationState}
 
 
 def seconds_of(duration: duration_pb2.Duration) -> float:
+    """Returns a duration in seconds."""
     return duration.seconds + duration.nanos / 1_000_000_000
 
 

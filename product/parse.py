@@ -9,10 +9,13 @@ from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
 from shop.product.v1 import product_pb2
 
-from product.domain import MAX_WORDS, WRITABLE, Content, words_of
+from product.domain import WRITABLE, Content
+from product.listing import Listing, ProductQuery, parse_order_by
+from product.search import MAX_WORDS, split_words
 from runtime import pages
 from runtime.constraints import Constraints
 from runtime.money import price_micros
+from runtime.pages import Cursor
 from runtime.validate import Violations
 
 CONSTRAINTS = Constraints(product_pb2.DESCRIPTOR, multiline={"description", "search"})
@@ -27,9 +30,6 @@ MAX_CATEGORIES = 1_000
 """Categories on one page, and the default. A shop has fewer, so clients that do not read pages get all of them."""
 
 _ALL = frozenset(WRITABLE)
-
-_CATEGORIES = ("categories",)
-"""The query that page tokens of categories belong to."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SKU = re.compile(r"[A-Za-z0-9._-]+")
@@ -151,28 +151,21 @@ def batch_ids(request: product_pb2.BatchGetProductsRequest) -> list[UUID]:
     return [UUID(each) for each in request.ids]
 
 
-def filters(request: product_pb2.ListProductsRequest) -> tuple[str, str]:
-    """Returns what a list searches for, and its category. Raises INVALID_ARGUMENT if the request is malformed."""
-    with Violations() as violations:
-        CONSTRAINTS.check(violations, request)
-        if (words := len(words_of(request.search))) > MAX_WORDS:
-            violations.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
-    return request.search, request.category
-
-
-def categories(request: product_pb2.ListCategoriesRequest) -> tuple[str, int]:
-    """Returns the category after which a page starts (empty for the first page), and the size of the page.
+def listing(request: product_pb2.ListProductsRequest) -> Listing:
+    """Returns the page of products to list. Its token is read with the page, once for all who ask for that page.
 
     Raises INVALID_ARGUMENT if the request is malformed.
     """
+    with Violations() as violations:
+        CONSTRAINTS.check(violations, request)
+        if (words := len(split_words(request.search))) > MAX_WORDS:
+            violations.add("search", f"must have at most {MAX_WORDS} different words, not {words}")
+    query = ProductQuery(request.search, request.category, parse_order_by(request.order_by))
+    return Listing(query, request.page_token, pages.page_size(request.page_size))
+
+
+def categories(request: product_pb2.ListCategoriesRequest) -> tuple[Cursor, int]:
+    """Returns where a page of categories starts, and its size. Raises INVALID_ARGUMENT if the request is malformed."""
     CONSTRAINTS.enforce(request)
     size = pages.page_size(request.page_size, MAX_CATEGORIES, MAX_CATEGORIES)
-    if not request.page_token:
-        return "", size
-    (after,) = pages.decode(_CATEGORIES, request.page_token, (str,))
-    return str(after), size
-
-
-def categories_token(last: str) -> str:
-    """Returns the token of the page after the category `last`."""
-    return pages.encode(_CATEGORIES, [last])
+    return Cursor.parse(request.page_token, ("categories",), (str,)), size

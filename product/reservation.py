@@ -1,24 +1,29 @@
-"""Reservations: what they are, and why one cannot be had."""
+"""Reservations, and the errors that explain why stock could not be reserved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from enum import StrEnum
 from uuid import UUID
 
-from product.domain import LARGEST_STOCK, product_deleted, shortage
-from runtime.errors import ApiError, already_exists, bad_request, enumerated, failed_precondition, not_found
+from product.domain import MAX_STOCK, describe_shortage, insufficient_stock, product_deleted
+from runtime.refusals import DomainError, ErrorKind
 
-State = Literal["HELD", "CONFIRMED", "RELEASED"]
-STATES: tuple[State, ...] = get_args(State)
+MAX_NAMED_ITEMS = 5
+"""Items that the message of a rejection names."""
 
-MOST_NAMED = 5
-"""So many items that cannot be had are named."""
+
+class ReservationState(StrEnum):
+    """What became of the stock of a reservation. The names are those of the API."""
+
+    HELD = "HELD"
+    CONFIRMED = "CONFIRMED"
+    RELEASED = "RELEASED"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A product and how many pieces of it to take."""
+class RequestedItem:
+    """A product, and how many pieces of it to reserve."""
 
     product_id: UUID
     quantity: int
@@ -26,10 +31,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Hold:
-    """A reservation that is asked for."""
+    """A request for a reservation."""
 
     id: UUID
-    wanted: Sequence[Wanted]
+    items: Sequence[RequestedItem]
     ttl: timedelta
 
 
@@ -46,85 +51,112 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
+    """Stock that is set aside for an order. Its id is the order's."""
+
     id: UUID
-    state: State
+    state: ReservationState
     items: tuple[Item, ...]
+    """Empty where the reservation was released before it was made."""
     expire_time: datetime
+    """When the order service should settle a hold. Nothing happens by itself at that time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A wanted product as it was found, its row locked. What an unknown one lacks is None."""
+class LockedProduct:
+    """A requested product as it was when its row was locked. Fields of a product that does not exist are None."""
 
     product_id: UUID
     quantity: int
+    """The pieces that were requested."""
     deleted: bool
     name: str | None
     currency: str | None
     price_micros: int | None
     stock: int | None
     expire_time: datetime | None
-    """Of the reservation, if it was made."""
+    """When the reservation expires. None if it was not made."""
 
     @property
     def available(self) -> int:
-        """What one order can have of it. What orders give back may be on top of the largest stock; with the largest
-        price and the most items, a total of more would not fit into 64 bits."""
-        return min(self.stock or 0, LARGEST_STOCK)
+        """The pieces that one order can have.
+
+        Cancelled orders may bring the stock above the limit. An order cannot have more than the limit: with the highest
+        price and the most items, its total would not fit into 64 bits.
+        """
+        return min(self.stock or 0, MAX_STOCK)
 
 
-def check_same(reservation: Reservation, wanted: Sequence[Wanted]) -> Reservation:
-    """A reservation that was there before is the answer if it has the same items. One that was released before it was
-    made has none, and never will."""
-    before = {(item.product_id, item.quantity) for item in reservation.items}
-    if before and before != {(item.product_id, item.quantity) for item in wanted}:
-        raise already_exists(
-            "RESERVATION_MISMATCH",
-            f"reservation {reservation.id} has other items",
-            reservation_id=str(reservation.id),
+def check_same_items(reservation: Reservation, items: Sequence[RequestedItem]) -> Reservation:
+    """Returns a reservation that existed before, if it is what the request asks for.
+
+    A reservation without items was released before it was made. It stays so, whatever is requested.
+
+    Raises:
+        DomainError: ALREADY_EXISTS if it has other items.
+    """
+    existing = {(item.product_id, item.quantity) for item in reservation.items}
+    if existing and existing != {(item.product_id, item.quantity) for item in items}:
+        raise DomainError(
+            ErrorKind.ALREADY_EXISTS,
+            f"reservation {reservation.id} already exists with different items",
+            reason="RESERVATION_MISMATCH",
+            metadata={"reservation_id": str(reservation.id)},
         )
     return reservation
 
 
-def refusal(candidates: Sequence[Candidate]) -> ApiError | None:
-    """Why nothing was reserved. The first candidates that are to blame are named in the message, one in the details.
-    None if nothing stands against it: others of its batch were counted before it."""
-    for index, one in enumerate(candidates):
-        if one.name is None:
-            return _unknown(index, one.product_id)
-    for one in candidates:
-        if one.deleted:
-            return product_deleted(one.product_id, one.name or "")
-    short = [one for one in candidates if one.available < one.quantity]
+def rejection(products: Sequence[LockedProduct]) -> DomainError | None:
+    """Returns why nothing was reserved.
+
+    The message names the first products that are the reason, the metadata one of them.
+
+    Returns:
+        None if nothing is wrong with these products: others of the same batch were counted before them.
+    """
+    for index, each in enumerate(products):
+        if each.name is None:
+            return _unknown(index, each.product_id)
+    for each in products:
+        if each.deleted:
+            return product_deleted(each.product_id, each.name or "")
+    short = [each for each in products if each.available < each.quantity]
     if short:
-        return failed_precondition(
-            "INSUFFICIENT_STOCK",
-            enumerated([shortage(one.name or "", one.quantity, one.available) for one in short], MOST_NAMED),
-            product_id=str(short[0].product_id),
-            requested=str(short[0].quantity),
-            available=str(short[0].available),
+        return insufficient_stock(
+            _describe_shortages(short), short[0].product_id, short[0].quantity, short[0].available
         )
-    currencies = sorted({one.currency or "" for one in candidates})
+    currencies = sorted({each.currency or "" for each in products})
     if len(currencies) == 1:
         return None
-    return failed_precondition(
-        "CURRENCY_MISMATCH",
+    return DomainError(
+        ErrorKind.FAILED_PRECONDITION,
         f"the items have prices in {' and '.join(currencies)}; an order has one currency",
-        currencies=",".join(currencies),
+        reason="CURRENCY_MISMATCH",
+        metadata={"currencies": ",".join(currencies)},
     )
 
 
-def _unknown(index: int, product_id: UUID) -> ApiError:
+def _describe_shortages(short: Sequence[LockedProduct]) -> str:
+    texts = [describe_shortage(each.name or "", each.quantity, each.available) for each in short[:MAX_NAMED_ITEMS]]
+    if more := len(short) - len(texts):
+        texts.append(f"and {more} more")
+    return "; ".join(texts)
+
+
+def _unknown(index: int, product_id: UUID) -> DomainError:
     field = f"items[{index}].product_id"
-    return not_found(
-        "PRODUCT_NOT_FOUND",
-        f"{field}: there is no product {product_id}",
-        bad_request([(field, "is no product")]),
-        product_id=str(product_id),
+    return DomainError(
+        ErrorKind.NOT_FOUND,
+        f"{field}: product {product_id} not found",
+        reason="PRODUCT_NOT_FOUND",
+        metadata={"product_id": str(product_id)},
+        violations=[(field, "product not found")],
     )
 
 
-def reservation_not_found(reservation_id: UUID) -> ApiError:
-    return not_found(
-        "RESERVATION_NOT_FOUND", f"there is no reservation {reservation_id}", reservation_id=str(reservation_id)
+def reservation_not_found(reservation_id: UUID) -> DomainError:
+    return DomainError(
+        ErrorKind.NOT_FOUND,
+        f"reservation {reservation_id} not found",
+        reason="RESERVATION_NOT_FOUND",
+        metadata={"reservation_id": str(reservation_id)},
     )

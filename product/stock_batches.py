@@ -1,4 +1,4 @@
-"""Stock for many reservations at a time, each of which stands or falls by itself."""
+"""Stock for many reservations at once. Each request of a batch succeeds or fails by itself."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -6,85 +6,90 @@ from typing import TypeVar
 from uuid import UUID
 
 from product.reservation import (
-    Candidate,
     Hold,
     Item,
+    LockedProduct,
     Reservation,
-    State,
-    check_same,
-    refusal,
+    ReservationState,
+    check_same_items,
+    rejection,
     reservation_not_found,
 )
 from product.stock_store import StockStore
 from runtime.batch import apart
 from runtime.errors import ApiError, unavailable
+from runtime.refusals import DomainError
 
 log = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
 Outcome = Reservation | Exception
-"""What came of one request."""
+"""The result of one request."""
 
 MAX_ROUNDS = 3
-"""How often a transition is tried on a reservation that changes under it."""
+"""How often a transition is tried on a reservation that other transactions change meanwhile."""
 
 
 class StockBatches:
-    """Asks the store, and decides what came of each request.
+    """Runs batches of reservations.
 
-    Every method returns one outcome for each request, in their sequence, and raises an ApiError only where nothing is
-    known of any of them.
+    Every method returns one outcome for each request, in the order of the requests. It raises an ApiError only where
+    the outcome of all requests is unknown.
     """
 
     def __init__(self, store: StockStore) -> None:
         self._store = store
 
     async def reserve(self, holds: Sequence[Hold]) -> list[Outcome]:
-        # Each round decides one at least, and nearly always all that were counted behind refused ones.
-        return await _settle(holds, self._reserve, len(holds))
+        """Makes reservations, or returns those that exist with the same items."""
+        # Each round decides at least one, and nearly always all that had too little because of rejected ones.
+        return await _repeat(holds, self._reserve, len(holds))
 
     async def confirm(self, ids: Sequence[UUID]) -> list[Outcome]:
-        return await self._change(ids, self._store.confirm, "reservation confirmed", ("CONFIRMED", "RELEASED"))
+        """Confirms holds. A reservation that is released stays so, and is returned as it is."""
+        final = (ReservationState.CONFIRMED, ReservationState.RELEASED)
+        return await self._change(ids, self._store.confirm, "reservation confirmed", final)
 
     async def release(self, ids: Sequence[UUID]) -> list[Outcome]:
-        return await self._change(ids, self._store.release, "reservation released", ("RELEASED",))
+        """Releases reservations, also those that do not exist yet."""
+        return await self._change(ids, self._store.release, "reservation released", (ReservationState.RELEASED,))
 
     async def _reserve(self, holds: Sequence[Hold]) -> list[Outcome | None]:
-        # Of the same id, the first one; the others meet what came of it in the next round.
+        # Of holds with the same id, the first one. The next round decides the others, by what came of the first.
         first = {hold.id: hold for hold in reversed(holds)}
         together = [hold for hold in holds if first[hold.id] is hold]
         outcomes: dict[UUID, Outcome | None] = {}
-        refused: dict[UUID, Sequence[Candidate]] = {}
-        for hold, candidates in zip(together, await self._store.reserve(together), strict=True):
-            if made := _made(hold, candidates):
-                outcomes[hold.id] = made
+        rejected: dict[UUID, Sequence[LockedProduct]] = {}
+        for hold, products in zip(together, await self._store.reserve(together), strict=True):
+            if reservation := _reservation(hold, products):
+                outcomes[hold.id] = reservation
             else:
-                refused[hold.id] = candidates
-        _say("stock reserved", outcomes)
-        if refused:
-            # They were there before, or cannot be had. The one comes first: it may be why too little is left.
+                rejected[hold.id] = products
+        _log_changed("stock reserved", outcomes)
+        if rejected:
+            # A reservation that exists goes before a rejection: it may be the reason why too little stock is left.
             try:
-                before = {each.id: each for each in await self._store.batch_get(list(refused))}
+                existing = {each.id: each for each in await self._store.batch_get(list(rejected))}
             except ApiError as error:
                 if not outcomes:
                     raise
                 return [outcomes.get(hold.id, error) if first[hold.id] is hold else None for hold in holds]
-            for key, candidates in refused.items():
-                outcomes[key] = _replayed(before[key], first[key]) if key in before else refusal(candidates)
+            for key, products in rejected.items():
+                outcomes[key] = _replay(existing[key], first[key]) if key in existing else rejection(products)
         return [outcomes[hold.id] if first[hold.id] is hold else None for hold in holds]
 
     async def _change(
         self,
         ids: Sequence[UUID],
         change: Callable[[Sequence[UUID]], Awaitable[Sequence[Reservation]]],
-        said: str,
-        settled: tuple[State, ...],
+        message: str,
+        final: tuple[ReservationState, ...],
     ) -> list[Outcome]:
-        """Makes a transition. A reservation in one of the states `settled` is returned as it is."""
+        """Makes a transition, and logs `message`. A reservation in a `final` state is returned as it is."""
 
         async def step(those: Sequence[UUID]) -> list[Outcome | None]:
             changed = {each.id: each for each in await change(those)}
-            _say(said, changed)
+            _log_changed(message, changed)
             rest = [key for key in those if key not in changed]
             try:
                 found = {each.id: each for each in await self._store.batch_get(rest)} if rest else {}
@@ -97,62 +102,66 @@ class StockBatches:
                 reservation = found.get(key)
                 if reservation is None:
                     return changed.get(key) or reservation_not_found(key)
-                return reservation if reservation.state in settled else None
+                return reservation if reservation.state in final else None
 
             return [outcome(key) for key in those]
 
-        once = list(dict.fromkeys(ids))
-        outcomes = dict(zip(once, await _settle(once, step, MAX_ROUNDS), strict=True))
+        different = list(dict.fromkeys(ids))
+        outcomes = dict(zip(different, await _repeat(different, step, MAX_ROUNDS), strict=True))
         return [outcomes[key] for key in ids]
 
 
-def _say(what: str, ids: Collection[UUID]) -> None:
-    """Logs a line for a batch: one for each of its reservations would cost as much as the rest of it."""
+def _log_changed(message: str, ids: Collection[UUID]) -> None:
+    """Logs one line for a batch: a line for each reservation would cost as much as the rest of the batch."""
     if ids:
-        log.info(what, extra={"reservation_ids": [str(each) for each in ids]})
+        log.info(message, extra={"reservation_ids": [str(each) for each in ids]})
 
 
-async def _settle(
-    requests: Sequence[Request], step: Callable[[Sequence[Request]], Awaitable[list[Outcome | None]]], rounds: int
+async def _repeat(
+    requests: Sequence[Request],
+    step: Callable[[Sequence[Request]], Awaitable[list[Outcome | None]]],
+    max_rounds: int,
 ) -> list[Outcome]:
-    """Repeats a step with those requests of which it says None."""
+    """Runs a step, and repeats it with the requests for which it returned None."""
     outcomes: dict[int, Outcome] = {}
-    for _ in range(rounds):
+    for _ in range(max_rounds):
         left = [number for number in range(len(requests)) if number not in outcomes]
         if not left:
             break
         try:
-            answers = await apart(step, [requests[number] for number in left])
+            results = await apart(step, [requests[number] for number in left])
         except ApiError as error:
             if not outcomes:
                 raise
-            answers = [error] * len(left)
-        outcomes |= {number: answer for number, answer in zip(left, answers, strict=True) if answer is not None}
-    return [
-        outcomes.get(number) or unavailable("the reservation is being changed", 0.1) for number in range(len(requests))
-    ]
+            results = [error] * len(left)
+        outcomes |= {number: result for number, result in zip(left, results, strict=True) if result is not None}
+    return [outcomes.get(number) or _busy() for number in range(len(requests))]
 
 
-def _made(hold: Hold, candidates: Sequence[Candidate]) -> Reservation | None:
-    """The reservation that was made of these."""
-    expire_time = candidates[0].expire_time
+def _busy() -> ApiError:
+    return unavailable("other requests are changing the reservation; try again", retry_after=0.1)
+
+
+def _reservation(hold: Hold, products: Sequence[LockedProduct]) -> Reservation | None:
+    """Returns the reservation of these products, if it was made."""
+    expire_time = products[0].expire_time
     if expire_time is None:
         return None
     items = tuple(
         Item(
-            product_id=one.product_id,
-            quantity=one.quantity,
-            name=one.name or "",
-            currency=one.currency or "",
-            price_micros=one.price_micros or 0,
+            product_id=each.product_id,
+            quantity=each.quantity,
+            name=each.name or "",
+            currency=each.currency or "",
+            price_micros=each.price_micros or 0,
         )
-        for one in candidates
+        for each in products
     )
-    return Reservation(id=hold.id, state="HELD", items=items, expire_time=expire_time)
+    return Reservation(id=hold.id, state=ReservationState.HELD, items=items, expire_time=expire_time)
 
 
-def _replayed(before: Reservation, hold: Hold) -> Outcome:
+def _replay(existing: Reservation, hold: Hold) -> Outcome:
     try:
-        return check_same(before, hold.wanted)
-    except ApiError as error:
+        return check_same_items(existing, hold.items)
+    except DomainError as error:
         return error

@@ -1,4 +1,4 @@
-"""StockService: stock set aside for orders, as gRPC. Internal: the edge does not route it."""
+"""StockService: stock set aside for orders, as gRPC. It is internal: Envoy does not route it."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,8 +12,9 @@ from product.convert import reservation_message
 from product.stock_batches import Outcome, StockBatches
 from product.stock_store import StockStore
 from runtime import pages
-from runtime.errors import ApiError, internal
+from runtime.errors import ApiError, from_domain, internal
 from runtime.headers import Context
+from runtime.refusals import DomainError
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ Request = TypeVar("Request")
 
 
 class StockService(stock_pb2_grpc.StockServiceServicer):
-    """Validates, asks the store, and says in the API's words what came of it."""
+    """Reads requests, calls the store, and makes responses. Its methods are documented in stock.proto."""
 
     def __init__(self, store: StockStore) -> None:
         self._store = store
@@ -68,12 +69,12 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
     async def ListExpiredReservations(
         self, request: stock_pb2.ListExpiredReservationsRequest, context: Context
     ) -> stock_pb2.ListExpiredReservationsResponse:
-        after, size = parse.expired(request)
-        found = await self._store.expired(after, size + 1)
+        cursor, size = parse.expired(request)
+        found = await self._store.list_expired(cursor.after, size + 1)
         page = found[:size]
         return stock_pb2.ListExpiredReservationsResponse(
             reservation_ids=[str(each.id) for each in page],
-            next_page_token=parse.expired_token(page[-1].expire_time, page[-1].id) if len(found) > size else "",
+            next_page_token=cursor.token((page[-1].expire_time, page[-1].id)) if len(found) > size else "",
         )
 
     async def BatchGetReservations(
@@ -81,16 +82,16 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
     ) -> stock_pb2.BatchGetReservationsResponse:
         found = await self._store.batch_get(parse.reservation_ids(request))
         reservations = [reservation_message(each) for each in found]
-        pages.whole("reservation_ids", reservations)
+        pages.check_batch_fits("reservation_ids", reservations)
         return stock_pb2.BatchGetReservationsResponse(reservations=reservations)
 
     async def ListReservations(
         self, request: stock_pb2.ListReservationsRequest, context: Context
     ) -> stock_pb2.ListReservationsResponse:
-        states, query, after, size = parse.reservations(request)
-        found = await self._store.page(states, after, size + 1)
-        page, token = pages.page(found, size, reservation_message, lambda last: pages.encode(query, [str(last.id)]))
-        return stock_pb2.ListReservationsResponse(reservations=page, next_page_token=token)
+        states, cursor, size = parse.reservations(request)
+        found = await self._store.list(states, cursor.after, size + 1)
+        reservations, token = cursor.page(found, size, reservation_message, lambda last: (last.id,))
+        return stock_pb2.ListReservationsResponse(reservations=reservations, next_page_token=token)
 
     async def PairDatabases(self, request: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
         order_database, product_database = parse.pair(request)
@@ -108,7 +109,17 @@ async def _batch(
     parse: Callable[[Message], Request],
     run: Callable[[Sequence[Request]], Awaitable[list[Outcome]]],
 ) -> list[stock_pb2.ReservationResult]:
-    """Runs those requests of a batch that are well-formed. Returns what came of each; `method` is the single one."""
+    """Runs those requests of a batch that are well-formed.
+
+    Args:
+        method: The method that does the same for one request. It is named in the log.
+        messages: The requests.
+        parse: Reads one request.
+        run: Runs the requests that could be read.
+
+    Returns:
+        The result of each request.
+    """
     outcomes: dict[int, Outcome] = {}
     parsed: dict[int, Request] = {}
     for number, request in enumerate(messages):
@@ -124,6 +135,8 @@ async def _batch(
 def _result(method: str, outcome: Outcome) -> stock_pb2.ReservationResult:
     if not isinstance(outcome, Exception):
         return stock_pb2.ReservationResult(reservation=reservation_message(outcome))
+    if isinstance(outcome, DomainError):
+        outcome = from_domain(outcome)
     if isinstance(outcome, ApiError):
         code = outcome.code.name
         log.info("%s in a batch: %s", method, code, extra={"method": method, "code": code, "error": outcome.text})

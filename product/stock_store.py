@@ -1,42 +1,65 @@
 """Reservations in PostgreSQL. Each method is one statement, and so one transaction and one round trip.
 
-Statements that touch both lock products first, in id order, and reservations after them, in id order too, so that no
-two wait for each other in a circle. All parts of a statement see one snapshot; what a lock had to wait for is seen all
-the same, because PostgreSQL (READ COMMITTED) locks and updates the newest version of a row and looks at its condition
-again. New stock is reckoned from the locked row: from the row to be updated, PostgreSQL first reckons with the version
-of the snapshot, and CHECK constraints are held against that.
+Statements that touch both tables first lock products in the order of their ids, and then reservations in the order of
+theirs. So no two of them can deadlock. All parts of a statement see one snapshot. A row that was locked by another
+transaction is seen as that transaction left it: PostgreSQL (READ COMMITTED) locks the newest version of the row and
+checks the condition again. The new stock is computed from the locked row. Computed from the row to be updated, it would
+first come from the snapshot's version, and a CHECK constraint would be tested with that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import LiteralString, TypedDict
 from uuid import UUID
 
-from product.reservation import Candidate, Hold, Item, Reservation, State
+from product.domain import MAX_STOCK
+from product.reservation import Hold, Item, LockedProduct, Reservation, ReservationState
 from runtime.database import Database
+from runtime.pages import Position
+
+
+class _Item(TypedDict):
+    """An item as the table keeps it, in JSON."""
+
+    product_id: str
+    quantity: int
+    name: str
+    currency: str
+    price_micros: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
     id: UUID
-    state: State
-    items: list[dict[str, Any]]
+    state: str
+    items: list[_Item]
     expire_time: datetime
 
     def reservation(self) -> Reservation:
-        items = (Item(**item | {"product_id": UUID(item["product_id"])}) for item in self.items)
-        return Reservation(id=self.id, state=self.state, items=tuple(items), expire_time=self.expire_time)
+        items = tuple(
+            [
+                Item(
+                    product_id=UUID(item["product_id"]),
+                    quantity=item["quantity"],
+                    name=item["name"],
+                    currency=item["currency"],
+                    price_micros=item["price_micros"],
+                )
+                for item in self.items
+            ]
+        )
+        return Reservation(id=self.id, state=ReservationState(self.state), items=items, expire_time=self.expire_time)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Candidate(Candidate):
+class _LockedRow(LockedProduct):
     hold: int
-    """Which one of the batch, from 1."""
+    """Which hold of the batch, from 1."""
 
 
 @dataclass(frozen=True)
-class Expired:
+class ExpiredHold:
     """A hold whose time is over."""
 
     id: UUID
@@ -45,7 +68,7 @@ class Expired:
 
 @dataclass(frozen=True)
 class DatabasePair:
-    """The id of this database, and of the order database that it belongs to, if that is known."""
+    """This database, and the order database that it belongs to. `partner_id` is None while that is not known."""
 
     id: UUID
     partner_id: UUID | None
@@ -57,15 +80,20 @@ class StockStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def reserve(self, holds: Sequence[Hold]) -> list[Sequence[Candidate]]:
-        """Takes the stock of all items of a hold or of none; the ids differ. Returns the candidates of each.
+    async def reserve(self, holds: Sequence[Hold]) -> Sequence[Sequence[LockedProduct]]:
+        """Takes the stock of all items of a hold, or of none of them.
 
-        It was taken if they have an expire_time. If not, some candidate says why, or the reservation was there already,
-        or there is too little for those before it in the sequence, the refused ones included, and for it together:
-        another run decides. The first one of a run is always decided.
+        Args:
+            holds: The holds, all with different ids.
+
+        Returns:
+            The locked products of each hold, in the order of its items. If they have an `expire_time`, the reservation
+            was made. If they have none, one of three things happened: a product is not available as requested, the
+            reservation existed before, or the earlier holds of the batch (rejected ones count too) left too little in
+            this run. In the last case another run decides. A run always decides its first hold.
         """
         query: LiteralString = """
-            WITH wanted AS MATERIALIZED (
+            WITH requested AS MATERIALIZED (
                 SELECT hold, product_id, quantity, position
                 FROM unnest(%(holds)s::integer[], %(products)s::uuid[], %(quantities)s::integer[]) WITH ORDINALITY
                     AS each (hold, product_id, quantity, position)
@@ -75,8 +103,8 @@ class StockStore:
                 ORDER BY id
                 FOR NO KEY UPDATE
             ), candidate AS MATERIALIZED (
-                SELECT wanted.*, locked.*, sum(quantity) OVER (PARTITION BY product_id ORDER BY hold) AS demand
-                FROM wanted LEFT JOIN locked ON locked.id = wanted.product_id
+                SELECT requested.*, locked.*, sum(quantity) OVER (PARTITION BY product_id ORDER BY hold) AS demand
+                FROM requested LEFT JOIN locked ON locked.id = requested.product_id
             ), accepted AS (
                 SELECT
                     hold,
@@ -89,24 +117,24 @@ class StockStore:
                 FROM candidate
                 GROUP BY hold
                 HAVING bool_and(
-                        coalesce(delete_time IS NULL AND stock >= demand AND quantity <= 100000000, false)
+                        coalesce(delete_time IS NULL AND stock >= demand AND quantity <= %(max_stock)s, false)
                     )
                     AND count(DISTINCT currency) = 1
-            ), made AS (
+            ), inserted AS (
                 INSERT INTO reservation (id, state, items, expire_time)
                 SELECT (%(ids)s::uuid[])[hold], 'HELD', items, now() + (%(ttls)s::interval[])[hold]
                 FROM accepted
                 ORDER BY 1
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id, expire_time
-            ), answer AS MATERIALIZED (
-                SELECT candidate.*, made.expire_time
-                FROM candidate LEFT JOIN made ON made.id = (%(ids)s::uuid[])[hold]
+            ), decided AS MATERIALIZED (
+                SELECT candidate.*, inserted.expire_time
+                FROM candidate LEFT JOIN inserted ON inserted.id = (%(ids)s::uuid[])[hold]
             ), taken AS (
                 UPDATE product SET stock = sold.stock - sold.pieces
                 FROM (
                     SELECT id, stock, sum(quantity) AS pieces
-                    FROM answer
+                    FROM decided
                     WHERE expire_time IS NOT NULL
                     GROUP BY id, stock
                 ) AS sold
@@ -114,24 +142,25 @@ class StockStore:
             )
             SELECT hold, product_id, quantity, delete_time IS NOT NULL AS deleted, name, currency, price_micros, stock,
                 expire_time
-            FROM answer
+            FROM decided
             ORDER BY position
             """
-        numbered = [(number, item) for number, hold in enumerate(holds, start=1) for item in hold.wanted]
+        numbered = [(number, item) for number, hold in enumerate(holds, start=1) for item in hold.items]
         params = {
             "ids": [hold.id for hold in holds],
             "ttls": [hold.ttl for hold in holds],
             "holds": [number for number, _ in numbered],
             "products": [item.product_id for _, item in numbered],
             "quantities": [item.quantity for _, item in numbered],
+            "max_stock": MAX_STOCK,
         }
-        candidates: list[list[Candidate]] = [[] for _ in holds]
-        for row in await self._database.fetch("stock.reserve", query, params, _Candidate):
-            candidates[row.hold - 1].append(row)
-        return [*candidates]
+        locked: list[list[LockedProduct]] = [[] for _ in holds]
+        for row in await self._database.fetch("stock.reserve", query, params, _LockedRow):
+            locked[row.hold - 1].append(row)
+        return locked
 
     async def confirm(self, ids: Sequence[UUID]) -> Sequence[Reservation]:
-        """Confirms holds. Returns those that it has changed."""
+        """Confirms holds. Returns the reservations that it changed."""
         query: LiteralString = """
             WITH held AS MATERIALIZED (
                 SELECT id FROM reservation
@@ -147,9 +176,15 @@ class StockStore:
         return await self._reservations("stock.confirm", query, {"ids": list(ids)})
 
     async def release(self, ids: Sequence[UUID]) -> Sequence[Reservation]:
-        """Gives stock back, or writes RELEASED for an unknown id; the ids differ. Returns the reservations that it has
-        changed: not those that are RELEASED already, nor those that came to be while the statement ran, which then has
-        not locked their products; another run does."""
+        """Gives stock back. For an id that is unknown it writes a reservation that is RELEASED.
+
+        Args:
+            ids: The ids of the reservations, all different.
+
+        Returns:
+            The reservations that it changed. Those that were RELEASED before are not among them. Neither are those that
+            were made while the statement ran, because it has not locked their products. Another run releases them.
+        """
         query: LiteralString = """
             WITH seen AS MATERIALIZED (
                 SELECT id, items FROM reservation WHERE id = ANY (%(ids)s) AND state <> 'RELEASED'
@@ -165,7 +200,7 @@ class StockStore:
                 INSERT INTO reservation AS old (id, state, items, expire_time)
                 SELECT each.id, 'RELEASED', '[]', now()
                 FROM unnest(%(ids)s::uuid[]) AS each (id)
-                    CROSS JOIN (SELECT count(*) FROM locked) AS had  -- One row, once all locks are had.
+                    CROSS JOIN (SELECT count(*) FROM locked) AS locks  -- One row, after all products are locked.
                 ORDER BY each.id
                 ON CONFLICT (id) DO UPDATE SET state = 'RELEASED', update_time = now()
                     WHERE old.state <> 'RELEASED' AND old.id IN (SELECT id FROM seen)
@@ -184,7 +219,7 @@ class StockStore:
         return await self._reservations("stock.release", query, {"ids": list(ids)})
 
     async def batch_get(self, ids: Sequence[UUID]) -> Sequence[Reservation]:
-        """Those of the reservations that exist."""
+        """Returns those of the reservations that exist."""
         query: LiteralString = "SELECT id, state, items, expire_time FROM reservation WHERE id = ANY (%(ids)s)"
         return await self._reservations("stock.batch_get", query, {"ids": list(ids)})
 
@@ -193,8 +228,8 @@ class StockStore:
     ) -> Sequence[Reservation]:
         return [row.reservation() for row in await self._database.fetch(name, query, params, _Row)]
 
-    async def expired(self, after: tuple[datetime, UUID] | None, limit: int) -> Sequence[Expired]:
-        """Holds whose time is over, the longest expired first, that come after a place in that sequence."""
+    async def list_expired(self, after: Position | None, limit: int) -> Sequence[ExpiredHold]:
+        """Returns holds whose time is over, the longest expired first, those after a position (time and id)."""
         query: LiteralString = """
             SELECT id, expire_time FROM reservation
             WHERE state = 'HELD' AND expire_time < now()
@@ -203,25 +238,33 @@ class StockStore:
             """
         time, last = after or (None, None)
         params = {"time": time, "id": last, "nil": UUID(int=0), "limit": limit}
-        return await self._database.fetch("stock.expired", query, params, Expired)
+        return await self._database.fetch("stock.expired", query, params, ExpiredHold)
 
-    async def page(self, states: Sequence[State], after: UUID | None, limit: int) -> Sequence[Reservation]:
-        """Reservations in these states by id, those that follow the id `after`."""
-        # Two statements: in one, planned for any `after`, the condition on it would leave nothing to the index.
+    async def list(
+        self, states: Sequence[ReservationState], after: Position | None, limit: int
+    ) -> Sequence[Reservation]:
+        """Returns reservations in these states by id, those after a position (an id)."""
+        # Two statements: in one, planned for any position, the condition could not use the index.
         beyond: LiteralString = "AND id > %(after)s" if after else ""
         query: LiteralString = f"""
             SELECT id, state, items, expire_time FROM reservation
             WHERE state = ANY (%(states)s) {beyond}
             ORDER BY id LIMIT %(limit)s
-            """  # noqa: S608 - literals only
-        params = {"states": list(states), "after": after, "limit": limit}
+            """
+        params = {"states": [state.value for state in states], "after": after[0] if after else None, "limit": limit}
         return await self._reservations("stock.list", query, params)
 
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool, replace: bool
     ) -> DatabasePair:
-        """Which databases belong together. Records the order database where none is recorded, or in place of another
-        one; not where the order service has another product database than this on record."""
+        """Returns which databases belong together, after recording the order database if it may.
+
+        Args:
+            order_database: The id of the order database that calls.
+            product_database: The id of the product database that it has on record. None if it has none.
+            read_only: Records nothing.
+            replace: Records the order database in place of another one, whatever either database has on record.
+        """
         query: LiteralString = """
             WITH recorded AS (
                 UPDATE database_identity SET partner_id = %(order)s
@@ -235,5 +278,6 @@ class StockStore:
             """
         params = {"order": order_database, "product": product_database, "read_only": read_only, "replace": replace}
         pair = await self._database.fetch_one("stock.pair", query, params, DatabasePair)
-        assert pair, "the migration has written the one row"
+        if pair is None:
+            raise LookupError("database_identity has no row, which its migration writes")
         return pair

@@ -4,7 +4,7 @@ The rules of a file become checks when the process starts, so a call walks no de
 our protos use are supported. Any other rule is refused at start, so no proto states a limit that is not enforced.
 
 `string.max_len` is for a text, which is checked and normalized as in `Violations.text`. `string.max_bytes` is for a
-a string that only programs read, such as a page token. It is not normalized.
+string that only programs read, such as a page token. It is not normalized.
 """
 
 import math

@@ -9,6 +9,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from runtime.refusals import DomainError
+
 DOMAIN = "shop"
 """The `domain` of every ErrorInfo."""
 
@@ -172,6 +174,16 @@ def database_read_only(text: str) -> ApiError:
 def query_timeout(text: str) -> ApiError:
     """A statement took as long as it may. No RetryInfo: it would take as long again."""
     return with_reason(grpc.StatusCode.DEADLINE_EXCEEDED, QUERY_TIMEOUT, text)
+
+
+def from_domain(error: DomainError) -> ApiError:
+    """Translates an error of a domain."""
+    code = grpc.StatusCode[error.kind.value]
+    details = [bad_request(error.violations)] if error.violations else []
+    if not error.reason:
+        return ApiError(code, error.message, *details)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    return ApiError(code, error.message, info, *details)
 
 
 def internal() -> ApiError:

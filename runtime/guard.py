@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from runtime.errors import ApiError, internal, malformed
+from runtime.errors import ApiError, from_domain, internal, malformed
 from runtime.limits import AnswerLimit
 from runtime.logs import CALL
+from runtime.refusals import DomainError
 
 log = logging.getLogger("shop.rpc")
 
@@ -119,6 +120,8 @@ async def _each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -
 
 
 async def _abort(error: Exception, context: Context, method: str, started: float) -> NoReturn:
+    if isinstance(error, DomainError):
+        error = from_domain(error)
     if isinstance(error, ApiError):
         level = logging.WARNING if error.code in _OURS else logging.INFO
         _said(method, error.code.name, started, level, error=error.text)

@@ -108,7 +108,7 @@ class Violations:
         """Adds `problem` for each UUID that is in `ids` before. `field` is a format of its path, as in `ids[{}]`."""
         if len(set(map(str.lower, ids))) == len(ids):
             return
-        seen = set()
+        seen: set[str] = set()
         for index, each in enumerate(map(str.lower, ids)):
             if each in seen and is_uuid(each):
                 self.add(field.format(index), problem)

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlencode
+from uuid import UUID
 
 import psycopg
 
@@ -23,9 +25,8 @@ from bench.table import CEILING, FASTAPI, SHOP
 from local.edge import EdgeSettings, write
 from local.settings import LOOPBACK, free_ports
 from local.shop import envoy_command
-from product.domain import order_of
+from product.listing import ProductQuery
 from runtime import times
-from runtime.pages import encode
 
 HERE = Path(__file__).parent
 GO = "go"
@@ -113,19 +114,20 @@ class ComparedShop(BenchShop):
     def page_queries(self, system: str, positions: Sequence[Position]) -> list[str]:
         """What a client of the system sends for the pages there: its token, and the category."""
         ours = system in (SHOP, CEILING)
-        newest = order_of("")
-        found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        found: defaultdict[str, list[tuple[datetime, UUID]]] = defaultdict(list)
         with psycopg.connect(
             self.postgres.service("product") if ours else self.postgres.conninfo(DATABASE)
         ) as connection:
             rows = connection.execute("SELECT category, create_time, id FROM product ORDER BY 2 DESC, 3 DESC")
             for category, time, last in rows:
                 for each in ("", category):
-                    found[each].append((times.microseconds(time), str(last)))
+                    found[each].append((time, last))
         queries = []
         for position in positions:
             time, last = found[position.category][position.after - 1]
-            token = encode(("", position.category, newest.text), [time, last]) if ours else f"{time}_{last}"
+            token = f"{times.microseconds(time)}_{last}"
+            if ours:
+                token = ProductQuery(category=position.category).cursor("").token((time, last))
             query = {"pageToken": token, "category": position.category}
             queries.append(urlencode({key: value for key, value in query.items() if value}))
         return queries

@@ -11,10 +11,11 @@ import pytest
 from bench.data import fill_orders, fill_products, fill_reservations, order_id, product_id, vacuum
 from bench.plans import Cost, Planned, Plans, describe
 from order.store import Filter, OrderStore
-from product.domain import order_of
-from product.reservation import State
+from product.listing import ProductQuery, parse_order_by
+from product.reservation import ReservationState
 from product.stock_store import StockStore
 from product.store import ProductStore
+from runtime.pages import SortKey
 
 SCAN = 40
 """Buffers of a page of 20 whose rows are all on pages of their own, and some of an index."""
@@ -33,6 +34,10 @@ def products(product_database: str) -> Iterator[Any]:
         yield plans
 
 
+def query(category: int, order_by: str) -> ProductQuery:
+    return ProductQuery(category=f"Category {category}", sort=parse_order_by(order_by))
+
+
 @pytest.mark.parametrize(
     "order_by", ["", "create_time", "name", "name desc", "price", "price desc", "star", "star desc"]
 )
@@ -40,17 +45,17 @@ async def test_category_page_reads_its_own_rows_only(products: Any, order_by: st
     """In the first category of these, all names are behind those of the others."""
     store = ProductStore(products, products)
     for number in range(20):
-        found = await cost(lambda n=number: store.list("", f"Category {n}", order_of(order_by), None, 21))  # type: ignore[misc]  # bound in the loop
+        found = await cost(lambda n=number: store.list(query(n, order_by), None, 21))  # type: ignore[misc]  # bound in the loop
         assert found.buffers <= SCAN, describe(found.plan)
 
 
 @pytest.mark.parametrize("order_by", ["price", "star", "name"])
 async def test_far_category_page_reads_its_own_rows_only(products: Any, product_database: str, order_by: str) -> None:
-    store, order = ProductStore(products, products), order_of(order_by)
-    key: Mapping[str, object] = {"price": 400_000_000, "star": 3.0, "name": "walnut chair 19001"}
+    store = ProductStore(products, products)
+    key: Mapping[str, SortKey] = {"price": 400_000_000, "star": 3.0, "name": "walnut chair 19001"}
     for number in range(20):
         found = await cost(
-            lambda n=number: store.list("", f"Category {n}", order, [key[order_by], str(product_id(15_000))], 21)  # type: ignore[misc, list-item]  # bound in the loop
+            lambda n=number: store.list(query(n, order_by), (key[order_by], product_id(15_000)), 21)  # type: ignore[misc]  # bound in the loop
         )
         assert found.buffers <= SCAN, describe(found.plan)
 
@@ -58,11 +63,11 @@ async def test_far_category_page_reads_its_own_rows_only(products: Any, product_
 async def test_far_page_of_reservations_reads_its_own_rows_only(product_database: str) -> None:
     """`reconcile` reads all of them, page by page."""
     fill_reservations(product_database, 1, 3_000)
-    states: list[State] = ["HELD", "CONFIRMED"]
+    states = [ReservationState.HELD, ReservationState.CONFIRMED]
     with closing(Plans(product_database)) as plans:
         store = StockStore(plans)  # type: ignore[arg-type]  # in the place of a Database
-        first = await cost(lambda: store.page(states, None, 500))
-        far = await cost(lambda: store.page(states, order_id(2_400), 500))
+        first = await cost(lambda: store.list(states, None, 500))
+        far = await cost(lambda: store.list(states, (order_id(2_400),), 500))
     assert far.buffers <= first.buffers + 3
 
 

@@ -20,7 +20,7 @@ PASSWORD = "choose one"
 @asynccontextmanager
 async def app_role(postgres: TestServer, service: str) -> AsyncIterator[tuple[str, str]]:
     """The connection strings of a database's owner, and of the role that serves from it."""
-    section = (REPOSITORY / "docs" / "operations.md").read_text().split("### Least privilege\n")[1]
+    section = (REPOSITORY / "docs" / "configuration.md").read_text().split("### Least privilege\n")[1]
     statements = section.split("```sql\n")[1].split("```")[0]
     with postgres.database() as owner:
         name, role = str(conninfo_to_dict(owner)["dbname"]), f"{service}_app"

@@ -93,7 +93,7 @@ async def test_a_token_belongs_to_its_query(shop: OrderShop) -> None:
     for fields in ({"status": "PLACED"}, {"customer_email": "a@b"}, {"number": "1"}):
         with refused() as error:
             await page(shop, page_size=1, page_token=token, **fields)
-        assert set(error.what.fields) == {"page_token"}
+        assert set(error.fields) == {"page_token"}
 
 
 async def test_tombstones_are_hidden(shop: OrderShop) -> None:
@@ -104,10 +104,10 @@ async def test_tombstones_are_hidden(shop: OrderShop) -> None:
     for call in (shop.get(key), shop.move("CANCELLED", key)):
         with refused() as error:
             await call
-        assert error.what.reason == "ORDER_NOT_FOUND"
+        assert error.reason == "ORDER_NOT_FOUND"
     with refused() as error:
         await anext(aiter(shop.stream(key)))
-    assert error.what.reason == "ORDER_NOT_FOUND"
+    assert error.reason == "ORDER_NOT_FOUND"
 
 
 async def test_an_address_is_found_in_either_case_whatever_the_databases_locale(postgres: TestServer) -> None:

@@ -57,7 +57,7 @@ async def test_update_whose_answer_is_lost_is_never_told_to_have_been_too_late(
         if conditional:
             with refused() as error:
                 await lose_answer(proxy, update, written)
-            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the database does not answer")
+            assert (error.code, error.message) == ("UNAVAILABLE", "the database does not answer")
         else:
             await lose_answer(proxy, update, written)
         assert int((await other.get(product.id)).etag) == int(product.etag) + (1 if conditional else 2)

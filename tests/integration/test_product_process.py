@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from product.domain import Content
-from product.store import ProductStore
+from product.store import Created, ProductStore, Replayed
 from runtime.config import DatabaseConfig
 from runtime.database import Database
 from tests.support.invariants import check_stock
@@ -94,10 +94,11 @@ async def test_a_create_that_runs_twice_creates_one_product(product_database: st
     store, product_id = ProductStore(database, database), uuid4()
     content = Content(name="Steel watch", currency="EUR").complete({"slug", "sku"})
     first = await store.create(product_id, content, 5, b"of it")
-    assert first
-    assert await store.create(product_id, content, 5, b"of it") is None
-    product, fingerprint = await store.created(product_id)
-    assert (product.id, product.stock, product.revision, fingerprint) == (first.id, 5, 1, b"of it")
+    assert isinstance(first, Created)
+    second = await store.create(product_id, content, 5, b"of it")
+    assert isinstance(second, Replayed)
+    product = second.product
+    assert (product.id, product.stock, product.version, second.fingerprint) == (first.product.id, 5, 1, b"of it")
     await database.close()
     async with product_shop(product_database) as shop, shop.connection() as connection:
         assert UUID((await shop.get(str(product_id))).id) == product_id

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from shop.product.v1 import product_pb2
 
-from product.domain import order_of
+from product.listing import ProductQuery
 from product.store import ProductStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
@@ -53,12 +53,11 @@ async def test_lists_with_a_filter_never_get_a_generic_plan(product_database: st
     await fill(product_database, 2_000)
     async with pool_of_one(product_database) as database:
         store = ProductStore(database, database)
-        order = order_of("")
         for _ in range(8):
-            assert len(await store.list("watch", "", order, None, 21)) == 21
-            assert not await store.list(NOWHERE, "", order, None, 21)
-            assert not await store.list("", "nowhere", order, None, 21)
-            assert len(await store.list("", "", order, None, 21)) == 21
+            assert len(await store.list(ProductQuery(search="watch"), None, 21)) == 21
+            assert not await store.list(ProductQuery(search=NOWHERE), None, 21)
+            assert not await store.list(ProductQuery(category="nowhere"), None, 21)
+            assert len(await store.list(ProductQuery(), None, 21)) == 21
         assert await plans(database, "LIKE") == Plans(0, 0)
         assert await plans(database, "category = ") == Plans(0, 0)
         kept = await plans(database, "ORDER BY create_time DESC, id DESC")
@@ -86,8 +85,8 @@ async def test_words_of_a_search_are_counted(product_database: str) -> None:
         await shop.products.ListProducts(product_pb2.ListProductsRequest(search=f"{ten} w0 w1"))
         with refused() as error:
             await shop.products.ListProducts(product_pb2.ListProductsRequest(search=f"{ten} w10"))
-        assert error.what.code == "INVALID_ARGUMENT"
-        assert error.what.fields == {"search": "must have at most 10 different words, not 11"}
+        assert error.code == "INVALID_ARGUMENT"
+        assert error.fields == {"search": "must have at most 10 different words, not 11"}
 
 
 async def test_search_that_takes_too_long_says_what_to_do(product_database: str) -> None:
@@ -98,9 +97,9 @@ async def test_search_that_takes_too_long_says_what_to_do(product_database: str)
             await other.execute("LOCK TABLE product")
             with refused() as error:
                 await shop.products.ListProducts(product_pb2.ListProductsRequest(search="watch"))
-        assert (error.what.code, error.what.reason) == ("DEADLINE_EXCEEDED", "QUERY_TIMEOUT")
-        assert error.what.message == "the search took too long; use longer or rarer words"
-        assert error.what.retry_after is None
+        assert (error.code, error.reason) == ("DEADLINE_EXCEEDED", "QUERY_TIMEOUT")
+        assert error.message == "the search took too long; use longer or rarer words"
+        assert error.retry_after is None
 
 
 @pytest.mark.timeout(120)

@@ -1,15 +1,15 @@
-"""A product service in the test's process, on a real database and a free port, with its clients."""
+"""A product service in the process of the test, on a real database and a free port, with its clients."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import grpc
 import psycopg
 import pytest
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, field_mask_pb2
 from google.rpc import error_details_pb2, status_pb2
 from google.type import money_pb2
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
@@ -25,20 +25,34 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 """A UUID that no product has."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Refusal:
-    """What a refused call said: its code, its ErrorInfo reason and metadata, its field violations, its message, and the
-    seconds until it may be tried again."""
+    """The error of a call.
 
-    code: str
-    reason: str
-    metadata: dict[str, str]
-    fields: dict[str, str]
-    message: str
-    retry_after: float | None
+    Attributes:
+        code: The name of its gRPC code.
+        reason: The reason of its ErrorInfo, or empty.
+        metadata: The metadata of its ErrorInfo.
+        fields: The description of each field violation, by field.
+        message: Its message.
+        retry_after: The seconds of its RetryInfo, or None.
+    """
+
+    code: str = ""
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+    retry_after: float | None = None
+
+    @property
+    def what(self) -> "Refusal":
+        """The same. Tests that still ask for it get it."""
+        return self
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    """Reads the error of a call."""
     code, reason, status = parse_rpc_error(error)
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     _unpack(status, info)
@@ -52,31 +66,13 @@ def _unpack(status: status_pb2.Status, into: Any) -> bool:
     return any(detail.Unpack(into) for detail in status.details)
 
 
-class Refused:
-    """The context of `refused`; `.what` is there after it."""
-
-    what: Refusal
-
-
-class _Expect:
-    def __init__(self) -> None:
-        self._raises = pytest.raises(grpc.aio.AioRpcError)
-        self._refused = Refused()
-
-    def __enter__(self) -> Refused:
-        self._caught = self._raises.__enter__()
-        return self._refused
-
-    def __exit__(self, *error: Any) -> bool:
-        handled = bool(self._raises.__exit__(*error))
-        if handled:
-            self._refused.what = refusal_of(self._caught.value)
-        return handled
-
-
-def refused() -> _Expect:
-    """Expects that a call fails: `with refused() as error: …`, then `error.what`."""
-    return _Expect()
+@contextmanager
+def refused() -> Iterator[Refusal]:
+    """Expects that the block's call fails: `with refused() as error: …`. After the block, `error` has its parts."""
+    refusal = Refusal()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        yield refusal
+    vars(refusal).update(vars(refusal_of(caught.value)))
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,25 @@ class ProductShop:
     stock: "stock_pb2_grpc.StockServiceAsyncStub"
 
     async def create(self, name: str = "Steel watch", *, stock: int = 10, **fields: Any) -> product_pb2.Product:
-        """A new product at 12.50 EUR, where `fields` does not say otherwise."""
+        """Creates a product at 12.50 EUR, unless `fields` says otherwise."""
         product = product_pb2.Product(**({"name": name, "stock": stock, "price": euros(12.5)} | fields))
         return await self.products.CreateProduct(product_pb2.CreateProductRequest(product=product))
+
+    async def update(
+        self, product_id: str, *paths: str, etag: str = "", if_match: str = "", **fields: Any
+    ) -> product_pb2.Product:
+        """UpdateProduct with the paths of a mask, or without a mask."""
+        request = product_pb2.UpdateProductRequest(
+            product=product_pb2.Product(id=product_id, etag=etag, **fields),
+            update_mask=field_mask_pb2.FieldMask(paths=paths) if paths else None,
+        )
+        return await self.products.UpdateProduct(request, metadata=(("if-match", if_match),) if if_match else ())
+
+    async def delete(self, product_id: str, etag: str = "") -> product_pb2.Product:
+        return await self.products.DeleteProduct(product_pb2.DeleteProductRequest(id=product_id, etag=etag))
+
+    async def undelete(self, product_id: str, etag: str = "") -> product_pb2.Product:
+        return await self.products.UndeleteProduct(product_pb2.UndeleteProductRequest(id=product_id, etag=etag))
 
     async def get(self, product_id: str) -> product_pb2.Product:
         return await self.products.GetProduct(product_pb2.GetProductRequest(id=product_id))
@@ -112,7 +124,7 @@ class ProductShop:
         return await self.stock.ReleaseReservation(stock_pb2.ReleaseReservationRequest(reservation_id=reservation_id))
 
     async def adjust(self, product_id: str, delta: int, request_id: str = "", **headers: str) -> product_pb2.Product:
-        """AdjustStock with headers whose names have `_` for `-`."""
+        """AdjustStock with headers. Their names have `_` in place of `-`."""
         return await self.products.AdjustStock(
             product_pb2.AdjustStockRequest(id=product_id, delta=delta, request_id=request_id),
             metadata=tuple((name.replace("_", "-"), value) for name, value in headers.items()),
@@ -120,7 +132,7 @@ class ProductShop:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection of the test's own, past the service."""
+        """A connection to the database that does not pass through the service."""
         async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
             yield connection
 
@@ -143,9 +155,9 @@ def reserve_request(
 
 @asynccontextmanager
 async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[ProductShop]:
-    """The service on a migrated database. `variables` are environment variables that differ from the tests' own."""
+    """Runs the service on a migrated database, with `variables` in its environment."""
     (port,) = free_ports(1)
-    own = {
+    defaults = {
         "LISTEN_HOST": "127.0.0.1",
         "GRPC_PORT": str(port),
         "DATABASE_URL": conninfo,
@@ -153,6 +165,9 @@ async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[Product
         "SHUTDOWN_GRACE": "1",
     }
     address = f"127.0.0.1:{port}"
-    async with serving(Config.from_env(Env(own | variables))) as server, grpc.aio.insecure_channel(address) as channel:
+    async with (
+        serving(Config.from_env(Env(defaults | variables))) as server,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         products = product_pb2_grpc.ProductServiceStub(channel)
         yield ProductShop(address, conninfo, server, products, stock_pb2_grpc.StockServiceStub(channel))

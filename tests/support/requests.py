@@ -14,8 +14,8 @@ from shop.product.v1 import product_pb2, stock_pb2
 import order.parse
 import product.parse
 import product.stock_parse
-from product.domain import order_of
-from runtime import headers, pages
+from product.listing import ProductQuery
+from runtime import headers
 
 PUBLIC = (
     product_pb2.DESCRIPTOR.services_by_name["ProductService"],
@@ -39,18 +39,13 @@ def request_id(message: Any) -> None:
     headers.request_key(NoMetadata(), message.request_id)  # type: ignore[arg-type]  # as above
 
 
-def page_token(message: product_pb2.ListProductsRequest) -> None:
-    pages.decode(("", "", "name"), message.page_token, (str, str))
-
-
 PARSERS: dict[type[Message], list[Callable[[Any], Any]]] = {
     product_pb2.CreateProductRequest: [lambda message: product.parse.new_product(message.product), request_id],
     product_pb2.GetProductRequest: [product.parse.product_id],
     product_pb2.BatchGetProductsRequest: [product.parse.batch_ids],
     product_pb2.ListProductsRequest: [
-        product.parse.filters,
-        lambda message: order_of(message.order_by),
-        lambda message: page_token(message),
+        product.parse.listing,
+        lambda message: ProductQuery().cursor(message.page_token),
     ],
     product_pb2.UpdateProductRequest: [product.parse.changes, lambda message: etag(message.product)],
     product_pb2.DeleteProductRequest: [product.parse.product_id, etag],
@@ -105,7 +100,8 @@ def request_fields(*services: ServiceDescriptor) -> Iterator[RequestField]:
 def _fields(request: type[Message], descriptor: Descriptor, prefix: str) -> Iterator[RequestField]:
     for field in descriptor.fields:
         found = RequestField(request, prefix + field.name, field)
-        if field_behavior_pb2.OUTPUT_ONLY in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]:
+        options: Any = field.GetOptions().Extensions  # google.api has no types
+        if field_behavior_pb2.OUTPUT_ONLY in options[field_behavior_pb2.field_behavior]:
             continue
         inner = (
             field.message_type if field.message_type and field.message_type.file.package.startswith("shop.") else None

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
-from product.domain import LARGEST_STOCK, SLUG_LENGTH, WRITABLE
+from product.domain import MAX_SLUG_LENGTH, MAX_STOCK, WRITABLE
 from product.parse import CONSTRAINTS
 from runtime.constraints import Constraints, UnsupportedRule
 from runtime.errors import ApiError
@@ -155,8 +155,8 @@ def test_refused_value_is_cleared() -> None:
 def test_domain_has_the_limits_of_the_protos() -> None:
     """The domain does not read protos, so it has its own copy of what it needs."""
     stock = product_pb2.Product.DESCRIPTOR.fields_by_name["stock"].GetOptions().Extensions[validate_pb2.field]
-    assert stock.int64.lte == LARGEST_STOCK
-    assert max_length(product_pb2.Product, "slug") == SLUG_LENGTH
+    assert stock.int64.lte == MAX_STOCK
+    assert max_length(product_pb2.Product, "slug") == MAX_SLUG_LENGTH
 
 
 def compile_rules(kind: str, rules: str, label: str = "optional") -> None:

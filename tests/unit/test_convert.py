@@ -15,7 +15,7 @@ from order.domain import Item, Order, StatusEvent
 from product.convert import product_message, reservation_message
 from product.domain import Product
 from product.reservation import Item as ReservedItem
-from product.reservation import Reservation
+from product.reservation import Reservation, ReservationState
 from runtime.times import set_timestamp
 
 ID = UUID(int=7)
@@ -57,7 +57,7 @@ PRODUCT = Product(
     stock=0,
     star=0,
     image_uri="",
-    revision=1,
+    version=1,
     create_time=EPOCH,
     update_time=EPOCH,
     delete_time=None,
@@ -113,7 +113,7 @@ def test_event_messages_have_the_times_of_their_events() -> None:
 
 def test_reservation_message_has_what_was_reserved() -> None:
     item = ReservedItem(product_id=ID, quantity=3, name="Watch", currency="EUR", price_micros=1_500_000)
-    message = reservation_message(Reservation(id=ID, state="HELD", items=(item,), expire_time=TIME))
+    message = reservation_message(Reservation(id=ID, state=ReservationState.HELD, items=(item,), expire_time=TIME))
     assert message.state == stock_pb2.Reservation.HELD
     assert message.expire_time.ToDatetime(UTC) == TIME
     (found,) = message.items

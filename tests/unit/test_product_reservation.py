@@ -1,0 +1,81 @@
+"""Reservations: why stock could not be reserved, and which reservation is the same as another."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from product.reservation import (
+    Item,
+    LockedProduct,
+    RequestedItem,
+    Reservation,
+    ReservationState,
+    check_same_items,
+    rejection,
+)
+from runtime.refusals import DomainError
+
+ID = UUID("123e4567-e89b-42d3-a456-426614174000")
+OTHER = UUID("223e4567-e89b-42d3-a456-426614174000")
+NOW = datetime(2026, 11, 23, 2, 3, 4, 567891, UTC)
+
+
+def locked(product_id: UUID = ID, quantity: int = 1, stock: int = 5, currency: str = "EUR") -> LockedProduct:
+    return LockedProduct(
+        product_id=product_id,
+        quantity=quantity,
+        deleted=False,
+        name="Steel watch",
+        currency=currency,
+        price_micros=1,
+        stock=stock,
+        expire_time=None,
+    )
+
+
+UNKNOWN = replace(locked(OTHER), name=None, currency=None, price_micros=None, stock=None)
+DELETED = replace(locked(), deleted=True)
+SHORT = locked(quantity=6)
+DOLLARS = locked(OTHER, currency="USD")
+
+
+@pytest.mark.parametrize(
+    ("products", "code", "text"),
+    [
+        ([SHORT, DELETED, UNKNOWN], "NOT_FOUND", f"items[2].product_id: product {OTHER} not found"),
+        ([SHORT, DELETED], "FAILED_PRECONDITION", '"Steel watch" is no longer sold'),
+        ([SHORT, DOLLARS], "FAILED_PRECONDITION", '6 of "Steel watch" were asked for, but only 5 are left'),
+        (
+            [locked(quantity=2, stock=1)],
+            "FAILED_PRECONDITION",
+            '2 of "Steel watch" were asked for, but only 1 is left',
+        ),
+        ([locked(stock=0)], "FAILED_PRECONDITION", '"Steel watch" is sold out'),
+        (
+            [locked(), DOLLARS],
+            "FAILED_PRECONDITION",
+            "the items have prices in EUR and USD; an order has one currency",
+        ),
+    ],
+)
+def test_rejection_names_the_reason(products: list[LockedProduct], code: str, text: str) -> None:
+    error = rejection(products)
+    assert error
+    assert (error.kind.name, error.message) == (code, text)
+
+
+def test_available_products_have_no_rejection() -> None:
+    """Others of the same batch were counted before them."""
+    assert rejection([locked(quantity=2, stock=2)]) is None
+
+
+def test_same_items_may_come_in_any_order() -> None:
+    items = tuple(Item(product_id=each, quantity=2, name="", currency="EUR", price_micros=1) for each in (ID, OTHER))
+    reservation = Reservation(id=ID, state=ReservationState.HELD, items=items, expire_time=NOW)
+    assert check_same_items(reservation, [RequestedItem(OTHER, 2), RequestedItem(ID, 2)]) == reservation
+    with pytest.raises(DomainError):
+        check_same_items(reservation, [RequestedItem(OTHER, 2)])
+    released = replace(reservation, state=ReservationState.RELEASED, items=())
+    assert check_same_items(released, [RequestedItem(OTHER, 2)]) == released
