@@ -77,8 +77,10 @@ class Constraints:
         kind = GetMessageClass(descriptor)
         if kind not in self._checks:
             checks = self._checks[kind] = {}
-            if descriptor.GetOptions().HasExtension(validate_pb2.message):
-                raise UnsupportedRule(f"{descriptor.full_name}: rules of a whole message are not supported")
+            if descriptor.GetOptions().HasExtension(validate_pb2.message) or any(
+                each.GetOptions().HasExtension(validate_pb2.oneof) for each in descriptor.oneofs
+            ):
+                raise UnsupportedRule(f"{descriptor.full_name}: rules of messages and oneofs are not supported")
             for field in descriptor.fields:
                 if check := self._field(field):
                     checks[field.name] = check
@@ -118,10 +120,11 @@ class Constraints:
 
 
 def _set(field: FieldDescriptor, rules: Message, *supported: str) -> dict[str, Any]:
-    """Returns the rules that are set. Raises UnsupportedRule if they are not all supported."""
+    """Returns the rules that are set. Raises UnsupportedRule if they are not all supported, or if one is false."""
     found = {rule.name: value for rule, value in rules.ListFields()}
-    if unsupported := sorted(found.keys() - set(supported)):
-        raise UnsupportedRule(f"{field.full_name}: {', '.join(unsupported)} is not supported")
+    for name, value in found.items():
+        if name not in supported or value is False:
+            raise UnsupportedRule(f"{field.full_name}: {name} is not supported here")
     return found
 
 
@@ -152,12 +155,12 @@ def _string(field: FieldDescriptor, rules: validate_pb2.StringRules) -> _Rule:
 
 
 def _number(field: FieldDescriptor, rules: Message) -> _Rule:
-    return _range(_set(field, rules, "gte", "lte"))
+    return _range(field, _set(field, rules, "gte", "lte"))
 
 
 def _duration(field: FieldDescriptor, rules: validate_pb2.DurationRules) -> _Rule:
     limits = _set(field, rules, "gte", "lte")
-    allows, problem = _range({name: _seconds(limit) for name, limit in limits.items()})
+    allows, problem = _range(field, {name: _seconds(limit) for name, limit in limits.items()})
     return lambda value: allows(_seconds(value)), f"{problem} seconds"
 
 
@@ -167,7 +170,8 @@ def _seconds(duration: Duration) -> float:
 
 def _enum(field: FieldDescriptor, rules: validate_pb2.EnumRules) -> _Rule:
     limits = _set(field, rules, "defined_only", "not_in")
-    assert field.enum_type, "an enum has values"
+    if field.enum_type is None or "defined_only" not in limits:
+        raise UnsupportedRule(f"{field.full_name}: an enum without defined_only is not supported")
     excluded = limits.get("not_in", ())
     allowed = {value.number: value.name for value in field.enum_type.values if value.number not in excluded}
     return allowed.__contains__, f"must be one of {', '.join(name for number, name in allowed.items() if number)}"
@@ -190,8 +194,10 @@ _KINDS: Mapping[str, Callable[[FieldDescriptor, Any], _Rule]] = {
 }
 
 
-def _range(limits: Mapping[str, float]) -> _Rule:
+def _range(field: FieldDescriptor, limits: Mapping[str, float]) -> _Rule:
     """Returns the rule for a range. `limits` has `gte`, `lte` or both."""
+    if not limits:
+        raise UnsupportedRule(f"{field.full_name}: a range without a limit is not supported")
     if "lte" not in limits:
         low = limits["gte"]
         return partial(operator.le, low), f"must be at least {low:,.10g}" if low else "must not be negative"
