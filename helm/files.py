@@ -18,7 +18,7 @@ FOLDER = CHART / "files" / "envoy"
 def copies() -> Iterator[tuple[Path, Path]]:
     """Yields each source with the path of its copy."""
     for path in sorted(SOURCE.rglob("*")):
-        if path.is_file():
+        if path.is_file() and "__pycache__" not in path.parts:  # an older checkout had Python there
             yield path, FOLDER / path.relative_to(SOURCE)
     yield CHART / "values.yaml", CHART / "files" / "values.yaml"
 

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from shop.order.v1 import order_pb2
 
-from order.domain import Draft, Line
-from order.store import Filter
+from order.domain import Draft, Line, OrderQuery, Status
 from runtime import pages
 from runtime.constraints import Constraints
 from runtime.pages import Cursor
@@ -17,7 +16,7 @@ CONSTRAINTS = Constraints(order_pb2.DESCRIPTOR, multiline={"shipping_address", "
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
-Listing = tuple[Filter, Cursor, int]
+Listing = tuple[OrderQuery, Cursor, int]
 """Which orders to list, where the page starts, and its size."""
 
 Move = (
@@ -68,11 +67,10 @@ def listing(request: order_pb2.ListOrdersRequest) -> Listing:
     with Violations() as violations:
         CONSTRAINTS.check(violations, request)
         _check_email(violations, "customer_email", request.customer_email)
-    status = order_pb2.Order.Status.Name(request.status) if request.status else ""
-    want = Filter(status=status, customer_email=request.customer_email, number=request.number)
-    query = ("orders", status, request.customer_email.lower(), request.number)
-    cursor = Cursor.parse(request.page_token, query, (datetime, UUID))
-    return want, cursor, pages.page_size(request.page_size)
+    status = Status(order_pb2.Order.Status.Name(request.status)) if request.status else None
+    query = OrderQuery(status=status, customer_email=request.customer_email, number=request.number)
+    described = ("orders", query.status or "", query.customer_email.lower(), query.number)
+    return query, Cursor.parse(request.page_token, described, (datetime, UUID)), pages.page_size(request.page_size)
 
 
 def stream(request: order_pb2.StreamOrderStatusRequest) -> tuple[UUID, int]:

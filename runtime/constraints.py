@@ -68,9 +68,9 @@ class Constraints:
             prefix: What precedes the names of its fields in a violation, such as `product.`.
             fields: The fields to check; None checks all.
         """
-        for name, check in self._checks[type(message)].items():
-            if fields is None or name in fields:
-                check(violations, prefix, message)
+        checks = self._checks[type(message)]
+        for check in checks.values() if fields is None else [checks[name] for name in checks if name in fields]:
+            check(violations, prefix, message)
 
     def _compile(self, descriptor: Descriptor) -> Mapping[str, _FieldCheck]:
         """Returns the check of each field that has rules, by name."""
@@ -209,13 +209,11 @@ def _range(field: FieldDescriptor, limits: Mapping[str, float]) -> _Rule:
 def _text(name: str, max_length: int, min_length: int, multiline: bool) -> _FieldCheck:
     def check(violations: Violations, prefix: str, message: Any) -> None:
         value = getattr(message, name)
-        if (
-            min_length <= len(value) <= max_length
-            and value.isascii()
-            and value.isprintable()
-            and value == value.strip()
-        ):
-            return  # as most texts: there is nothing to normalize or to refuse
+        if not value and not min_length:
+            return
+        # Most texts are as short and plain as this: there is nothing to normalize or to refuse.
+        if len(value) <= max_length and value.isascii() and value.isprintable() and value == value.strip() != "":
+            return
         text = violations.text(prefix + name, value, max_length=max_length, min_length=min_length, multiline=multiline)
         if text != value:
             setattr(message, name, text)

@@ -1,4 +1,4 @@
-"""What a service tells of a write whose answer got lost on the way from the database."""
+"""What a client gets if the database has written, but its response was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ from tests.support.proxy import Proxy
 async def behind_proxy(conninfo: str) -> AsyncIterator[tuple[ProductShop, Proxy]]:
     async with Proxy(int(str(conninfo_to_dict(conninfo)["port"]))).running() as proxy:
         async with product_shop(make_conninfo(conninfo, port=proxy.port), DATABASE_POOL_SIZE="1") as shop:
-            # A statement's first run on a connection has one answer more: that it is prepared.
+            # A statement's first run on a connection has one response more: that it is prepared.
             product = await shop.create("Prepared")
             for etag in ("", "2"):
                 await shop.products.UpdateProduct(update_request(product.id, name="Prepared", etag=etag))
@@ -31,7 +31,7 @@ def update_request(product_id: str, **fields: Any) -> product_pb2.UpdateProductR
 
 
 async def lose_answer(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
-    """Lets a call's statement reach the database, and cuts the connection before the answer is back."""
+    """Lets a call's statement reach the database, and cuts the connection before the response is back."""
     proxy.lateness = 30
     task = asyncio.ensure_future(call)
     await eventually(done, 5)
@@ -41,11 +41,9 @@ async def lose_answer(proxy: Proxy, call: Awaitable[object], done: Callable[[], 
 
 
 @pytest.mark.parametrize("conditional", [True, False])
-async def test_update_whose_answer_is_lost_is_never_told_to_have_been_too_late(
-    product_database: str, conditional: bool
-) -> None:
-    """With an etag a second run would meet the first one's: ABORTED, though it was this very call that was quicker.
-    Without, it runs again, and is the same as once."""
+async def test_update_with_lost_response_is_never_a_conflict(product_database: str, conditional: bool) -> None:
+    """With an etag, a second run would conflict with the first run of the same call. Without one, it runs again, and
+    the result is the same."""
     async with behind_proxy(product_database) as (shop, proxy), product_shop(product_database) as other:
         product = await shop.create("Steel watch")
         etag = product.etag if conditional else ""
@@ -63,8 +61,8 @@ async def test_update_whose_answer_is_lost_is_never_told_to_have_been_too_late(
         assert int((await other.get(product.id)).etag) == int(product.etag) + (1 if conditional else 2)
 
 
-async def test_delete_whose_answer_is_lost_succeeds(product_database: str) -> None:
-    """It names what is to be so, and it is: an etag changes nothing in that."""
+async def test_delete_with_lost_response_succeeds(product_database: str) -> None:
+    """A second run finds the product deleted, which is what the call asks for."""
     async with behind_proxy(product_database) as (shop, proxy), product_shop(product_database) as other:
         product = await shop.create("Steel watch")
 
