@@ -126,7 +126,7 @@ class TestRefusals:
         with refused() as error:
             await shop.create({}, request_id="1")
         assert error.code == "INVALID_ARGUMENT"
-        assert set(error.fields) == {"items"}
+        assert set(error.fields) == {"items", "request_id"}
         with refused() as error:
             await shop.create({UNKNOWN: 1}, request_id="1")
         assert set(error.fields) == {"request_id"}
