@@ -93,7 +93,7 @@ def describe_all(target: Path) -> None:
 
 def run(arguments: list[str]) -> None:
     command = ["protoc", *PLUGINS, *(f"-I{path}" for path in INCLUDES), *arguments]
-    status: int = protoc.main(command)  # pyright: ignore[reportUnknownMemberType] - grpcio-tools has no types
+    status = int(protoc.main(command))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - no types
     if status:
         raise SystemExit(f"protoc failed with status {status}")
 

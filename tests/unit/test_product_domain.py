@@ -60,7 +60,7 @@ def test_any_name_makes_valid_slugs_and_skus(name: str) -> None:
     content = Content(name=name).complete({"slug", "sku"})
     for _ in range(3):
         assert SLUG_PATTERN.fullmatch(content.slug)
-        assert len(content.slug) <= domain.MAXSLUG_PATTERN_LENGTH
+        assert len(content.slug) <= domain.MAX_SLUG_LENGTH
         assert SKU_PATTERN.fullmatch(content.sku)
         assert len(content.sku) <= max_length(product_pb2.Product, "sku")
         content = content.with_alternative("slug", ID).with_alternative("sku", ID)
