@@ -13,11 +13,11 @@ from runtime.pages import Cursor, Position, SortKey
 
 @dataclass(frozen=True, eq=False)
 class Sort:
-    """A way to sort products. Each of them is there once, so it is compared by identity.
+    """A way to sort products. Each way exists once, so two are compared by identity.
 
     Attributes:
         order_by: Its name in requests and in page tokens.
-        sql: The columns to sort by. The id makes the order total.
+        sql: The columns to sort by. The id decides between equal products.
         after: The condition for the rows after a position, `%(key)s` and `%(id)s`.
         type: The type of the first sort key.
         key: Returns the first sort key of a product.
@@ -59,8 +59,6 @@ _BY_NAME = {sort.order_by: sort for sort in SORTS}
 
 NEWEST_FIRST = _BY_NAME["create_time desc"]
 
-MAX_ORDER_BY_LENGTH = 100
-
 
 @dataclass(frozen=True)
 class ProductQuery:
@@ -94,7 +92,7 @@ def parse_order_by(order_by: str) -> Sort:
     Raises:
         ApiError: INVALID_ARGUMENT.
     """
-    words = order_by.split() if len(order_by) <= MAX_ORDER_BY_LENGTH else [order_by]
+    words = order_by.split(maxsplit=2)
     if not words:
         return NEWEST_FIRST
     field = "create_time" if words[0] == "createTime" else words[0]  # as REST spells it

@@ -9,9 +9,6 @@ from uuid import UUID
 from product.domain import MAX_STOCK, describe_shortage, insufficient_stock, product_deleted
 from runtime.refusals import DomainError, ErrorKind
 
-MAX_ITEMS = 50
-"""Items of one reservation."""
-
 MAX_NAMED_ITEMS = 5
 """Items that the message of a rejection names."""
 
@@ -157,6 +154,7 @@ def _unknown(index: int, product_id: UUID) -> DomainError:
 
 
 def reservation_not_found(reservation_id: UUID) -> DomainError:
+    """Returns the error for a reservation that does not exist."""
     return DomainError(
         ErrorKind.NOT_FOUND,
         f"reservation {reservation_id} not found",

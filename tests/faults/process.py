@@ -79,7 +79,7 @@ def setting(path: str, value: float) -> str:
     """Returns a setting: a constant of a module has another value.
 
     Args:
-        path: The module and the constant, as in `order.stock.HOLD_SECONDS`.
+        path: The module and the constant, as in `order.stock.HOLD_TTL`.
         value: Its value; it is converted to the type of the constant.
     """
     module, _, name = path.rpartition(".")
@@ -143,7 +143,7 @@ def inject(fault: str) -> None:
 
 
 def configure(assignment: str) -> None:
-    """Sets a constant, as in `order.stock.HOLD_SECONDS=5`. Raises AttributeError if it does not exist."""
+    """Sets a constant, as in `order.stock.HOLD_TTL=5`. Raises AttributeError if it does not exist."""
     path, _, value = assignment.partition("=")
     module, _, name = path.rpartition(".")
     owner = importlib.import_module(module)

@@ -32,7 +32,7 @@ RESTART = 0.5
 DATABASE_DOWNTIME = 4.0
 """Seconds from the kill of a database to its start: longer than a client waits for one response."""
 
-SETTINGS = (setting("order.stock.HOLD_SECONDS", 5), setting("order.jobs.expired_holds.INTERVAL", 1.0))
+SETTINGS = (setting("order.stock.HOLD_TTL", 5), setting("order.jobs.expired_holds.HOLD_POLL_INTERVAL", 1.0))
 """A hold expires after seconds here, not after a minute."""
 
 _SERVICE_NAMES = {"product": "shop.product.v1.ProductService", "order": "shop.order.v1.OrderService"}
@@ -240,10 +240,10 @@ async def _program(name: str, *arguments: str) -> None:
 
 
 def missing_orders(output: str) -> set[str]:
-    """Returns the ids of the orders that `reconcile` reported as gone."""
-    return set(re.findall(r"^order (\S+) is gone", output, re.MULTILINE))
+    """Returns the ids of the orders that `reconcile` reported as missing."""
+    return set(re.findall(r"^order (\S+) does not exist", output, re.MULTILINE))
 
 
 def orders_without_stock(output: str) -> set[str]:
     """Returns the ids of the orders that `reconcile` reported as having no stock."""
-    return set(re.findall(r"^order (\S+) .*CANNOT BE HAD", output, re.MULTILINE))
+    return set(re.findall(r"^order (\S+) .*NOT RESERVED", output, re.MULTILINE))

@@ -175,9 +175,9 @@ SCENARIOS = [
         no_longer_late,
         {"product": late("product-reserved", after=100, calls=8, seconds=6)},
         (
-            setting("order.stock.HOLD_SECONDS", 2),
+            setting("order.stock.HOLD_TTL", 2),
             setting("order.stock.RESERVE_TIMEOUT", 9.0),
-            setting("order.jobs.expired_holds.INTERVAL", 0.5),
+            setting("order.jobs.expired_holds.HOLD_POLL_INTERVAL", 0.5),
         ),
         timeout=10,
         expired=True,

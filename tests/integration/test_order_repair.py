@@ -1,4 +1,4 @@
-"""`reconcile`: what a restored database has left inconsistent is found, told to people, and repaired, both ways."""
+"""`order reconcile` finds, reports and repairs the differences that a restored database has left."""
 
 import asyncio
 import random
@@ -10,12 +10,12 @@ import pytest
 from shop.order.v1 import order_pb2
 
 from order import stock as stock_module
-from order.domain import order_id
+from order.domain import derive_id
 from tests.support.both import Both, both_shops
 from tests.support.order import status_name
 from tests.support.product import refusal_of, refused
 
-NOTHING = {"reserved", "released", "confirmed", "cancelled again", "orders gone", "orders without stock"}
+NOTHING = {"reserved", "released", "confirmed", "cancelled again", "lost orders", "orders without stock"}
 
 
 @pytest.fixture
@@ -25,21 +25,21 @@ async def both(order_database: str, product_database: str) -> AsyncIterator[Both
 
 
 def found(lines: list[str]) -> set[str]:
-    """The kinds of findings that a summary counts."""
+    """Returns the kinds of findings that the summary counts."""
     summary = next(line for line in lines if line.startswith("compared: "))
     return {kind for kind in NOTHING if f" {kind}" in summary}
 
 
-async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
+async def test_consistent_shop_has_no_findings(both: Both) -> None:
     product = await both.products.create()
     await both.shop.create({product.id: 1})
     cancelled = await both.shop.create({product.id: 1})
     await both.shop.move("CANCELLED", cancelled.id)
     await both.settle()
-    assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 live orders"]
+    assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
 
-async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_their_stock(both: Both) -> None:
+async def test_stock_of_lost_orders_is_released(both: Both) -> None:
     product = await both.products.create("Mug", stock=10)
     key = str(uuid4())
     kept, gone = await both.shop.create({product.id: 1}), await both.shop.create({product.id: 3}, request_id=key)
@@ -48,25 +48,25 @@ async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_the
 
     lines = await both.reconcile("--dry-run")
     assert lines == [
-        f'order {gone.id} is gone: 3 × "Mug"; to be released',
-        f'stock of product {product.id} "Mug": 3 to be freed',
-        "compared: 2 reservations with stock, 1 orders gone, 1 released, 1 live orders",
-        "this was a dry run; without --dry-run it is repaired",
+        f'order {gone.id} does not exist, but has stock: 3 × "Mug"; to be released',
+        f'stock of product {product.id} "Mug": 3 to be released',
+        "compared: 2 reservations with stock, 1 lost orders, 1 released, 1 orders not cancelled",
+        "this was a dry run; run the command without --dry-run to make these changes",
     ]
     assert await both.products.stock_of(product.id) == 6, "nothing was changed"
 
     lines = await both.reconcile()
-    assert lines[0] == f'order {gone.id} is gone: 3 × "Mug"; released'
+    assert lines[0] == f'order {gone.id} does not exist, but has stock: 3 × "Mug"; released'
     await both.settle()
     assert await both.products.stock_of(product.id) == 9
     assert found(await both.reconcile()) == set()
     with refused() as error:
         await both.shop.create({product.id: 3}, request_id=key)
-    assert error.what.reason == "ORDER_EXPIRED", "a late retry cannot bring it back without its stock"
+    assert error.reason == "ORDER_EXPIRED", "a late retry cannot bring it back without its stock"
     assert await both.shop.get(kept.id)
 
 
-async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: Both) -> None:
+async def test_retry_before_the_repair_restores_the_order(both: Both) -> None:
     product = await both.products.create(stock=10)
     key = str(uuid4())
     gone = await both.shop.create({product.id: 3}, request_id=key)
@@ -78,8 +78,8 @@ async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: 
     assert await both.products.stock_of(product.id) == 7
 
 
-async def test_a_retry_that_is_being_written_during_the_repair_is_an_order_with_stock_or_none(both: Both) -> None:
-    """Its reservation is confirmed, and its row is on its way. Row or tombstone, whichever is first, decides."""
+async def test_retry_during_the_repair_has_stock_or_fails(both: Both) -> None:
+    """Its reservation is confirmed, and its row is being written. Row or tombstone: the first one decides."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     gone = await both.shop.create({product.id: 3}, request_id=key)
@@ -102,7 +102,7 @@ async def test_a_retry_that_is_being_written_during_the_repair_is_an_order_with_
         assert await both.products.stock_of(product.id) == 7
 
 
-async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(both: Both) -> None:
+async def test_lost_cancellation_is_repeated(both: Both) -> None:
     product = await both.products.create(stock=10)
     order = await both.shop.create({product.id: 3})
     await both.shop.move("CANCELLED", order.id)
@@ -116,7 +116,7 @@ async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(b
     assert await both.products.stock_of(product.id) == 10
 
 
-async def test_reservations_that_a_restored_product_database_lacks_are_made_again_where_stock_is_left(
+async def test_lost_reservations_are_made_if_stock_is_left(
     both: Both,
 ) -> None:
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=5)
@@ -129,10 +129,10 @@ async def test_reservations_that_a_restored_product_database_lacks_are_made_agai
     lines = await both.reconcile()
     assert set(lines[:2]) == {
         f'order {had.id} ({had.number}) has lost its reservation: 3 × "Mug"; reserved',
-        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; CANNOT BE HAD: 5 of "Cup"'
+        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; NOT RESERVED: 5 of "Cup"'
         " were asked for, but only 4 are left",
     }
-    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert lines[-1] == "orders that need attention: 1; see above"
     assert await both.products.stock_of(mug.id) == 7
 
     await both.shop.move("CANCELLED", short.id)
@@ -141,7 +141,7 @@ async def test_reservations_that_a_restored_product_database_lacks_are_made_agai
     assert status_name(await both.shop.get(later.id)) == "PLACED"
 
 
-async def test_what_a_restored_product_database_holds_is_confirmed_or_released_as_its_order_says(both: Both) -> None:
+async def test_holds_are_confirmed_or_released_by_status(both: Both) -> None:
     product = await both.products.create(stock=10)
     live, cancelled = [await both.shop.create({product.id: 2}) for _ in range(2)]
     await both.shop.move("CANCELLED", cancelled.id)
@@ -149,14 +149,14 @@ async def test_what_a_restored_product_database_holds_is_confirmed_or_released_a
     await both.in_products("UPDATE reservation SET state = 'HELD'")
     await both.in_products("UPDATE product SET stock = 6")
     lines = await both.reconcile()
-    assert f"order {live.id} its stock was only held; confirmed" in lines
-    assert any(line.startswith(f"order {cancelled.id} is CANCELLED, but its stock was still taken") for line in lines)
+    assert f"order {live.id} has stock that is only held; confirmed" in lines
+    assert any(line.startswith(f"order {cancelled.id} is CANCELLED, but still has stock") for line in lines)
     await both.settle()
     assert await both.products.stock_of(product.id) == 8
 
 
-async def test_other_goods_under_an_orders_id_are_released_and_people_look_after_the_order(both: Both) -> None:
-    """Its key was used again while a restored product database had lost its reservation."""
+async def test_other_products_of_a_reused_key_are_released(both: Both) -> None:
+    """The key was used again while a restored product database had lost the order's reservation."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     order, sound = await both.shop.create({mug.id: 1}), await both.shop.create({mug.id: 1})
     await both.settle()
@@ -164,15 +164,16 @@ async def test_other_goods_under_an_orders_id_are_released_and_people_look_after
     await both.products.reserve({cup.id: 7}, order.id)
     await both.products.confirm(order.id)
     lost = (
-        f"order {order.id} ({order.number}) has no stock: its idempotency key was used for other goods; LOOK AFTER IT"
+        f"order {order.id} ({order.number}) has no stock: its idempotency key was used for other products;"
+        " NEEDS ATTENTION"
     )
     assert (await both.reconcile("--dry-run"))[:2] == [
-        f'order {order.id} has the stock of other goods: 7 × "Cup"; to be released',
+        f'order {order.id} has stock of other products: 7 × "Cup"; to be released',
         lost,
     ]
     lines = await both.reconcile()
-    assert lines[:2] == [f'order {order.id} has the stock of other goods: 7 × "Cup"; released', lost]
-    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert lines[:2] == [f'order {order.id} has stock of other products: 7 × "Cup"; released', lost]
+    assert lines[-1] == "orders that need attention: 1; see above"
     assert await both.products.stock_of(cup.id) == 10
     assert (await both.reconcile())[0] == lost, "for as long as it is live; it was not cancelled by anybody"
     assert status_name(await both.shop.get(order.id)) == "PLACED"
@@ -182,8 +183,8 @@ async def test_other_goods_under_an_orders_id_are_released_and_people_look_after
     assert status_name(await both.shop.get(sound.id)) == "PLACED"
 
 
-async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
-    """Neither for an order whose reservation was lost, nor where there never was to be one."""
+async def test_reused_key_reserves_no_stock(both: Both) -> None:
+    """Neither if the order has lost its reservation, nor if its attempt expired."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     key, dead = str(uuid4()), str(uuid4())
     order = await both.shop.create({mug.id: 1}, request_id=key)
@@ -191,18 +192,18 @@ async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
     await both.lose_reservation(order.id)
     with refused() as error:
         await both.shop.create({cup.id: 7}, request_id=key)
-    assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+    assert error.reason == "IDEMPOTENCY_KEY_REUSED"
     assert await both.products.stock_of(cup.id) == 10
 
-    await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(order_id("", UUID(dead))))
+    await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(derive_id("", UUID(dead))))
     with refused() as error:
         await both.shop.create({cup.id: 7}, request_id=dead)
-    assert error.what.reason == "ORDER_EXPIRED"
+    assert error.reason == "ORDER_EXPIRED"
     assert await both.products.stock_of(cup.id) == 10
 
 
-async def test_a_key_that_is_used_again_for_the_same_goods_leaves_the_order_its_stock(both: Both) -> None:
-    """Another address under the same key is refused, whether the reservation is still held or confirmed."""
+async def test_reused_key_with_same_items_keeps_the_stock(both: Both) -> None:
+    """A request with other notes is refused, and the reservation stays as it is, held or confirmed."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     await both.shop.create({product.id: 4}, request_id=key)
@@ -210,30 +211,28 @@ async def test_a_key_that_is_used_again_for_the_same_goods_leaves_the_order_its_
         await both.in_products("UPDATE reservation SET state = %s", state)
         with refused() as error:
             await both.shop.create({product.id: 4}, request_id=key, notes="elsewhere")
-        assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+        assert error.reason == "IDEMPOTENCY_KEY_REUSED"
         assert await both.products.stock_of(product.id) == 6
 
 
-async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
-    """One may be an order that is being placed."""
+async def test_unexpired_holds_are_left_alone(both: Both) -> None:
+    """Such a hold may be an order that is being placed."""
     product = await both.products.create(stock=10)
     await both.shop.create({product.id: 1})
     await both.settle()
     await both.products.reserve({product.id: 1})
     assert await both.reconcile() == [
-        "compared: 2 reservations with stock, 1 holds whose time is not over, left to the service, 1 live orders"
+        "compared: 2 reservations with stock, 1 unexpired holds, left to the service, 1 orders not cancelled"
     ]
     assert await both.products.stock_of(product.id) == 8
     await both.in_products("UPDATE reservation SET expire_time = now() - interval '1 second'")
-    assert "orders gone" in found(await both.reconcile())
+    assert "lost orders" in found(await both.reconcile())
     assert await both.products.stock_of(product.id) == 9
 
 
-async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
-    both: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
-    monkeypatch.setattr(stock_module, "PAGE", 7)
+async def test_busy_shop_has_no_findings(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders are placed, moved and cancelled during several runs with small pages."""
+    monkeypatch.setattr(stock_module, "PAGE_SIZE", 7)
     ids = [(await both.products.create(stock=60)).id for _ in range(3)]
     running = True
 
