@@ -13,20 +13,20 @@ from hypothesis import settings
 
 from local import settings as local_settings
 from local.settings import free_ports
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop, run_shop
 
-# A busy machine may take its time over an example.
+# On a busy machine an example may take long.
 settings.register_profile("shop", deadline=None)
 settings.load_profile("shop")
 
-ROOM = 2 * 1024**3
-"""Bytes that the tests' databases may take."""
+MIN_FREE_MEMORY = 2 * 1024**3
+"""Bytes that must be free in /dev/shm for the tests' databases."""
 
 
 def pytest_configure() -> None:
-    """Tests that run side by side have ports of their own: a port that is free is taken only a moment later."""
+    """Gives each worker its own ports: two workers could find the same free port before one of them uses it."""
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         number, workers = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         local_settings.PORTS = local_settings.PORTS[number::workers]
@@ -50,45 +50,47 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[TestServer]:
-    """One server for the whole run. In memory where there is room: a clone is 300 files, each test has one or two, and
-    a file system on a disk makes new files slowly where many have just been deleted."""
+def postgres() -> Iterator[DatabaseServer]:
+    """One server for the whole run. Its data is in memory if there is enough.
+
+    A clone has 300 files and each test makes one or two clones. On a disk, new files are slow after many were deleted.
+    """
     memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MIN_FREE_MEMORY
     with (
         tempfile.TemporaryDirectory(prefix="shop-tests-", dir=memory if roomy else None) as folder,
-        TestServer(_passable(Path(folder))).running() as server,
+        DatabaseServer(_enterable(Path(folder))).running() as server,
     ):
         yield server
 
 
-def _passable(folder: Path) -> Path:
-    """So that the user whom the server runs as, where we are root, gets to what is in it."""
+def _enterable(folder: Path) -> Path:
+    """Lets all users enter a folder: if we are root, the server runs as another user."""
     folder.chmod(0o755)
     return folder
 
 
 @pytest.fixture
-def empty_database(postgres: TestServer) -> Iterator[str]:
+def empty_database(postgres: DatabaseServer) -> Iterator[str]:
     with postgres.database() as conninfo:
         yield conninfo
 
 
 @pytest.fixture
-def product_database(postgres: TestServer) -> Iterator[str]:
+def product_database(postgres: DatabaseServer) -> Iterator[str]:
     with postgres.database("product") as conninfo:
         yield conninfo
 
 
 @pytest.fixture
-def order_database(postgres: TestServer) -> Iterator[str]:
+def order_database(postgres: DatabaseServer) -> Iterator[str]:
     with postgres.database("order") as conninfo:
         yield conninfo
 
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
-    """One whole shop for the run, without the demo: nobody moves the tests' orders but they themselves."""
+    """One whole shop for the run, without the demo, so that only the tests move their orders."""
     with run_shop(tmp_path_factory.mktemp("shop")) as running:
         yield running
 

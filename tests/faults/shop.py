@@ -19,7 +19,7 @@ from local.databases import SERVICES
 from local.server_programs import installed
 from local.settings import LOOPBACK, free_ports
 from tests.faults.process import setting
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.proxy import Proxy
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Servers:
     """The two servers, and the one thread that starts them: a child process ends with the thread that started it."""
 
     def __init__(self, state: Path) -> None:
-        self.of = {service: TestServer(state / service, {}) for service in SERVICES}
+        self.of = {service: DatabaseServer(state / service, {}) for service in SERVICES}
         self._thread = ThreadPoolExecutor(1)
 
     async def call(self, work: Callable[[], T]) -> T:

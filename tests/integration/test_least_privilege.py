@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.migrate import migrate
 from runtime.schema import MigrationError, migrations
-from tests.support.database import REPOSITORY, TestServer
+from tests.support.database import REPOSITORY, DatabaseServer
 from tests.support.order import order_shop
 from tests.support.product import product_shop
 
@@ -18,7 +18,7 @@ PASSWORD = "choose one"
 
 
 @asynccontextmanager
-async def app_role(postgres: TestServer, service: str) -> AsyncIterator[tuple[str, str]]:
+async def app_role(postgres: DatabaseServer, service: str) -> AsyncIterator[tuple[str, str]]:
     """The connection strings of a database's owner, and of the role that serves from it."""
     section = (REPOSITORY / "docs" / "configuration.md").read_text().split("### Least privilege\n")[1]
     statements = section.split("```sql\n")[1].split("```")[0]
@@ -37,7 +37,7 @@ async def app_role(postgres: TestServer, service: str) -> AsyncIterator[tuple[st
                 connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
-async def test_services_work_with_their_rows_alone(postgres: TestServer) -> None:
+async def test_services_work_with_their_rows_alone(postgres: DatabaseServer) -> None:
     async with app_role(postgres, "product") as (product_owner, product), app_role(postgres, "order") as (owner, order):
         await migrate(product_owner, REPOSITORY / "product" / "migrations")
         await migrate(owner, REPOSITORY / "order" / "migrations")
@@ -49,7 +49,7 @@ async def test_services_work_with_their_rows_alone(postgres: TestServer) -> None
             assert (await orders.get(placed.id)).number == placed.number
 
 
-async def test_role_with_rows_alone_changes_no_schema(postgres: TestServer, tmp_path: Path) -> None:
+async def test_role_with_rows_alone_changes_no_schema(postgres: DatabaseServer, tmp_path: Path) -> None:
     """Its `migrate` has nothing to do where the owner's has been, and fails in one line where there is something."""
     directory = REPOSITORY / "order" / "migrations"
     for path in directory.glob("*.sql"):

@@ -19,7 +19,7 @@ from runtime.config import DatabaseConfig
 from runtime.database import Database
 from runtime.migrate import migrate
 from runtime.schema import MigrationError, Schema, migrations
-from tests.support.database import REPOSITORY, TestServer
+from tests.support.database import REPOSITORY, DatabaseServer
 from tests.support.order import eventually
 
 PRODUCT, ORDER = (REPOSITORY / service / "migrations" for service in ("product", "order"))
@@ -223,7 +223,7 @@ async def test_record_of_an_older_program_is_completed(empty_database: str, tmp_
 
 
 @contextmanager
-def made(postgres: TestServer, options: str, after: str) -> Iterator[str]:
+def made(postgres: DatabaseServer, options: str, after: str) -> Iterator[str]:
     """A database of the superuser's that the product's role can connect to, for that role. `after` changes it."""
     name = f"test_{uuid4().hex}"
     server = postgres.postgres
@@ -261,7 +261,7 @@ PLAIN = "TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C' ENCODING"
     ids=["latin1", "sql_ascii", "read-only", "schema", "extension"],
 )
 async def test_database_that_cannot_take_the_schema_is_one_line(
-    postgres: TestServer, options: str, after: str, line: str
+    postgres: DatabaseServer, options: str, after: str, line: str
 ) -> None:
     with made(postgres, options, after) as conninfo, pytest.raises(MigrationError) as caught:
         await migrate(conninfo, PRODUCT)
@@ -288,7 +288,7 @@ async def test_older_server_is_one_line(empty_database: str, tmp_path: Path, mon
         await migrate(empty_database, write(tmp_path, "SELECT 1;"))
 
 
-async def test_command_fails_with_one_line_and_status_1(postgres: TestServer) -> None:
+async def test_command_fails_with_one_line_and_status_1(postgres: DatabaseServer) -> None:
     with made(postgres, "", "") as conninfo:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "product", "migrate"),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.invariants_order import settled
 from tests.support.order import OrderShop, order_shop
@@ -72,7 +72,7 @@ async def still(shop: OrderShop, products: ProductShop) -> bool:
 
 
 async def test_create_runs_one_statement_and_replay_two(
-    postgres: TestServer, shop: OrderShop, products: ProductShop
+    postgres: DatabaseServer, shop: OrderShop, products: ProductShop
 ) -> None:
     """Without BEGIN and COMMIT: each statement is one round trip. The relay's statements are not counted."""
     product = await products.create(stock=100)
@@ -99,7 +99,9 @@ async def test_create_runs_one_statement_and_replay_two(
     assert in_product == {"WITH requested": 1, "SELECT id,": 1}
 
 
-async def test_concurrent_calls_share_statements(postgres: TestServer, shop: OrderShop, products: ProductShop) -> None:
+async def test_concurrent_calls_share_statements(
+    postgres: DatabaseServer, shop: OrderShop, products: ProductShop
+) -> None:
     """Calls that wait for a statement are one statement afterwards."""
     product = await products.create(stock=1_000)
     counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)

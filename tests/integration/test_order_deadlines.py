@@ -16,7 +16,7 @@ from order import stock as stock_module
 from order.domain import Line
 from order.stock import Reservation, ReservationState
 from runtime.errors import failed_precondition
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.locks import until_none_waits, until_waiting
 from tests.support.order import A, FakeStock, OrderShop, create_request, order_shop
@@ -158,7 +158,7 @@ async def test_orders_waiting_for_product_are_bounded(order_database: str, monke
         assert median < 0.5
 
 
-async def test_no_stock_is_reserved_without_database(order_database: str, postgres: TestServer) -> None:
+async def test_no_stock_is_reserved_without_database(order_database: str, postgres: DatabaseServer) -> None:
     """Otherwise the clients that retry later would hold all stock, and the shop would be sold out without a sale."""
     stock = FakeStock()
     async with order_shop(order_database, stock, DATABASE_TIMEOUT="1") as shop:
@@ -175,7 +175,7 @@ async def test_no_stock_is_reserved_without_database(order_database: str, postgr
             await eventually(known)
 
 
-async def test_many_calls_fail_soon_without_database(order_database: str, postgres: TestServer) -> None:
+async def test_many_calls_fail_soon_without_database(order_database: str, postgres: DatabaseServer) -> None:
     """Calls for one order or for many, in any number of batches, do not wait for a connection one after the other."""
     async with order_shop(order_database, FakeStock(), DATABASE_TIMEOUT="5") as shop:
         order = await shop.create()

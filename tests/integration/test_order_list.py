@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from shop.order.v1 import order_pb2
 
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.order import FakeStock, OrderShop, order_shop
 from tests.support.product import refused
 
@@ -110,7 +110,7 @@ async def test_tombstones_are_hidden(shop: OrderShop) -> None:
     assert error.reason == "ORDER_NOT_FOUND"
 
 
-async def test_email_ignores_case_in_any_locale(postgres: TestServer) -> None:
+async def test_email_ignores_case_in_any_locale(postgres: DatabaseServer) -> None:
     with postgres.plain("order") as conninfo:
         async with order_shop(conninfo, FakeStock()) as shop:
             order = await shop.create(customer=order_pb2.Customer(email="\u00c4nne@Example.com"))

@@ -26,7 +26,7 @@ from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
 from tests.support.both import Both, both_shops, parse
-from tests.support.database import REPOSITORY, TestServer
+from tests.support.database import REPOSITORY, DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.order import FakeStock, order_shop
 
@@ -78,7 +78,7 @@ async def untouched(both: Both) -> None:
 
 
 @contextmanager
-def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str]:
+def other_order_database(postgres: DatabaseServer, *statements: str) -> Iterator[str]:
     """Yields an order database with another id."""
     with postgres.database("order") as conninfo:
         with psycopg.connect(conninfo, autocommit=True) as connection:
@@ -87,7 +87,7 @@ def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str
         yield conninfo
 
 
-async def test_databases_of_other_shops_are_refused(both: Both, postgres: TestServer) -> None:
+async def test_databases_of_other_shops_are_refused(both: Both, postgres: DatabaseServer) -> None:
     """DATABASE_URL is wrong, or the backup is not restored yet. Neither this run nor the next one changes anything."""
     belongs = "refused: the product database belongs to order database "
     with (
@@ -133,7 +133,7 @@ async def test_adopt_pairs_two_databases(both: Both) -> None:
     await untouched(both)
 
 
-def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
+def dump_and_restore(postgres: DatabaseServer, of: str, into: str) -> str:
     """Restores a backup of an order database into another one. Returns the connection string of its role."""
     source, name = [str(conninfo_to_dict(each)["dbname"]) for each in (of, into)]
     programs, server = installed() / "bin", postgres.postgres
@@ -144,7 +144,7 @@ def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
     return server.conninfo(name, "order")
 
 
-async def test_restored_backup_is_recognized(both: Both, postgres: TestServer) -> None:
+async def test_restored_backup_is_recognized(both: Both, postgres: DatabaseServer) -> None:
     with postgres.database() as other:
         restored = await asyncio.to_thread(dump_and_restore, postgres, both.shop.conninfo, other)
         assert await both.reconcile(database_url=restored) == SOUND
@@ -271,7 +271,7 @@ class TestCommand:
         (line,) = done.stderr.splitlines()
         assert line.startswith("order: refused: the product database belongs to order database ")
 
-    async def test_forbidden_database_is_one_line(self, both: Both, postgres: TestServer) -> None:
+    async def test_forbidden_database_is_one_line(self, both: Both, postgres: DatabaseServer) -> None:
         """The product database, with the role of order."""
         name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
         done = await asyncio.to_thread(

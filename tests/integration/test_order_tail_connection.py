@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from order.live import tailer
 from runtime import server
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.order import FakeStock, eventually, order_shop
 from tests.support.product import refused
 from tests.support.watching import Watching, silenced, tailer_pids
@@ -36,7 +36,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
 
 
 async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so(
-    order_database: str, postgres: TestServer, caplog: pytest.LogCaptureFixture
+    order_database: str, postgres: DatabaseServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Calls would succeed; whoever watched would wait in vain."""
     caplog.set_level(logging.INFO)
@@ -62,7 +62,7 @@ async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so
 
 
 async def test_a_service_that_is_deaf_keeps_no_stream(
-    order_database: str, postgres: TestServer, monkeypatch: pytest.MonkeyPatch
+    order_database: str, postgres: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pool works and its tailer gets no connection: whoever watches there has to go elsewhere."""
     monkeypatch.setattr(server, "PATIENCE", 1.0)

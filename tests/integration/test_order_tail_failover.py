@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.support.database import REPOSITORY, TestServer, run_apart
+from tests.support.database import REPOSITORY, DatabaseServer, run_apart
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop
 from tests.support.standby import Standby, tool
 from tests.support.watching import Watching
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[TestServer]:
-    own = TestServer(tmp_path)
+def server(tmp_path: Path) -> Iterator[DatabaseServer]:
+    own = DatabaseServer(tmp_path)
     own.postgres._options["synchronous_commit"] = "on"  # what is committed is on its way to a standby
     with own.running():
         yield own
@@ -38,7 +38,7 @@ async def moved(shop: OrderShop, step: str, order_id: str) -> None:
     await eventually(done, 20)
 
 
-async def test_streams_go_on_when_a_standby_takes_over(server: TestServer) -> None:
+async def test_streams_go_on_when_a_standby_takes_over(server: DatabaseServer) -> None:
     """Of two addresses the service finds the primary, also where the standby comes first; then the new primary."""
     standby = Standby(server.postgres)
     conninfo = server.postgres.service("order")
@@ -62,7 +62,7 @@ async def test_streams_go_on_when_a_standby_takes_over(server: TestServer) -> No
 
 
 async def test_a_dump_that_is_loaded_into_a_new_server_brings_no_event_twice(
-    postgres: TestServer, order_database: str, server: TestServer
+    postgres: DatabaseServer, order_database: str, server: DatabaseServer
 ) -> None:
     """Its rows have transaction ids that the new server has not come to yet."""
     async with order_shop(order_database, FakeStock()) as shop:

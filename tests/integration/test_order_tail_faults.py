@@ -10,7 +10,7 @@ import grpc
 import psycopg
 import pytest
 
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
 
 OPTIONS = {
@@ -24,21 +24,21 @@ OPTIONS = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[TestServer]:
+def server(tmp_path: Path) -> Iterator[DatabaseServer]:
     """A server of the test's own, to be ended at will."""
-    own = TestServer(tmp_path)
+    own = DatabaseServer(tmp_path)
     own.postgres._options |= OPTIONS
     with own.running():
         yield own
 
 
-async def end(server: TestServer, number: signal.Signals) -> None:
+async def end(server: DatabaseServer, number: signal.Signals) -> None:
     """SIGINT is an orderly end, SIGQUIT one like a crash: nothing is written down any more."""
     os.kill(server.postgres.pid, number)
     await asyncio.to_thread(server.postgres.stop)
 
 
-async def start(server: TestServer) -> None:
+async def start(server: DatabaseServer) -> None:
     await asyncio.to_thread(server.postgres.start, server.postgres.port)
 
 
@@ -48,7 +48,7 @@ async def read(shop: OrderShop, order_id: str, seen: list[tuple[int, str]]) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-async def test_streams_outlive_a_restart_of_the_database(server: TestServer, number: signal.Signals) -> None:
+async def test_streams_outlive_a_restart_of_the_database(server: DatabaseServer, number: signal.Signals) -> None:
     """The second way is a crash, after which transaction ids come again that the tailer's snapshot had counted."""
     with server.database("order") as conninfo:
         async with order_shop(conninfo, FakeStock()) as shop:

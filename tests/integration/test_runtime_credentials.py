@@ -23,7 +23,7 @@ from runtime.health import LastingProblem
 from runtime.migrate import migrate
 from runtime.schema import MigrationError, Schema
 from runtime.topics import Topics
-from tests.support.database import REPOSITORY, TestServer
+from tests.support.database import REPOSITORY, DatabaseServer
 from tests.support.order import eventually
 
 MIGRATIONS = REPOSITORY / "order" / "migrations"
@@ -71,7 +71,7 @@ class Secret:
 
 
 @pytest.fixture
-def secret(order_database: str, postgres: TestServer, tmp_path: Path) -> Iterator[Secret]:
+def secret(order_database: str, postgres: DatabaseServer, tmp_path: Path) -> Iterator[Secret]:
     """Of a role of its own, which may do what the database's owner may."""
     admin = postgres.postgres.conninfo("postgres")
     role = f"role_{uuid4().hex[:8]}"
@@ -154,7 +154,7 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
 
 
 async def test_outage_is_no_lasting_problem(
-    secret: Secret, order_database: str, postgres: TestServer, monkeypatch: pytest.MonkeyPatch
+    secret: Secret, order_database: str, postgres: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 0.2)
     async with opened(secret) as database:

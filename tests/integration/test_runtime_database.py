@@ -20,7 +20,7 @@ from runtime.errors import ApiError
 from runtime.migrate import migrate
 from runtime.pool import RECONNECT
 from runtime.schema import MigrationError, Schema, migrations
-from tests.support.database import TestServer
+from tests.support.database import DatabaseServer
 from tests.support.order import eventually
 from tests.support.proxy import Proxy
 
@@ -194,7 +194,7 @@ async def test_full_pool_of_dead_connections_fails_no_call(empty_database: str) 
 
 
 async def test_a_database_that_was_away_is_found_again_however_many_have_called_meanwhile(
-    postgres: TestServer, empty_database: str
+    postgres: DatabaseServer, empty_database: str
 ) -> None:
     """Those who have given up take no place in the queue from those who come later."""
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=5, timeout=0.5)
@@ -292,7 +292,7 @@ async def test_overload_is_no_problem_of_the_database(database: Database, empty_
 
 
 async def test_busy_pool_of_a_server_without_free_slots_is_no_outage(
-    database: Database, postgres: TestServer, empty_database: str
+    database: Database, postgres: DatabaseServer, empty_database: str
 ) -> None:
     """The look at the database has no connection of the pool then, and gets none of its own either."""
     await execute(
@@ -322,7 +322,7 @@ async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
 
 
 async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
-    postgres: TestServer, empty_database: str
+    postgres: DatabaseServer, empty_database: str
 ) -> None:
     """Whoever tries again, and the edge does, would have waited its whole time thrice."""
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=30)

@@ -23,22 +23,26 @@ FAST = {
     "max_connections": "400",
     "shared_preload_libraries": "pg_stat_statements",
 }
-"""Settings for data that nobody will miss, on a server that counts its statements."""
+"""Settings of a fast server whose data may be lost, and which counts its statements."""
 
 
-class TestServer:
-    """A PostgreSQL of the tests' own."""
-
-    __test__ = False
+class DatabaseServer:
+    """A PostgreSQL server for tests, which clones a template for each test."""
 
     def __init__(self, state: Path, options: Mapping[str, str] = FAST) -> None:
-        """`options` are settings of the server; without any, what it has acknowledged survives a crash."""
+        """Starts nothing yet: see `running`.
+
+        Args:
+            state: The folder that keeps everything. It is made if it does not exist.
+            options: Settings of the server. Without any, what it has acknowledged survives a crash.
+        """
         state.mkdir(parents=True, exist_ok=True)
         self.postgres = Postgres(state, options=options)
         self._templates: set[str] = set()
 
     @contextmanager
-    def running(self) -> Iterator["TestServer"]:
+    def running(self) -> Iterator["DatabaseServer"]:
+        """Runs the server until the end of the block, and then deletes its data."""
         try:
             self.postgres.start()
             yield self
@@ -52,7 +56,11 @@ class TestServer:
 
     @contextmanager
     def database(self, service: str = "") -> Iterator[str]:
-        """The connection string of a new database with a service's schema, or an empty one, for the service's role."""
+        """Makes a database and yields the connection string of the role that owns it. Drops it after the block.
+
+        Args:
+            service: The service whose schema it has; without one, the database is empty.
+        """
         role = service or "product"
         template = self._template(service) if service else "template1"
         name = f"test_{uuid4().hex}"
@@ -68,7 +76,7 @@ class TestServer:
 
     @contextmanager
     def shut(self, conninfo: str) -> Iterator[None]:
-        """One of the server's databases is away during the block: nobody gets in, and who was there is out."""
+        """Makes a database unavailable during the block: ends all connections and refuses new ones."""
         name = str(conninfo_to_dict(conninfo)["dbname"])
         change = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
         self._run(change.format(sql.Identifier(name), sql.SQL("false")))
@@ -84,7 +92,7 @@ class TestServer:
 
     @contextmanager
     def plain(self, service: str) -> Iterator[str]:
-        """As `database`, in one whose own locale knows ASCII alone, as it is where nobody chose one."""
+        """Does the same as `database`, but with the locale C, which only knows ASCII and is a common default."""
         name = f"test_{uuid4().hex}"
         self._run(
             sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'").format(
@@ -100,12 +108,13 @@ class TestServer:
 
     def _template(self, service: str) -> str:
         if service not in self._templates:
-            # In a thread of its own: the caller may have a running event loop.
+            # In another thread, as the caller may have a running event loop.
             run_apart(self.postgres.service(service), REPOSITORY / service / "migrations")
             self._templates.add(service)
         return service
 
 
 def run_apart(conninfo: str, directory: Path) -> None:
+    """Migrates a database, in another thread with its own event loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: asyncio.run(migrate(conninfo, directory))).result()
