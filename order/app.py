@@ -12,13 +12,13 @@ from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
 from order import service
 from order.config import Config
-from order.domain import Status
+from order.domain import Status, StatusEvent
 from order.jobs.expired_holds import ExpiredHoldReaper
 from order.jobs.relay import Relay
 from order.jobs.retention import Pruner
 from order.live import feed_service
 from order.live.feed_service import StatusFeedService
-from order.live.followers import Followers, Logs
+from order.live.logs import Followers, LogReader
 from order.live.tailer import Tailer
 from order.pairing import Pairing
 from order.service import OrderService
@@ -33,6 +33,7 @@ from runtime.limits import CallerLimit
 from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server
 from runtime.telemetry import Telemetry
+from runtime.topics import Topics
 
 NAME = "order"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -57,9 +58,9 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
     database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
     store = OrderStore(database, searches, most_waiting=config.database.pool_waiting)
-    logs = Logs(store)
-    followers = Followers(logs.topics)
-    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
+    topics: Topics[StatusEvent] = Topics()
+    followers = Followers(topics)
+    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -92,7 +93,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         named = partial(is_resolvable, config.product_target)
         jobs: dict[str, Job] = {
             "the status tailer": tailer.run,
-            "reading event logs": logs.run,
+            "the log reader": LogReader(store, topics).run,
             "the relay": partial(_once, named, relay.run),
             "the reconciler": partial(_once, named, reconciler.run),
             "the pruner": Pruner(database, config.event_retention_days).run,
@@ -100,7 +101,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.check(schema))))
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(check, followers.serve))
+        watching = asyncio.create_task(server.watch(check, followers.set_available))
         stack.callback(watching.cancel)
         yield Running(server, followers)
         watching.cancel()

@@ -1,9 +1,7 @@
 """OrderService: orders as gRPC."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 import grpc
@@ -11,8 +9,8 @@ from shop.order.v1 import order_pb2, order_pb2_grpc
 
 from order import parse
 from order.convert import event_messages, order_message
-from order.domain import Draft, Item, Order, Status, order_id, same_items, sources
-from order.live.followers import Followers
+from order.domain import Draft, Item, Order, Status, StatusEvent, order_id, same_items, sources
+from order.live.logs import Followers
 from order.stock import ProductUnavailable, State, Stock, key_reused
 from order.store import OrderStore
 from runtime.batch import Shared
@@ -20,14 +18,15 @@ from runtime.errors import ApiError, aborted, failed_precondition, not_found, un
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
 from runtime.shielded import run_shielded
+from runtime.subscriptions import LogNotFound, LogRewound, Subscription
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
 
 NAME = order_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 
-PATIENCE = 5.0
-"""Seconds that a new stream waits for its order's log."""
+LOG_TIMEOUT = 5.0
+"""Seconds for which a new stream waits for its order's log."""
 
 
 class OrderService(order_pb2_grpc.OrderServiceServicer):
@@ -150,44 +149,36 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def StreamOrderStatus(
         self, request: order_pb2.StreamOrderStatusRequest, context: Context
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
-        key = parse_uuid("order_id", request.order_id)
-        after = parse.after_version(request)
-        with self._streams.admit(caller_of_call(context)):
-            async with aclosing(self._events(key, after, context)) as events:
-                async for event in events:
-                    yield event
-
-    async def _events(
-        self, key: UUID, after: int, context: Context
-    ) -> AsyncGenerator[order_pb2.OrderStatusEvent, None]:
-        follower = self._followers.add()
-        try:
-            topics, name = self._followers.topics, str(key)
-            known = name in topics
-            watcher = follower.follow(name, after, renew=after > topics.version(name))
+        key, after = parse_uuid("order_id", request.order_id), parse.after_version(request)
+        with (
+            self._streams.admit(caller_of_call(context)),
+            self._followers.follow(str(key), after) as subscription,
+        ):
             try:
-                async with asyncio.timeout(PATIENCE):
-                    while not watcher.topic.answered:
-                        await follower.news(1)
-            except TimeoutError:
-                raise unavailable("the database does not answer") from None
-            if watcher.topic.missing:
-                raise _not_what_it_was() if known else _not_found(key)
-            if watcher.version > watcher.topic.version and not watcher.topic.final:
-                watcher.version = 0  # a restored database has lost what the client saw: it begins anew
-            # By itself, since otherwise it leaves with the first event, and after a resume that may take long.
-            await context.send_initial_metadata(())
-            while True:
-                seen = watcher.version
-                for event in event_messages(name, seen, watcher.take()):
-                    yield event
-                if watcher.done:
-                    return
-                await follower.news(1)
-                if watcher.topic.missing:
-                    raise _not_what_it_was()
-        finally:
-            follower.close()
+                await _log_known(key, subscription)
+                # By itself, since it would leave with the first event, and after a resume that may take long.
+                await context.send_initial_metadata(())
+                seen = subscription.version
+                async for events in subscription:
+                    for message in event_messages(str(key), seen, events):
+                        yield message
+                    seen = subscription.version
+            except LogRewound:
+                raise _history_rolled_back() from None
+
+
+async def _log_known(key: UUID, subscription: Subscription[StatusEvent]) -> None:
+    """Waits until an order's log is here. A client that has seen more than the log holds follows it from its beginning,
+    unless the order is finished: a restored database has lost what the client saw."""
+    try:
+        await subscription.ready(LOG_TIMEOUT)
+    except TimeoutError:
+        raise unavailable("the database is unavailable") from None
+    except LogNotFound:
+        raise _not_found(key) from None
+    except LogRewound:
+        if not subscription.final:
+            subscription.restart()
 
 
 def _in_sequence(draft: Draft, items: list[Item]) -> list[Item]:
@@ -220,8 +211,8 @@ def _expired() -> ApiError:
     return aborted("ORDER_EXPIRED", "an earlier attempt was given up and nothing was ordered; use a new key")
 
 
-def _not_what_it_was() -> ApiError:
-    return unavailable("the order is not what it was any more; follow it from the beginning")
+def _history_rolled_back() -> ApiError:
+    return unavailable("the order's history was rolled back; restart the stream from version 0")
 
 
 def _not_found(key: UUID) -> ApiError:

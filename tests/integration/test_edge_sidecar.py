@@ -200,7 +200,10 @@ async def test_behind_tls_a_connection_has_a_hundred_streams_beside_rest_and_grp
 
 async def test_a_browser_that_does_not_read_from_the_edge_is_cut_by_the_sidecar() -> None:
     """The edge holds little of what waits, so the sidecar notices."""
-    async with sidecar(timing=Timing(slow=0.5)) as running, edge(sse_http_port=running.sidecar.http_port) as shop:
+    async with (
+        sidecar(timing=Timing(slow_reader_timeout=0.5)) as running,
+        edge(sse_http_port=running.sidecar.http_port) as shop,
+    ):
         order_id = running.logs.place("PLACED")
         host, _, port = shop.target.partition(":")
         with socket.socket() as slow:
@@ -209,10 +212,10 @@ async def test_a_browser_that_does_not_read_from_the_edge_is_cut_by_the_sidecar(
             slow.sendall(f"GET /api/orders/stream?order_id={order_id} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
 
             async def there() -> bool:
-                return len(running.sidecar.streams) == 1
+                return len(running.sidecar.connections) == 1
 
             async def cut() -> bool:
-                return len(running.sidecar.streams) == 0
+                return len(running.sidecar.connections) == 0
 
             await eventually(there)
             for _ in range(12):  # more than the kernel holds, twice

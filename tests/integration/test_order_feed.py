@@ -203,7 +203,7 @@ async def test_a_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> No
         await feed.read()
     expected = [(1, "PLACED"), (2, "PROCESSED"), (3, "CANCELLED")]
     assert all(feed.seen[key] == expected for key in keys)
-    assert feed.largest <= feed_service.BATCH
+    assert feed.largest <= feed_service.MAX_NEWS_PER_MESSAGE
 
 
 async def test_a_client_that_does_not_read_costs_no_queue(shop: OrderShop) -> None:
@@ -241,4 +241,4 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
         waiting = asyncio.create_task(feed.read())
     with refused() as error:
         await waiting
-    assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+    assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is shutting down")

@@ -51,9 +51,9 @@ async def test_an_event_says_what_happened_when(shop: OrderShop) -> None:
 
 
 async def test_changes_come_live(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a wake, not by the next look: that is minutes away here."""
-    monkeypatch.setattr(tailer, "INTERVAL", 300)
-    await asyncio.sleep(1.1)  # the look that waits already
+    """By a wake, not by the next poll: that is minutes away here."""
+    monkeypatch.setattr(tailer, "POLL_INTERVAL", 300)
+    await asyncio.sleep(1.1)  # the poll that waits already
     order = await shop.create()
     stream = aiter(shop.stream(order.id))
     assert (await anext(stream)).version == 1
@@ -143,7 +143,7 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
             left = asyncio.get_running_loop().time()
         with refused() as error:
             await waiting
-        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is shutting down")
         assert asyncio.get_running_loop().time() - left < 5, "it waits for no stream"
         await second.move("CANCELLED", order.id)
         assert await read(second.stream(order.id, 1)) == [(2, "CANCELLED")]

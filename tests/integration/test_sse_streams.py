@@ -9,6 +9,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from runtime.subscriptions import Subscription
 from sse.config import Limits, Timing
 from sse.streams.wire import RETRY
 from tests.support.order import eventually
@@ -72,26 +73,23 @@ async def test_who_misses_nothing_is_told_nothing() -> None:
         assert answer.status_code == httpx.codes.NO_CONTENT
 
 
-async def test_a_pruned_log_that_was_unfollowed_early_is_answered_all_the_same() -> None:
-    """What comes for an order that is followed anew might be left over from before: it is asked again."""
+async def test_pruned_log_that_was_unfollowed_early_is_answered() -> None:
+    """What comes for an order that is followed again might be left over from before: its follow id tells."""
     async with sidecar() as running:
         order_id = running.logs.place("RECEIVED", first=4)
         live = running.logs.place("PLACED")
         async with running.stream(live) as kept:
             await kept.next()
-            feed = running.sidecar.feed
             for _ in range(3):
-                first = feed.topics.watch(order_id, 0, lambda _: None)
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-                feed.topics.unwatch(first)
+                with Subscription(running.sidecar.feed.topics, order_id):
+                    await running.pods[0].feed.has_followed(order_id)
             async with running.stream(order_id) as stream:
                 assert ids(await stream.rest()) == [4]
         assert running.pods[0].feed.calls == 1
 
 
 async def test_heartbeats_come_and_the_first_brings_a_retry_hint_with_jitter() -> None:
-    async with sidecar(timing=Timing(heartbeat=0.3)) as running:
+    async with sidecar(timing=Timing(heartbeat_interval=0.3)) as running:
 
         async def hint() -> int:
             async with running.stream(running.logs.place("PLACED")) as stream:
@@ -107,7 +105,7 @@ async def test_heartbeats_come_and_the_first_brings_a_retry_hint_with_jitter() -
 
 async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -> None:
     """What waits for it is bounded in bytes and in seconds; it comes back with its Last-Event-ID."""
-    timing, limits = Timing(slow=0.3), Limits(buffer=4096)
+    timing, limits = Timing(slow_reader_timeout=0.3), Limits(buffer=4096)
     async with sidecar(timing=timing, limits=limits) as running:
         huge = running.logs.place("PLACED")
         other = running.logs.place("PLACED")
@@ -122,7 +120,7 @@ async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -
                     await asyncio.sleep(0.02)
 
                 async def cut() -> bool:
-                    return len(running.sidecar.streams) == 1
+                    return len(running.sidecar.connections) == 1
 
                 await eventually(cut, 10)
                 running.logs.add(other, "CANCELLED")
@@ -132,7 +130,7 @@ async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -
 async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_by_nobody() -> None:
     """However much happens meanwhile; when it is back it goes on after the last event that it has whole."""
     event = 10_000
-    async with sidecar(timing=Timing(slow=0.3)) as running:
+    async with sidecar(timing=Timing(slow_reader_timeout=0.3)) as running:
         order_id = running.logs.place("PLACED")
 
         async def watch(seen: int) -> list[int]:
@@ -151,7 +149,7 @@ async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_b
                 waiting = max([waiting, *running.waiting()])
 
             async def cut() -> bool:
-                return len(running.sidecar.streams) == 1
+                return len(running.sidecar.connections) == 1
 
             await eventually(cut)
             assert waiting < Limits().buffer + 10 * event
@@ -183,7 +181,7 @@ async def test_another_order_process_takes_over_and_the_browser_does_not_notice(
         watchers = [asyncio.create_task(watch(order_id)) for order_id in orders]
 
         async def all_there() -> bool:
-            return len(running.sidecar.streams) == len(orders)
+            return len(running.sidecar.connections) == len(orders)
 
         await eventually(all_there)
         for status in ("PROCESSED", "DELIVERED", "RECEIVED"):
@@ -215,7 +213,7 @@ async def test_a_browser_that_was_told_more_elsewhere_sees_nothing_twice() -> No
 
 async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell() -> None:
     """A replay of what it has seen would be a lie; it comes back by itself."""
-    async with sidecar(timing=Timing(start=1.5, catch_up=0.2)) as running:
+    async with sidecar(timing=Timing(log_timeout=1.5)) as running:
         order_id = running.logs.place("PLACED")
         async with running.stream(order_id) as here:
             await here.next()
@@ -228,7 +226,7 @@ async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell()
 
 
 async def test_a_version_that_never_was_is_no_version() -> None:
-    async with sidecar(timing=Timing(catch_up=0.2)) as running:
+    async with sidecar() as running:
         order_id = running.logs.place("PLACED", "PROCESSED")
         for seen in ("3", "yesterday", "-1", "1.0", "٢", "9" * 30):
             headers = {b"Accept": b"text/event-stream", b"Last-Event-ID": seen.encode()}
@@ -239,7 +237,7 @@ async def test_a_version_that_never_was_is_no_version() -> None:
 
 async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> None:
     """Never with a clean end, which would look like the order's."""
-    async with sidecar(timing=Timing(patience=0.5)) as running:
+    async with sidecar(timing=Timing(upstream_timeout=0.5)) as running:
         async with running.stream(running.logs.place("PLACED")) as stream:
             await stream.next()
             await running.pods[0].kill()
@@ -264,7 +262,7 @@ async def test_beyond_a_limit_an_event_source_is_told_to_come_again(limits: Limi
         await held.pop().aclose()
 
         async def left() -> bool:
-            return len(running.sidecar.streams) == 1
+            return len(running.sidecar.connections) == 1
 
         await eventually(left)
         async with running.stream(running.logs.place("CANCELLED")) as stream:
@@ -281,11 +279,11 @@ async def test_a_sidecar_that_stops_sends_every_browser_elsewhere() -> None:
         watchers = [asyncio.create_task(follow(running)) for _ in range(20)]
 
         async def all_there() -> bool:
-            return len(running.sidecar.streams) == len(watchers)
+            return len(running.sidecar.connections) == len(watchers)
 
         await eventually(all_there)
         await asyncio.sleep(0.2)
-        await running.sidecar.streams.drain()
+        await running.sidecar.connections.drain()
         ends = await asyncio.gather(*watchers)
         assert len({retry(blocks[-1]) for blocks in ends}) > 1, "not all at once"
 

@@ -57,19 +57,23 @@ class FollowedOrder(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    FOLLOW_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id, a UUID in its canonical form."""
     after_version: _builtins.int
     """The last version already seen; 0 for all."""
+    follow_id: _builtins.int
+    """A number that the client chooses; all news that this follow leads to carries it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         after_version: _builtins.int = ...,
+        follow_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "follow_id", b"follow_id", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -109,15 +113,20 @@ class OrderNews(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    FOLLOW_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     missing: _builtins.bool
-    """There is no such order, or it is not the one that was seen (its database was restored); it is not followed."""
+    """There is no such order, or its history was rolled back (its database was restored). It is not followed."""
     done: _builtins.bool
     """The status is final: nothing more will come, and the order is no longer followed."""
+    follow_id: _builtins.int
+    """The `follow_id` of the follow that this news belongs to. Where an order is followed again, news of the follow before
+    may still arrive. 0 comes from a server of a version that knows no follow ids.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderStatusEvent]:
-        """What happened, in order; may be empty in the first answer."""
+        """What happened, in order. May be empty in the first news of a follow."""
 
     def __init__(
         self,
@@ -126,10 +135,11 @@ class OrderNews(_message.Message):
         missing: _builtins.bool = ...,
         events: _abc.Iterable[_order_pb2.OrderStatusEvent] | None = ...,
         done: _builtins.bool = ...,
+        follow_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "follow_id", b"follow_id", "missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

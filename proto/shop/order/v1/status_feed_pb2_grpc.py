@@ -47,10 +47,10 @@ class StatusFeedServiceServicer:
     """
 
     def FollowOrders(self, request_iterator, context):
-        """Answers each order once when it is followed (what its log then has after `after_version`, maybe nothing, or that
-        there is no such order), then each change when it happens, each version once and in order, until the order is
-        unfollowed or its status is final. Returns UNAVAILABLE when the server goes away: follow again after the last
-        versions seen.
+        """Sends news of each order once when it is followed (what its log then has after `after_version`, maybe nothing, or
+        that there is no such order). Then sends each change when it happens, each version once and in order, until the
+        order is unfollowed or its status is final. An order that is followed again is followed anew. Returns UNAVAILABLE
+        when the server shuts down: follow again after the last versions seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

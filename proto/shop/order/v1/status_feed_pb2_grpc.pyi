@@ -34,10 +34,10 @@ class StatusFeedServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StatusFeedServiceAsyncStub: ...
     FollowOrders: _grpc.StreamStreamMultiCallable[_status_feed_pb2.FollowOrdersRequest, _status_feed_pb2.FollowOrdersResponse]
-    """Answers each order once when it is followed (what its log then has after `after_version`, maybe nothing, or that
-    there is no such order), then each change when it happens, each version once and in order, until the order is
-    unfollowed or its status is final. Returns UNAVAILABLE when the server goes away: follow again after the last
-    versions seen.
+    """Sends news of each order once when it is followed (what its log then has after `after_version`, maybe nothing, or
+    that there is no such order). Then sends each change when it happens, each version once and in order, until the
+    order is unfollowed or its status is final. An order that is followed again is followed anew. Returns UNAVAILABLE
+    when the server shuts down: follow again after the last versions seen.
     """
 
 @_typing.type_check_only
@@ -46,10 +46,10 @@ class StatusFeedServiceAsyncStub(StatusFeedServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FollowOrders: _aio.StreamStreamMultiCallable[_status_feed_pb2.FollowOrdersRequest, _status_feed_pb2.FollowOrdersResponse]  # type: ignore[assignment]
-    """Answers each order once when it is followed (what its log then has after `after_version`, maybe nothing, or that
-    there is no such order), then each change when it happens, each version once and in order, until the order is
-    unfollowed or its status is final. Returns UNAVAILABLE when the server goes away: follow again after the last
-    versions seen.
+    """Sends news of each order once when it is followed (what its log then has after `after_version`, maybe nothing, or
+    that there is no such order). Then sends each change when it happens, each version once and in order, until the
+    order is unfollowed or its status is final. An order that is followed again is followed anew. Returns UNAVAILABLE
+    when the server shuts down: follow again after the last versions seen.
     """
 
 class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,10 +61,10 @@ class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_status_feed_pb2.FollowOrdersRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_status_feed_pb2.FollowOrdersResponse], _abc.AsyncIterator[_status_feed_pb2.FollowOrdersResponse]]:
-        """Answers each order once when it is followed (what its log then has after `after_version`, maybe nothing, or that
-        there is no such order), then each change when it happens, each version once and in order, until the order is
-        unfollowed or its status is final. Returns UNAVAILABLE when the server goes away: follow again after the last
-        versions seen.
+        """Sends news of each order once when it is followed (what its log then has after `after_version`, maybe nothing, or
+        that there is no such order). Then sends each change when it happens, each version once and in order, until the
+        order is unfollowed or its status is final. An order that is followed again is followed anew. Returns UNAVAILABLE
+        when the server shuts down: follow again after the last versions seen.
         """
 
 def add_StatusFeedServiceServicer_to_server(servicer: StatusFeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
