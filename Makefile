@@ -60,33 +60,41 @@ $(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt $(VENV)/proje
 HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
 
 .PHONY: up
-up: $(VENV)/local.stamp ## Run the whole shop on this machine until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
+up: $(VENV)/local.stamp ## Run the whole shop on this machine, until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
 	@exec $(HOLD_SIGNALS) $(RUN) -m local up
 
 .PHONY: reset
-reset: $(VENV)/local.stamp ## Throw away what `make up` keeps
+reset: $(VENV)/local.stamp ## Delete the data of `make up`
 	@$(RUN) -m local reset
 
 # --- test -------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run the tests: unit, integration, end to end, browser (ARGS for pytest)
+test: $(VENV)/dev.stamp ## Run unit, integration, end-to-end and browser tests (ARGS for pytest)
 	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+.PHONY: coverage
+coverage: $(VENV)/dev.stamp ## Run `make test` with branch coverage, and fail below its floor (ARGS)
+	@# Everybody may write: some tests run the shop as another user.
+	@rm -rf build/coverage && mkdir -p -m 1777 build/coverage
+	@$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
 .PHONY: test-cluster
-test-cluster: $(VENV)/dev.stamp ## Run the tests that need a Kubernetes cluster, the one of KUBECONFIG (IMAGE, ARGS)
+test-cluster: $(VENV)/dev.stamp ## Test the chart on the Kubernetes cluster of KUBECONFIG (IMAGE, ARGS)
 	@$(RUN) -m pytest tests/cluster $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(VENV)/dev.stamp ## Break a busy shop on purpose, and count what is wrong after it (ARGS for pytest)
+test-faults: $(VENV)/dev.stamp ## Test a busy shop under faults: killed processes, cut connections (ARGS)
 	@$(RUN) -m pytest tests/faults $(ARGS)
 
 .PHONY: test-abuse
-test-abuse: $(VENV)/dev.stamp ## Attack a shop from one address, and measure memory and an honest client beside it (ARGS for pytest)
+test-abuse: $(VENV)/dev.stamp ## Test a shop under attack from one address (ARGS)
 	@$(RUN) -m pytest tests/abuse $(ARGS)
 
 .PHONY: check
-check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, locks and the chart
+check: $(VENV)/dev.stamp ## Check format, lint, types, spelling, protos, locks, chart, docs, workflows
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
@@ -94,13 +102,14 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, protos, generated code, l
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
 	$(RUN) -m helm.files --check
-	@echo "tests/chart: what Helm makes of the chart"
-	@$(RUN) -m pytest -q tests/chart
+	$(BIN)/typos
+	@echo "tests/chart and tests/repository: the chart without a cluster, documents, workflows"
+	@$(RUN) -m pytest -q tests/chart tests/repository
 
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(VENV)/bench.stamp ## Measure the shop beside an empty RPC, FastAPI and Go, seven minutes (CASE=growth or one of the cases, ARGS)
+bench: $(VENV)/bench.stamp ## Benchmark requests beside an empty RPC, FastAPI and Go (CASE, ARGS)
 	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE)) $(ARGS)
 
 .PHONY: profile
@@ -108,28 +117,57 @@ profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the loa
 	@$(RUN) -m bench profile $(CASE)
 
 .PHONY: bench-streams
-bench-streams: $(VENV)/dev.stamp ## Measure the live streams, four minutes (CASE=1000, 10000 or faults for one of the cases)
+bench-streams: $(VENV)/dev.stamp ## Benchmark the live streams (CASE=1000, 10000 or faults)
 	@$(RUN) -m bench streams $(CASE)
 
 # --- change -----------------------------------------------------------------------------------------------------------
 
 .PHONY: fmt
-fmt: $(VENV)/dev.stamp ## Format the code and mend what lint can mend
+fmt: $(VENV)/dev.stamp ## Format and auto-fix
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: $(VENV)/dev.stamp ## Generate code from the protos, and the chart's files, README and golden renders
+generate: $(VENV)/dev.stamp ## Regenerate code, the chart's files and README, golden renders
 	$(RUN) proto/generate.py
 	$(RUN) -m helm.files
 	$(RUN) helm/readme.py
 	$(RUN) -m tests.chart.renders
 
 .PHONY: lock
-lock: $(VENV)/dev.stamp ## Lock the requirements of pyproject.toml anew
+lock: $(VENV)/dev.stamp ## Update the locks of the requirements
 	$(RUN) requirements/lock.py
 
+# --- release ----------------------------------------------------------------------------------------------------------
+
+CONTAINER_ENGINE ?= docker
+IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+IMAGE_REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BUILD_IMAGE = $(CONTAINER_ENGINE) build --build-arg VERSION=$(IMAGE_VERSION)
+
+.PHONY: image
+image: ## Build the image shopping-cart:VERSION (CONTAINER_ENGINE=docker)
+	$(BUILD_IMAGE) --build-arg REVISION=$(IMAGE_REVISION) --tag shopping-cart:$(IMAGE_VERSION) .
+
+.PHONY: image-previous
+image-previous: $(VENV)/dev.stamp ## Build shopping-cart:previous, from which the upgrade test begins
+	@rm -rf build/previous && mkdir -p build/previous
+	@commit=$$($(RUN) -m tests.cluster.previous) && git archive "$$commit" | tar --extract --directory build/previous
+	$(CONTAINER_ENGINE) build --tag shopping-cart:previous build/previous
+
+.PHONY: version
+version: ## Print the version
+	@echo $(IMAGE_VERSION)
+
+.PHONY: version-set
+version-set: ## Write a version into every file that has one (VERSION=1.2.3)
+	@$(PYTHON) -m tools.release set "$(VERSION)"
+
+.PHONY: release
+release: ## Check that this commit can be released, and tag it locally
+	@$(PYTHON) -m tools.release tag
+
 .PHONY: clean
-clean: ## Remove everything that was made, but for the shop's data
+clean: ## Remove build artefacts and caches
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.state/*' -prune -exec rm -rf {} +

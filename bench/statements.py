@@ -12,12 +12,12 @@ import psycopg
 
 from bench.data import hold_id, order_id, product_id
 from bench.plans import Cost, Planned, Plans, describe
-from order.domain import Draft, Line, Status
-from order.jobs.expired_holds import PAGE as EXPIRED_PAGE
-from order.jobs.relay import BATCH, LEASE, Outbox
+from order.domain import Draft, Item, Line, OrderQuery, Status
+from order.jobs.expired_holds import HOLD_PAGE_SIZE as EXPIRED_PAGE
+from order.jobs.relay import BATCH_SIZE, CLAIM_LEASE, Outbox
 from order.jobs.retention import Pruner
 from order.live import cursor
-from order.store import Filter, OrderStore
+from order.store import OrderStore
 from product.domain import Content
 from product.listing import ProductQuery, parse_order_by
 from product.reservation import Hold, RequestedItem, ReservationState
@@ -162,8 +162,9 @@ def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plan
         far, far_of_customer = place(deep(rows)), place(rows // 2)
         received = place(deep(rows // 2) + rows // 2)
 
-    def listing(after: Any = None, *, status: str = "", email: str = "", number: str = "") -> Ask:
-        return lambda: store.page(Filter(status=status, customer_email=email, number=number), after, PAGE + 1)
+    def listing(after: Any = None, *, status: Status | None = None, email: str = "", number: str = "") -> Ask:
+        query = OrderQuery(status=status, customer_email=email, number=number)
+        return lambda: store.list(query, after, PAGE + 1)
 
     async def look() -> None:
         raise Planned(tailing.cost(cursor.READ, {"seen": snapshot, "limit": cursor.MAX_EVENTS + 1}))
@@ -177,7 +178,7 @@ def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plan
         payment_method="CARD",
         notes="",
     )
-    items: Any = [{"product_id": str(product_id(1)), "quantity": 1, "name": "oak chair", "price_micros": 1}]
+    items = [Item(product_id=str(product_id(1)), quantity=1, name="oak chair", price_micros=1)]
     ada = f"ada{rows // 200}@example.com"
     return {
         "GetOrder": _Case(lambda: store.find(order_id(rows // 2))),
@@ -185,22 +186,22 @@ def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plan
         "ProcessOrder": _Case(lambda: store.move(order_id(1_000), Status.PROCESSED, None)),
         "CancelOrder": _Case(lambda: store.move(order_id(1_000), Status.CANCELLED, None)),
         "ListOrders": _Case(listing(), listing(far)),
-        "ListOrders, open": _Case(listing(status="PLACED")),
-        "ListOrders, finished": _Case(listing(status="RECEIVED"), listing(received, status="RECEIVED")),
-        "ListOrders, a status that none has": _Case(listing(status="DELIVERED")),
+        "ListOrders, open": _Case(listing(status=Status.PLACED)),
+        "ListOrders, finished": _Case(listing(status=Status.RECEIVED), listing(received, status=Status.RECEIVED)),
+        "ListOrders, a status that none has": _Case(listing(status=Status.DELIVERED)),
         "ListOrders, a customer's": _Case(listing(email=ada), listing(far_of_customer, email=ada)),
-        "ListOrders, a customer's finished ones": _Case(listing(email=ada, status="RECEIVED")),
+        "ListOrders, a customer's finished ones": _Case(listing(email=ada, status=Status.RECEIVED)),
         "ListOrders, a number": _Case(listing(number=f"INV-20260101-{rows // 2:08}")),
         "event logs of 100 orders": _Case(lambda: store.logs(_ids(order_id, rows, 100))),
         "orders not cancelled, for reconcile": _Case(
-            lambda: store.live(None, RECONCILE_PAGE),
-            lambda: store.live(order_id(deep(rows, RECONCILE_PAGE)), RECONCILE_PAGE),
+            lambda: store.list_open(None, RECONCILE_PAGE),
+            lambda: store.list_open(order_id(deep(rows, RECONCILE_PAGE)), RECONCILE_PAGE),
         ),
         "orders of 500 expired holds, with a backlog": _Case(
-            lambda: store.standing(_ids(order_id, rows, 500)), grows="all messages that wait are read, once"
+            lambda: store.get_summaries(_ids(order_id, rows, 500)), grows="all messages that wait are read, once"
         ),
-        "tombstones of 500 expired holds": _Case(lambda: store.bury(_ids(order_id, rows, 500))),
-        "the relay's claim, with a backlog": _Case(lambda: outbox.claim(BATCH, LEASE)),
+        "tombstones of 500 expired holds": _Case(lambda: store.insert_tombstones(_ids(order_id, rows, 500))),
+        "the relay's claim, with a backlog": _Case(lambda: outbox.claim(BATCH_SIZE, CLAIM_LEASE)),
         "the tailer's look": _Case(look),
         "pruning of 200 histories": _Case(
             Pruner(plans, 90).step, grows="a small log is read whole instead; 26 a history, however large it is"

@@ -1,11 +1,11 @@
--- What a route cannot say about a request. Only the routes that turn this filter on pay for it: what is REST and not
--- plain, and gRPC whose method or content-type is not the usual one. `decide` has no side effects; an error in it is
--- answered with a 500, since Envoy would let the request pass. No pattern may take more than linear time: a search from
--- every place on, as in ":[^/]*/$", would be a second of a worker for one long path.
+-- Checks that routes cannot express. Only the routes for unusual requests enable this filter: REST that is not plain, and
+-- gRPC with an unusual method or content-type. `decide` has no side effects. An error in it returns a 500, because Envoy
+-- would let the request pass. No pattern may take more than linear time: one that searches from every position, such as
+-- ":[^/]*/$", would block a worker for a second on a long path.
 
 local READ, LIST = "GET, HEAD, OPTIONS", "GET, HEAD, POST, OPTIONS"
 
--- The first pattern that matches the path says which methods there are. The transcoder answers 404 for all other paths.
+-- The first pattern that matches the path has the allowed methods. The transcoder returns 404 for all other paths.
 local RESOURCES = {
   {"^/api/orders/stream/?$", READ},
   {"^/api/v1/orders/[^/]+/status/stream/?$", READ},
@@ -23,13 +23,13 @@ local RESOURCES = {
   {"^/api/v1/orders/[^/:]+/?$", READ},
 }
 
--- Parameters that are no lists. Empty, they count as absent; twice, it cannot be told which is meant.
+-- Parameters that are not lists. An empty one counts as absent, and a repeated one is ambiguous.
 local SINGLE = {
   category = true, customerEmail = true, etag = true, number = true, orderBy = true, pageSize = true, pageToken = true,
   requestId = true, search = true, status = true,
 }
 
-local function refuse(status, text, allow)
+local function reject(status, text, allow)
   return {status = status, text = text, allow = allow}
 end
 
@@ -41,14 +41,14 @@ local function methods(path)
   end
 end
 
--- A page of another site can send a POST without asking first if it has one of the content-types of forms, or none. It
--- cannot hide where it comes from: every browser says so in `origin`, and in `sec-fetch-site` where the page is trusted.
-local function foreign(request)
+-- Returns whether a page of another site sent the request. Such a page can send a POST without a preflight if it has a
+-- content-type of forms, or none. Browsers reveal it in `origin`, and on trusted pages in `sec-fetch-site`.
+local function is_cross_site(request)
   local site = request["sec-fetch-site"]
   return site ~= "same-origin" and (site ~= nil or request.origin ~= nil)
 end
 
--- The content-type in lower case, without parameters; what is none stays as it is.
+-- Returns the content-type in lower case and without parameters. A malformed one is returned as it is.
 local function media_type(request)
   local value = (request["content-type"] or ""):lower()
   local kind = value:match("^[%w/.+-]*")
@@ -56,7 +56,7 @@ local function media_type(request)
   return (rest:match("^%s*$") or rest:match("^%s*;")) and kind or value
 end
 
--- Answers why the content-type will not do, or `"body?"` where that depends on whether a body comes.
+-- Returns a rejection, nil if the content-type is allowed, or `"body?"` if it is allowed without a body only.
 local function check_content_type(request)
   local kind = media_type(request)
   if kind == "application/json" then
@@ -64,15 +64,15 @@ local function check_content_type(request)
   end
   local length = request["content-length"]
   local empty = kind == "" or (kind == "application/x-www-form-urlencoded" and length == "0")
-  if not empty or (length or "0") ~= "0" or (request[":method"] == "POST" and foreign(request)) then
-    return refuse(415, "a write below /api/ is JSON: its content-type must be application/json")
+  if not empty or (length or "0") ~= "0" or (request[":method"] == "POST" and is_cross_site(request)) then
+    return reject(415, "writes below /api/ must be JSON with the content-type application/json")
   end
   if length == nil then
     return "body?"
   end
 end
 
--- Answers a refusal, or the query as the transcoder shall have it.
+-- Returns a rejection, or the query for the transcoder.
 local function check_query(method, path, query)
   local kept, seen = {}, {}
   for pair in query:gmatch("[^&]+") do
@@ -80,16 +80,16 @@ local function check_query(method, path, query)
     local field = name:gsub("_(%l)", string.upper)
     local shown = "the query parameter " .. name:sub(1, 100)
     if name:find("%", 1, true) then
-      return refuse(400, "the name of a query parameter must not be percent-encoded: " .. name:sub(1, 100))
+      return reject(400, "the name of a query parameter must not be percent-encoded: " .. name:sub(1, 100))
     elseif method == "POST" and not path:match("^/api/v1/products/?$") then
-      return refuse(400, shown .. " is not allowed: what is written is in the body")
+      return reject(400, shown .. " is not allowed: put it into the body")
     elseif field == "product" or field:match("^product%.") then
-      return refuse(400, shown .. " is not allowed: the product is in the body")
+      return reject(400, shown .. " is not allowed: put the product into the body")
     elseif field == "id" and path:match("^/api/v1/%l+/.") then
-      return refuse(400, "the id is in the path and must not be in the query")
+      return reject(400, "the id is in the path and must not be in the query")
     elseif not (SINGLE[field] and pair:match("^[^=]*=?$")) then
       if SINGLE[field] and seen[field] then
-        return refuse(400, shown .. " must be there once")
+        return reject(400, shown .. " must occur only once")
       end
       seen[field] = true
       kept[#kept + 1] = pair
@@ -98,11 +98,11 @@ local function check_query(method, path, query)
   return table.concat(kept, "&")
 end
 
--- Answers what becomes of a request below /api/: a refusal, or its path, its method and whether it must have no body.
+-- Decides on a request below /api/. Returns a rejection, or its path, its method and whether it must have no body.
 local function rest(request)
   local method = request[":method"]
   local path, query = request[":path"]:match("^([^?]*)%??(.*)$")
-  -- Clients that encode a whole segment encode the colon of a verb as well.
+  -- Clients that encode a whole segment also encode the colon of a verb.
   path = path:gsub("%%3[Aa]", ":")
   local last = path:reverse():match("^/([^/]*)")
   if last and last:find(":", 1, true) then
@@ -112,9 +112,9 @@ local function rest(request)
   if allowed and method == "OPTIONS" then
     return {status = 204, text = "", allow = allowed}
   elseif allowed and not (", " .. allowed .. ","):find(" " .. method .. ",", 1, true) then
-    return refuse(405, method .. " is not allowed here; use one of " .. allowed, allowed)
+    return reject(405, method .. " is not allowed here; use " .. allowed, allowed)
   elseif (request["content-type"] or ""):match("^application/grpc") then
-    return refuse(415, "REST is below /api/, and gRPC at /<package>.<service>/<method>")
+    return reject(415, "paths below /api/ are REST; use gRPC at /<package>.<service>/<method>")
   end
   local empty = false
   if method ~= "GET" and method ~= "HEAD" then
@@ -131,19 +131,19 @@ local function rest(request)
   return {path = query == "" and path or path .. "?" .. query, head = method == "HEAD", empty = empty}
 end
 
--- Answers what becomes of a gRPC request that is not spelled as clients spell it: a refusal, or its content-type.
+-- Decides on a gRPC request with an unusual method or content-type. Returns a rejection, or its content-type.
 local function grpc(request)
   if request[":method"] == "OPTIONS" then
     return {status = 204, text = "", allow = "POST, OPTIONS"}
   elseif request[":method"] ~= "POST" then
-    return refuse(405, request[":method"] .. " is not allowed here; use POST", "POST, OPTIONS")
+    return reject(405, request[":method"] .. " is not allowed here; use POST", "POST, OPTIONS")
   end
   local kind = media_type(request)
   local base = kind:gsub("%+proto$", "")
   if base == "application/grpc" or base == "application/grpc-web" or base == "application/grpc-web-text" then
     return {content_type = kind}
   end
-  return refuse(415, "this path speaks gRPC and gRPC-Web; REST is below /api/")
+  return reject(415, "this path is gRPC or gRPC-Web; REST is below /api/")
 end
 
 local function decide(headers)
@@ -155,35 +155,35 @@ local function decide(headers)
 end
 
 function envoy_on_request(handle)
-  local fine, found = pcall(decide, handle:headers())
-  if not fine then
-    handle:logErr(found)
-    found = refuse(500, "")
+  local ok, result = pcall(decide, handle:headers())
+  if not ok then
+    handle:logErr(result)
+    result = reject(500, "")
   end
-  if not found.status and found.empty then
+  if not result.status and result.empty then
     local body = handle:body()
     if body and body:length() > 0 then
-      found = refuse(415, "a write below /api/ is JSON: its content-type must be application/json")
+      result = reject(415, "writes below /api/ must be JSON with the content-type application/json")
     end
   end
-  if found.status then
-    local answer = {[":status"] = tostring(found.status)}
-    if found.allow then
-      answer.allow = found.allow
+  if result.status then
+    local response = {[":status"] = tostring(result.status)}
+    if result.allow then
+      response.allow = result.allow
     end
-    handle:respond(answer, found.text)
+    handle:respond(response, result.text)
     return
   end
-  local headers = handle:headers() -- not those of before: to wait for the body ended them
-  if found.path then
-    headers:replace(":path", found.path)
+  local headers = handle:headers() -- again, because waiting for the body invalidated them
+  if result.path then
+    headers:replace(":path", result.path)
   end
-  if found.content_type then
-    headers:replace("content-type", found.content_type)
+  if result.content_type then
+    headers:replace("content-type", result.content_type)
     handle:clearRouteCache()
   end
-  if found.head then
-    -- The transcoder adds the method that it sees; the log has the first.
+  if result.head then
+    -- The transcoder appends the method that it sees; the access log uses the first one.
     headers:replace("x-envoy-original-method", "HEAD")
     headers:replace(":method", "GET")
     handle:streamInfo():dynamicMetadata():set("shop", "head", true)

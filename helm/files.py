@@ -1,35 +1,37 @@
-"""Copies into the chart's files/: the edge's, whose source is `envoy/`, and values.yaml, whose defaults templates need.
+"""Copies files into the chart's files/: the edge's configuration from `envoy/`, and values.yaml for its defaults.
 
-They are real files, since Flux drops symbolic links. `--check` changes nothing and fails where a copy differs.
+They are copies because Flux drops symbolic links. `--check` changes nothing and fails if a copy differs.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from local.edge import COPIES, SOURCE, TEMPLATES
+from local.edge import SOURCE
 
 CHART = Path(__file__).parent / "shopping-cart"
 FOLDER = CHART / "files" / "envoy"
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
-    """Each source with the place of its copy."""
-    for name in (*TEMPLATES, *COPIES):
-        yield SOURCE / name, FOLDER / name
+    """Yields each source with the path of its copy."""
+    for path in sorted(SOURCE.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:  # an older checkout had Python there
+            yield path, FOLDER / path.relative_to(SOURCE)
     yield CHART / "values.yaml", CHART / "files" / "values.yaml"
 
 
 def differences() -> list[str]:
-    """One line for each copy that is missing, differs, or has no source."""
+    """Returns one line for each copy that is missing, differs, or has no source."""
     wanted = dict(copies())
     found = [
         f"{copy.relative_to(CHART)} differs from {source.parent.name}/{source.name}"
         for source, copy in wanted.items()
         if not copy.is_file() or copy.is_symlink() or copy.read_bytes() != source.read_bytes()
     ]
-    extra = set(FOLDER.iterdir() if FOLDER.is_dir() else ()) - set(wanted.values())
+    extra = {path for path in FOLDER.rglob("*") if path.is_file()} - set(wanted.values())
     return found + [f"{path.relative_to(CHART)} has no source" for path in sorted(extra)]
 
 
@@ -41,8 +43,9 @@ def main() -> int:
         for line in differences():
             print(f"the chart's {line}: run `make generate`", file=sys.stderr)
         return bool(differences())
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)
     for source, copy in copies():
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(source.read_bytes())
     return 0
 

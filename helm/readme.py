@@ -1,7 +1,7 @@
-"""Writes the table of values into the chart's README, from the comments of values.yaml.
+"""Writes the tables of values into the chart's README, from the comments of values.yaml.
 
-A comment is the lines directly above a key. `## …` begins a section. `--check` changes nothing and fails where the
-README is not up to date.
+A key's comment is the lines directly above it. `## …` begins a section. `--check` changes nothing and fails if the
+README is out of date.
 """
 
 import argparse
@@ -20,7 +20,10 @@ KEY = re.compile(r"( *)([A-Za-z][A-Za-z0-9]*):(.*)")
 
 
 def comments(text: str) -> Iterator[tuple[str, str]]:
-    """Each commented key's path with its comment; a section's title as a path that begins with `#`."""
+    """Yields the path and the comment of each commented key.
+
+    A section's title is a path that begins with `#`, with an empty comment.
+    """
     path: list[tuple[int, str]] = []
     above: list[str] = []
     for line in text.splitlines():
@@ -39,17 +42,19 @@ def comments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def default(values: Any, path: str) -> str:
+    """Returns the value at a path, as JSON."""
     for name in path.split("."):
         values = values[name]
     return json.dumps(values, ensure_ascii=False)
 
 
 def table(text: str) -> str:
+    """Returns the text of values.yaml as Markdown: a table of keys, defaults and comments for each section."""
     values = yaml.safe_load(text)
     lines: list[str] = []
     for path, comment in comments(text):
         if path.startswith("#"):
-            lines += ["", f"### {path[1:]}", "", "| key | default | |", "| --- | --- | --- |"]
+            lines += ["", f"### {path[1:]}", "", "| key | default | description |", "| --- | --- | --- |"]
         else:
             lines.append(f"| `{path}` | `{default(values, path)}` | {comment.replace('|', '&#124;')} |")
     return "\n".join(lines).strip()

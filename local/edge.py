@@ -1,4 +1,4 @@
-"""Renders the edge's configuration. The Helm chart fills in the same files, by the same two rules."""
+"""Renders the edge's configuration. The Helm chart fills in the same files by the same two rules (`_envoy.tpl`)."""
 
 import json
 import re
@@ -11,14 +11,17 @@ from urllib.parse import urlsplit
 
 SOURCE = Path(__file__).resolve().parents[1] / "envoy"
 TEMPLATES = ("envoy.yaml", "tls.yaml")
+"""Files that Envoy reads and that are filled in. `envoy.yaml` is made of the files in `envoy/config/`."""
+
 COPIES = ("shop.binpb", "index.html", "requests.lua")
+"""Files that Envoy reads as they are."""
 
 HEAP = (3, 4)
-"""The share of Envoy's memory that its heap may take. The rest is its program, and what it freed and still keeps."""
+"""The share of Envoy's memory that its heap may use. The rest is for its program and for freed memory that it keeps."""
 
 CONNECTION = 20 * 1024
-"""Bytes of Envoy's memory for which it accepts one connection: about what an idle one takes. The heap closes idle ones
-before there are so many of any other kind."""
+"""Bytes of Envoy's memory for each connection that it accepts: about as many as an idle one uses. Busier connections
+reach the heap limit first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class EdgeSettings:
     """What differs from one edge to another. Addresses are `host:port`; hosts are DNS names or addresses."""
 
     files: Path
-    """The folder in which Envoy finds the descriptor set and the rest: see `write`."""
+    """The folder that `write` fills and Envoy reads."""
     product: str
     order: str
     sse_http_port: int
@@ -36,25 +39,24 @@ class EdgeSettings:
     admin_port: int = 9901
     """On loopback only."""
     max_streams: int = 20_000
-    """Live streams that pass at once, of each kind; an HTTP/1.1 loopback address has no more than 28,000 ports."""
+    """Maximum number of concurrent live streams of each kind. A loopback address has about 28,000 ports."""
     memory: int = 512 * 1024**2
-    """Bytes that Envoy may take, as a container's limit: its heap and its connections are bounded by them."""
+    """Envoy's memory limit in bytes. The limits of its heap and its connections are derived from it."""
     trusted_hops: int = 0
-    """Proxies in front whose X-Forwarded-For is believed."""
+    """Number of proxies in front whose X-Forwarded-For is trusted."""
     caller_header: str = "x-shop-caller"
-    """The services' CALLER_HEADER: never accepted from outside."""
+    """The services' CALLER_HEADER. Envoy removes it from requests."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call, as in `https://shop.example` or `https://*.shop.example`, or `*`; none: no CORS at
-    all."""
+    """Origins whose pages may call, as in `https://shop.example`, `https://*.shop.example` or `*`. Empty: no CORS."""
     cors_credentials: bool = False
-    """Whether those pages may send cookies and client certificates along. Not with `*`."""
+    """Whether those pages may send cookies and client certificates. Not allowed with `*`."""
     hosts: tuple[str, ...] = ("*",)
-    """Names and addresses that are answered, without ports. On a loopback address, name those that are yours: a page of
-    another site can get in by a name of its own that it points there (DNS rebinding)."""
+    """Host names and addresses that the edge serves, without ports. On a loopback address, list your own: otherwise a
+    page of another site can reach the edge by a name that it points there (DNS rebinding)."""
     otlp_endpoint: str = ""
-    """Where spans go, as in `http://collector:4317` (OTLP over gRPC); empty: nowhere."""
+    """Where spans are sent, as in `http://collector:4317` (OTLP over gRPC). Empty: tracing is off."""
     tls: Path | None = None
-    """A folder with tls.crt and tls.key; none: plain HTTP."""
+    """A folder with tls.crt and tls.key. None: plain HTTP."""
 
 
 def _address(text: str) -> tuple[str, str]:
@@ -65,7 +67,7 @@ def _address(text: str) -> tuple[str, str]:
 
 
 def otlp_address(endpoint: str) -> tuple[str, str]:
-    """Host and port of an OTLP endpoint, or ValueError: Envoy speaks plain gRPC to it."""
+    """Returns host and port of an OTLP endpoint, which Envoy calls by plain gRPC. Raises ValueError if it is none."""
     url = urlsplit(endpoint)
     if url.scheme != "http" or not url.hostname or url.path.strip("/"):
         raise ValueError(f"the OTLP endpoint must be http://host:port, not {endpoint!r}")
@@ -76,7 +78,7 @@ _ORIGIN = re.compile(r"https?://((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]
 
 
 def origin_match(origin: str) -> Mapping[str, object]:
-    """How Envoy compares a browser's origin with one of the settings, or ValueError for one that no browser sends."""
+    """Returns Envoy's string matcher for an origin. Raises ValueError if no browser sends such an origin."""
     if origin == "*":
         return {"exact": origin}
     if not _ORIGIN.fullmatch(origin) or re.fullmatch(r"https://.*:443|http://.*:80", origin):
@@ -91,7 +93,7 @@ def origin_match(origin: str) -> Mapping[str, object]:
 
 
 def values(settings: EdgeSettings) -> Mapping[str, str]:
-    """The value of each name in dollar-braces."""
+    """Returns the value of each name in Envoy's files. A test compares the names with those of the Helm chart."""
     if settings.cors_credentials and "*" in settings.cors_origins:
         raise ValueError("credentials for every origin would let any page act for its visitor: name the origins")
     listen_host, listen_port = _address(settings.listen)
@@ -124,9 +126,16 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
     }
 
 
+def template(name: str) -> str:
+    """Returns one of TEMPLATES before it is filled in."""
+    if name == "envoy.yaml":
+        return "".join(part.read_text() for part in sorted((SOURCE / "config").glob("*.yaml")))
+    return (SOURCE / name).read_text()
+
+
 def render(settings: EdgeSettings, name: str = "envoy.yaml") -> str:
-    """The text of one of TEMPLATES."""
-    text = (SOURCE / name).read_text()
+    """Returns one of TEMPLATES, filled in."""
+    text = template(name)
     blocks: dict[str, object] = {"CORS": settings.cors_origins, "TLS": settings.tls, "TRACING": settings.otlp_endpoint}
     blocks["HOSTS"] = settings.hosts != EdgeSettings.hosts
     for block, wanted in blocks.items():
@@ -136,7 +145,7 @@ def render(settings: EdgeSettings, name: str = "envoy.yaml") -> str:
 
 
 def write(settings: EdgeSettings) -> Path:
-    """Puts everything that Envoy reads into the settings' folder; answers the path of its bootstrap file."""
+    """Writes everything that Envoy reads into the settings' folder. Returns the path of envoy.yaml."""
     settings.files.mkdir(parents=True, exist_ok=True)
     for name in TEMPLATES:
         (settings.files / name).write_text(render(settings, name))

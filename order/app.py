@@ -1,7 +1,7 @@
 """The order service as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 from order import service
 from order.config import Config
 from order.domain import Status, StatusEvent
+from order.jobs import expired_holds, relay, retention
 from order.jobs.expired_holds import ExpiredHoldReaper
 from order.jobs.relay import Relay
 from order.jobs.retention import Pruner
@@ -34,6 +35,7 @@ from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server
 from runtime.telemetry import Telemetry
 from runtime.topics import Topics
+from runtime.worker import Worker
 
 NAME = "order"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -43,7 +45,7 @@ Job = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Running:
-    """The parts of a running service that can be looked at from outside."""
+    """The parts of a running service that tests read."""
 
     server: Server
     followers: Followers
@@ -51,13 +53,19 @@ class Running:
 
 @asynccontextmanager
 async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[Running]:
-    """The running service. It listens at once and is ready when its database is, whatever the product service does; on
-    leaving it drains, ends the streams, lets running calls finish, and releases everything in reverse order. `stock`
-    takes the place of the product service."""
+    """Runs the service.
+
+    It listens at once and is ready when its database is, whether or not the product service is. On leaving it drains,
+    ends the streams, lets running calls finish, and releases everything in reverse order.
+
+    Args:
+        config: The configuration.
+        stock: Takes the place of the product service.
+    """
     schema = Schema.load(MIGRATIONS)
     database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
-    store = OrderStore(database, searches, most_waiting=config.database.pool_waiting)
+    store = OrderStore(database, searches, max_waiting=config.database.pool_waiting)
     topics: Topics[StatusEvent] = Topics()
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
@@ -71,12 +79,37 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
             to_product = channel(config.product_target, telemetry.client_interceptors(), idempotent=[SERVICE])
             stack.push_async_callback(to_product.close)
             stock = StockClient(to_product)
-        relay = Relay(database, store, stock)
 
-        def changed(status: Status) -> None:
+        async def has_schema() -> bool:
+            return not await database.check(schema)
+
+        async def has_schema_and_product() -> bool:
+            # On a first install, order may start before product's name exists.
+            return await has_schema() and await is_resolvable(config.product_target)
+
+        sender = Worker(
+            "relay",
+            Relay(database, store, stock).step,
+            relay.RELAY_POLL_INTERVAL,
+            ready=has_schema_and_product,
+        )
+        reaper = Worker(
+            "expired-hold reaper",
+            ExpiredHoldReaper(store, stock, Pairing(database, stock)).step,
+            expired_holds.HOLD_POLL_INTERVAL,
+            ready=has_schema_and_product,
+        )
+        pruner = Worker(
+            "event log pruner",
+            Pruner(database, config.event_retention_days).step,
+            retention.PRUNE_INTERVAL,
+            ready=has_schema,
+        )
+
+        def on_status(status: Status) -> None:
             tailer.committed()
             if status is Status.CANCELLED:
-                relay.wake()
+                sender.wake()
 
         async def check() -> str:
             return await database.check(schema) or await tailer.check()
@@ -85,20 +118,17 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         streams = CallerLimit(config.max_streams, config.max_streams_per_client)
         server.add(
             order_pb2_grpc.add_OrderServiceServicer_to_server,
-            OrderService(store, stock, followers, config.server.caller_header, streams, changed),
+            OrderService(store, stock, followers, config.server.caller_header, streams, on_status),
         )
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
-        reconciler = ExpiredHoldReaper(store, stock, Pairing(database, stock))
-        # On a first install order is up before product's name is.
-        named = partial(is_resolvable, config.product_target)
-        jobs: dict[str, Job] = {
-            "the status tailer": tailer.run,
-            "the log reader": LogReader(store, topics).run,
-            "the relay": partial(_once, named, relay.run),
-            "the reconciler": partial(_once, named, reconciler.run),
-            "the pruner": Pruner(database, config.event_retention_days).run,
-        }
-        stack.push_async_callback(_end, asyncio.create_task(_work(jobs, lambda: database.check(schema))))
+        jobs: list[Job] = [
+            sender.run,
+            reaper.run,
+            pruner.run,
+            partial(forever, "the status tailer", partial(_run_once_ready, has_schema, tailer.run)),
+            partial(forever, "the log reader", partial(_run_once_ready, has_schema, LogReader(store, topics).run)),
+        ]
+        stack.push_async_callback(_cancel, asyncio.create_task(_run_all(jobs)))
         await server.start()
         stack.push_async_callback(server.stop)
         watching = asyncio.create_task(server.watch(check, followers.set_available))
@@ -109,24 +139,19 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[R
         followers.close()
 
 
-async def _work(jobs: Mapping[str, Job], problem: Callable[[], Awaitable[str]]) -> None:
-    """Runs jobs, by name, for ever, once the database and its schema are there."""
-
-    async def there() -> bool:
-        return not await problem()
-
+async def _run_all(jobs: Sequence[Job]) -> None:
     async with asyncio.TaskGroup() as group:
-        for name, job in jobs.items():
-            group.create_task(forever(name, partial(_once, there, job)))
+        for job in jobs:
+            group.create_task(job())
 
 
-async def _once(there: Callable[[], Awaitable[bool]], job: Job) -> None:
+async def _run_once_ready(ready: Callable[[], Awaitable[bool]], job: Job) -> None:
     """Runs a job once what it needs is there."""
-    while not await there():  # noqa: ASYNC110 - neither a database nor a name sets an event
+    while not await ready():  # noqa: ASYNC110 - neither a database nor a name sets an event
         await asyncio.sleep(READINESS_INTERVAL)
     await job()
 
 
-async def _end(task: "asyncio.Task[None]") -> None:
+async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

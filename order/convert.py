@@ -1,4 +1,4 @@
-"""Between the rows of orders and their messages."""
+"""Converts orders and their events to messages of the API."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,10 @@ _STATUSES = dict(order_pb2.Order.Status.items())
 
 
 def order_message(order: Order) -> order_pb2.Order:
+    """Returns an order as a message."""
     message = order_pb2.Order(
         id=str(order.id),
-        number=order.number or "",
+        number=order.number,
         status=_STATUSES[order.status],
         shipping_address=order.shipping_address,
         payment_method=order.payment_method,
@@ -22,8 +23,8 @@ def order_message(order: Order) -> order_pb2.Order:
         etag=order.etag,
     )
     for item in order.items:
-        added = message.items.add(product_id=item["product_id"], quantity=item["quantity"], name=item["name"])
-        set_money(added.unit_price, order.currency, item["price_micros"])
+        added = message.items.add(product_id=item.product_id, quantity=item.quantity, name=item.name)
+        set_money(added.unit_price, order.currency, item.price_micros)
     set_money(message.total, order.currency, int(order.total_micros))
     customer = message.customer
     customer.name = order.customer_name
@@ -35,7 +36,13 @@ def order_message(order: Order) -> order_pb2.Order:
 
 
 def event_messages(order_id: str, seen: int, events: Sequence[StatusEvent]) -> list[order_pb2.OrderStatusEvent]:
-    """What comes after version `seen`. Where the log no longer has all of that, the first event says so."""
+    """Returns the events after version `seen` as messages. If earlier ones were pruned, the first message says so.
+
+    Args:
+        order_id: The order of the events.
+        seen: The last version that the client has seen; 0 for none.
+        events: Events of one order, by version, all after `seen`.
+    """
     messages = [
         order_pb2.OrderStatusEvent(
             order_id=order_id,
@@ -48,5 +55,5 @@ def event_messages(order_id: str, seen: int, events: Sequence[StatusEvent]) -> l
     for message, event in zip(messages, events, strict=True):
         set_timestamp(message.update_time, event.time)
     if messages and messages[0].version > seen + 1:
-        messages[0].message += "; what happened before is no longer kept"
+        messages[0].message += "; earlier events are no longer kept"
     return messages

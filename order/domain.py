@@ -1,4 +1,4 @@
-"""What an order is and what may become of it. Pure: no database, no network."""
+"""The rules of orders: what an order is, and which status may follow which. Knows neither gRPC nor PostgreSQL."""
 
 import hashlib
 import json
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TypedDict
 from uuid import UUID, uuid4, uuid5
+
+from runtime.refusals import DomainError, ErrorKind
 
 
 class Status(StrEnum):
-    """How far an order is. The names are those of the API."""
+    """The status of an order. The names are those of the API."""
 
     PLACED = "PLACED"
     PROCESSED = "PROCESSED"
@@ -28,53 +29,52 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.RECEIVED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
-"""What each status may become. All that is said of transitions elsewhere follows from this table."""
-
-EXPIRED = "EXPIRED"
-"""The status of a tombstone: a row that keeps a given-up order id from ever becoming an order. Never shown."""
-
-MOST_ITEMS = 50
+"""The statuses that may follow each status. Everything else that depends on transitions is derived from this table."""
 
 
-def sources(target: Status) -> list[str]:
-    """The statuses that may become `target`."""
-    return [status.value for status, targets in TRANSITIONS.items() if target in targets]
+def sources(target: Status) -> list[Status]:
+    """Returns the statuses that `target` may follow."""
+    return [status for status, targets in TRANSITIONS.items() if target in targets]
 
 
 def is_final(status: str) -> bool:
-    """Nothing comes after this status."""
+    """Returns whether no status may follow this one."""
     return not TRANSITIONS[Status(status)]
 
 
-class Item(TypedDict):
-    """An item as the order keeps it: the name and price are those of the moment when it was ordered."""
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An item of an order or a reservation, with the name and the price of the moment when it was ordered."""
 
     product_id: str
     quantity: int
     name: str
     price_micros: int
+    """The price of one piece, in millionths of the currency's unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What a client asks for: a product and how many pieces of it."""
+    """A product that a client orders, and the number of pieces."""
 
     product_id: UUID
     quantity: int
 
 
 def same_items(items: Sequence[Item], others: Sequence[Item]) -> bool:
-    """Whether both are the same pieces of the same products, in whatever sequence, and at whatever price."""
-    return {(each["product_id"], each["quantity"]) for each in items} == {
-        (each["product_id"], each["quantity"]) for each in others
-    }
+    """Returns whether both have the same products and quantities, in any sequence and at any price."""
+    return {(each.product_id, each.quantity) for each in items} == {(each.product_id, each.quantity) for each in others}
+
+
+def total_micros(items: Sequence[Item]) -> int:
+    """Returns the price of all items, in millionths of the currency's unit. It can exceed 64 bits."""
+    return sum(item.price_micros * item.quantity for item in items)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A new order as the client sent it, checked."""
+class Details:
+    """What a client writes on an order beside its items."""
 
-    lines: tuple[Line, ...]
     customer_name: str
     customer_email: str
     customer_phone: str
@@ -82,8 +82,18 @@ class Draft:
     payment_method: str
     notes: str
 
+
+@dataclass(frozen=True, kw_only=True)
+class Draft(Details):
+    """A new order as the client sent it, checked."""
+
+    lines: tuple[Line, ...]
+
     def fingerprint(self) -> bytes:
-        """The same for the same payload. The sequence of the items does not matter."""
+        """Returns the SHA-256 of the request, by which a retry is told from another request.
+
+        It is the same in every release, and for any sequence of the items. So the fields are named here one by one.
+        """
         lines = sorted((str(line.product_id), line.quantity) for line in self.lines)
         texts = (
             self.customer_name,
@@ -97,34 +107,33 @@ class Draft:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """A row of `orders`; a tombstone too, which has neither number nor items."""
+class Order(Details):
+    """An order as it is stored."""
 
     id: UUID
-    number: str | None
-    status: str
+    number: str
+    status: Status
     items: list[Item]
     currency: str
     total_micros: Decimal
-    """Whole micros. It can exceed what 64 bits hold."""
-    customer_name: str
-    customer_email: str
-    customer_phone: str
-    shipping_address: str
-    payment_method: str
-    notes: str
+    """Whole micros, as `total_micros()` returns them."""
     fingerprint: bytes
+    """That of the draft that it was made from."""
     version: int
     create_time: datetime
     update_time: datetime
 
     @property
     def etag(self) -> str:
+        """The version as clients see it."""
         return str(self.version)
 
-    @property
-    def expired(self) -> bool:
-        return self.status == EXPIRED
+
+@dataclass(frozen=True)
+class Tombstone:
+    """Keeps the id of an attempt that expired from ever becoming an order. Clients never see it."""
+
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +146,90 @@ class StatusEvent:
 
     @property
     def final(self) -> bool:
+        """Whether no event can follow."""
         return is_final(self.status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderQuery:
+    """The orders that a list returns. A field that is empty or None does not narrow it."""
+
+    status: Status | None = None
+    customer_email: str = ""
+    number: str = ""
 
 
 _NAMESPACE = UUID("6d0d3a4c-9a63-5c1e-8f0e-2f6f0c1b7a55")
 
 
-def order_id(caller: str, key: UUID | None) -> UUID:
-    """The id of the order that a caller places under a key, and of its reservation; without a key a random one.
+def derive_id(caller: str, key: UUID | None) -> UUID:
+    """Returns the id of the order that a caller places with an idempotency key; without a key, a random id.
 
-    It derives from both, so that a retry converges in both databases and keys of different callers do not meet.
+    It is the id of the order's reservation too. It derives from both arguments, so a retry finds its order in both
+    databases, and the keys of different callers are different orders.
     """
     return uuid5(_NAMESPACE, f"{caller}\0{key}") if key else uuid4()
 
 
-def total_micros(items: Sequence[Item]) -> int:
-    return sum(item["price_micros"] * item["quantity"] for item in items)
+def replayed(order: Order | Tombstone, draft: Draft) -> Order:
+    """Returns the order that an earlier request with the same idempotency key has placed.
+
+    Args:
+        order: What is stored under the id that derives from the key.
+        draft: The order of the present request.
+
+    Raises:
+        DomainError: ABORTED if the earlier attempt expired, ALREADY_EXISTS if its request was another one.
+    """
+    if isinstance(order, Tombstone):
+        raise expired()
+    if order.fingerprint != draft.fingerprint():
+        raise key_reused()
+    return order
+
+
+def check_move(order: Order, target: Status) -> None:
+    """Checks an order that a move to `target` left unchanged. Accepts one that already has this status.
+
+    Raises:
+        DomainError: FAILED_PRECONDITION if `target` may not follow the order's status, ABORTED if the order has another
+            version than the client expects.
+    """
+    if order.status is target:
+        return
+    if order.status not in sources(target):
+        raise DomainError(
+            ErrorKind.FAILED_PRECONDITION,
+            f"an order with status {order.status} cannot become {target}",
+            reason="ILLEGAL_TRANSITION",
+            metadata={"from": order.status.value, "to": target.value},
+        )
+    raise DomainError(ErrorKind.ABORTED, f"the order was changed: its etag is now {order.etag}", reason="ETAG_MISMATCH")
+
+
+def not_found(order_id: UUID) -> DomainError:
+    """Returns the error for an id that no order has."""
+    return DomainError(
+        ErrorKind.NOT_FOUND,
+        f"order {order_id} not found",
+        reason="ORDER_NOT_FOUND",
+        metadata={"order_id": str(order_id)},
+    )
+
+
+def key_reused() -> DomainError:
+    """Returns the error for an idempotency key that was used with another request."""
+    return DomainError(
+        ErrorKind.ALREADY_EXISTS,
+        "the idempotency key was already used with a different request",
+        reason="IDEMPOTENCY_KEY_REUSED",
+    )
+
+
+def expired() -> DomainError:
+    """Returns the error for an idempotency key whose first attempt expired."""
+    return DomainError(
+        ErrorKind.ABORTED,
+        "the previous attempt expired without placing an order; retry with a new idempotency key",
+        reason="ORDER_EXPIRED",
+    )

@@ -1,7 +1,8 @@
-"""Which two databases belong together: each has an id, and the other's on record from their first contact on.
+"""Which order database and product database belong together: each has an id, and records the id of the other.
 
-A backup keeps both ids, wherever it is restored. So a restored database is known again, and one that is empty or of
-another shop is not, whose orders (or the want of them) must not decide what becomes of this shop's stock.
+They exchange the ids when the services first connect. A backup keeps both ids, wherever it is restored. So a restored
+database is recognized. An empty database, or one of another shop, is not: its orders must not decide about this shop's
+stock.
 """
 
 import logging
@@ -16,23 +17,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Identity:
-    """This database's id, and the product database's, if that is known."""
+    """The id of this database, and the recorded id of the product database."""
 
     id: UUID
     partner_id: UUID | None
 
 
 class Pairing:
-    """The order database's side."""
+    """The order database's side of the pairing."""
 
     def __init__(self, database: Database, stock: Stock) -> None:
         self._database = database
         self._stock = stock
 
     async def check(self, *, read_only: bool = False) -> str:
-        """Why the two databases do not belong together, in one line; empty where they do, or where no more is known.
+        """Checks that the two databases belong together.
 
-        Each records the other's id if it has none yet, unless `read_only`. Raises ProductUnavailable.
+        Args:
+            read_only: If false, a database that has no id of the other on record records it.
+
+        Returns:
+            Why they do not belong together, in one line; empty if they do, or if neither has a record.
+
+        Raises:
+            ProductUnavailable: The product service is unavailable.
         """
         own = await self._read()
         pair = await self._stock.pair(own.id, own.partner_id, read_only=read_only)
@@ -42,11 +50,11 @@ class Pairing:
             return f"this order database belongs to product database {own.partner_id}, not to {pair.product_id}"
         if own.partner_id is None and not read_only:
             await self._record(pair.product_id, replace=False)
-            log.info("this order database, %s, belongs to product database %s from now on", own.id, pair.product_id)
+            log.info("order database %s is now paired with product database %s", own.id, pair.product_id)
         return ""
 
     async def replace(self) -> None:
-        """Has each database record the other one's id, whatever it was: people have said that they belong together."""
+        """Makes each database record the other's id, whatever it had on record: an operator has confirmed the pair."""
         own = await self._read()
         pair = await self._stock.pair(own.id, None, replace=True)
         await self._record(pair.product_id, replace=True)
@@ -54,13 +62,13 @@ class Pairing:
     async def _read(self) -> _Identity:
         query = "SELECT id, partner_id FROM database_identity"
         own = await self._database.fetch_one("identity.get", query, {}, _Identity)
-        assert own, "the migration has written the one row"
+        if own is None:
+            raise RuntimeError("the table database_identity is empty")
         return own
 
     async def _record(self, product_id: UUID, *, replace: bool) -> None:
-        await self._database.fetch(
+        await self._database.execute(
             "identity.record",
-            "UPDATE database_identity SET partner_id = %(product)s WHERE partner_id IS NULL OR %(replace)s",
-            {"product": product_id, "replace": replace},
-            _Identity,
+            "UPDATE database_identity SET partner_id = %(product_id)s WHERE partner_id IS NULL OR %(replace)s",
+            {"product_id": product_id, "replace": replace},
         )

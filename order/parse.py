@@ -6,8 +6,7 @@ from uuid import UUID
 
 from shop.order.v1 import order_pb2
 
-from order.domain import MOST_ITEMS, Draft, Line
-from order.store import Filter
+from order.domain import Draft, Line, OrderQuery, Status
 from runtime import pages
 from runtime.errors import invalid_argument
 from runtime.pages import Cursor
@@ -15,7 +14,9 @@ from runtime.validate import NIL, Violations, is_invisible
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
-Listing = tuple[Filter, Cursor, int]
+MOST_ITEMS = 50
+
+Listing = tuple[OrderQuery, Cursor, int]
 """Which orders to list, where the page begins, and how many orders it gets."""
 
 
@@ -63,11 +64,10 @@ def listing(request: order_pb2.ListOrdersRequest) -> Listing:
             check.add("status", "must be a status of orders")
         email = _email(check, "customer_email", request.customer_email)
         number = check.text("number", request.number, most=64)
-    status = order_pb2.Order.Status.Name(request.status) if request.status else ""
-    want = Filter(status=status, customer_email=email, number=number)
-    query = ("orders", status, email.lower(), number)
-    cursor = Cursor.parse(request.page_token, query, (datetime, UUID))
-    return want, cursor, pages.page_size(request.page_size)
+    status = Status(order_pb2.Order.Status.Name(request.status)) if request.status else None
+    query = OrderQuery(status=status, customer_email=email, number=number)
+    cursor = Cursor.parse(request.page_token, ("orders", query.status or "", email.lower(), number), (datetime, UUID))
+    return query, cursor, pages.page_size(request.page_size)
 
 
 def after_version(request: order_pb2.StreamOrderStatusRequest) -> int:

@@ -1,124 +1,148 @@
-"""The product service as order sees it: stock that is set aside, made lasting, and given back."""
+"""What the order service needs of the product service: stock that is reserved, confirmed and released."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
 from shop.product.v1 import stock_pb2
 
 from order.domain import Item, Line
-from runtime.errors import ApiError, already_exists, unavailable
+from runtime.errors import ApiError, unavailable
 
 SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
-"""Every call of it may be made twice."""
+"""The gRPC service. Each of its calls may be repeated: it then changes nothing, and returns the same."""
+
+HOLD_TTL = 45
+"""Time-to-live of a hold, in seconds. Unconfirmed holds older than this are settled by the reaper, within a minute of
+their reservation."""
 
 RESERVE_TIMEOUT = 5.0
-"""Seconds that a client's order waits for its stock; less where the client waits less."""
+"""Time limit for reserving the stock of a client's order, in seconds; shorter if the client's own deadline is."""
 
-HOLD_SECONDS = 45
-"""Seconds until a hold that nobody confirmed is looked after: with what the reaper takes, it is free after a minute."""
+CALL_TIMEOUT = 3.0
+"""Time limit for the other calls, which background jobs make, in seconds."""
 
-TIMEOUT = 3.0
-"""Seconds that a call in the background may take."""
+PAGE_SIZE = 50
+"""Reservations in one response, at most. With the most items and the longest names, so many fit into a message."""
 
-PAGE = 50
-"""Reservations in one answer, at most: with the most items and the longest names, so many fit into one."""
+MAX_BATCH = 64
+"""Reservations that the product service accepts in one batch."""
 
-MOST_TOGETHER = 64
-"""Reservations that the product service takes in one batch."""
-
-MOST_WAITING = 500
-"""Clients' orders that may wait for their stock at a time in this process; those beyond are refused at once."""
+MAX_WAITING = 500
+"""Orders of this process that may wait for their stock at the same time. More are refused at once."""
 
 
-class State(Enum):
-    """What a reservation is."""
+class ReservationState(StrEnum):
+    """The state of a reservation. The names are those of the API."""
 
-    HELD = stock_pb2.Reservation.HELD
-    CONFIRMED = stock_pb2.Reservation.CONFIRMED
-    RELEASED = stock_pb2.Reservation.RELEASED
+    HELD = "HELD"
+    CONFIRMED = "CONFIRMED"
+    RELEASED = "RELEASED"
 
 
 @dataclass(frozen=True)
 class Reservation:
-    state: State
+    """The stock of one order."""
+
+    state: ReservationState
     currency: str
+    """Of the items' prices, in ISO 4217; empty without items."""
     items: list[Item]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A reservation as the product service has it."""
+class StoredReservation(Reservation):
+    """A reservation as the product service lists it."""
 
     id: UUID
-    state: State
-    items: list[Item]
+    """The id of its order."""
     expire_time: datetime
-    """When a hold should be looked after, by the product service's clock."""
+    """The end of a hold's time-to-live, by the product service's clock."""
 
 
 @dataclass(frozen=True)
 class DatabasePair:
-    """The product database's id, and that of the order database which it has on record, if any."""
+    """The product database's id, and the id of the order database that it has on record, if any."""
 
     product_id: UUID
     order_id: UUID | None
 
 
 class ProductUnavailable(ApiError):
-    """The product service does not answer; whether it did what was asked is not known."""
+    """The product service did not respond. It may or may not have done what was requested."""
 
     def __init__(self) -> None:
-        error = unavailable("the product service does not answer")
+        error = unavailable("the product service is unavailable")
         super().__init__(error.code, error.text, *error.details)
 
 
-class ProductOlder(ProductUnavailable):
-    """The product service is of an older version, which knows nothing of databases that belong together."""
+class ProductOutdated(ProductUnavailable):
+    """The product service is an older release, which cannot say which databases belong together."""
 
 
 class Stock(Protocol):
-    """What the order service needs of the product service. Every method raises ProductUnavailable."""
+    """The stock of the product service. Every method may raise ProductUnavailable."""
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
-        """Sets stock aside; the same id and lines get the same answer again. `patience` is in seconds.
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+        """Reserves stock. The same id and lines return the same reservation again.
 
-        Raises the ApiError that the client shall see where this cannot be.
+        Args:
+            order_id: The id of the order, which the reservation gets too.
+            lines: The products and quantities.
+            timeout: Seconds that the client's own deadline leaves; None without one.
+
+        Raises:
+            ApiError: The stock cannot be reserved, for a reason that the client may see.
+            DomainError: The id was used with other lines.
         """
         ...
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
-        """Makes a hold lasting. Answers the reservation as it is then; None if there is none."""
+        """Confirms a hold. Returns the reservation as it is afterwards; None if it does not exist."""
         ...
 
     async def release(self, order_id: UUID) -> None:
-        """Gives the stock back, once, and keeps the id from ever getting any."""
+        """Returns the stock of a reservation to its products, once. The id can never reserve stock again."""
         ...
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
-        """Makes at most MOST_TOGETHER holds lasting. Returns what `confirm` does for each, or the exception that it
-        raises."""
+        """Confirms at most MAX_BATCH holds. Returns for each what `confirm` returns, or the exception it raises."""
         ...
 
     async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
-        """Gives the stock of at most MOST_TOGETHER reservations back. Returns the exception that `release` raises for
-        each, or None."""
+        """Releases at most MAX_BATCH reservations. Returns for each the exception that `release` raises, or None."""
         ...
 
-    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
-        """A page of the holds whose time is over, oldest first, and the token of the next page; empty on the last."""
+    async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+        """Returns a page of the expired holds' ids, oldest first, and the token of the next page.
+
+        The token is empty on the last page; an empty `page_token` asks for the first.
+        """
+        ...
+
+    async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
+        """Returns those of at most PAGE_SIZE reservations that exist, by id."""
+        ...
+
+    def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
+        """Yields all reservations that have stock (held or confirmed), in pages of at most PAGE_SIZE, by id."""
         ...
 
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
     ) -> DatabasePair:
-        """Tells the product service which order database calls, and which product database that has on record. It
-        records the order database if it has none on record, or to `replace` another one; not if `read_only`."""
+        """Exchanges the ids of the two databases.
+
+        Args:
+            order_database: The id of the calling order database. The product database records it if it has none yet.
+            product_database: The id that the order database has on record; None without one.
+            read_only: Record nothing.
+            replace: Record the id even if another one is on record.
+
+        Raises:
+            ProductOutdated: The product service is too old for this call.
+        """
         ...
-
-
-def key_reused() -> ApiError:
-    return already_exists("IDEMPOTENCY_KEY_REUSED", "the idempotency key was used for another order")

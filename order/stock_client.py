@@ -1,4 +1,4 @@
-"""Stock over gRPC: what the order service asks of the product service, and what it makes of the answers."""
+"""StockClient: the product service's stock over gRPC, with its errors as clients of orders see them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -13,18 +13,15 @@ from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock
-from order.domain import Item, Line
+from order.domain import Item, Line, key_reused
 from order.stock import (
-    MOST_TOGETHER,
-    PAGE,
-    TIMEOUT,
+    CALL_TIMEOUT,
     DatabasePair,
-    ProductOlder,
+    ProductOutdated,
     ProductUnavailable,
     Reservation,
-    State,
-    Stored,
-    key_reused,
+    ReservationState,
+    StoredReservation,
 )
 from runtime.batch import Batcher
 from runtime.errors import (
@@ -39,22 +36,26 @@ from runtime.errors import (
 )
 from runtime.money import MICROS, NANOS_PER_MICRO
 
-NOT_FOUND = "RESERVATION_NOT_FOUND"
-"""ErrorInfo reason of the product service for an id that it does not know."""
+RESERVATION_NOT_FOUND = "RESERVATION_NOT_FOUND"
+"""ErrorInfo reason of the product service for an id that no reservation has."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_STATES = {stock_pb2.Reservation.State.Value(state): state for state in ReservationState}
+
 
 @dataclass(frozen=True)
 class _Hold:
+    """A hold to be made."""
+
     request: stock_pb2.ReserveStockRequest
     deadline: float
-    """By the loop's clock."""
+    """By the event loop's clock."""
 
 
 class StockClient:
-    """Stock over gRPC."""
+    """Stock over gRPC. Implements `order.stock.Stock`, which documents the methods."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
@@ -62,92 +63,113 @@ class StockClient:
             "stock.reserve",
             self._reserve_all,
             key=lambda hold: hold.request.reservation_id,
-            largest=MOST_TOGETHER,
-            most_waiting=stock.MOST_WAITING,
+            largest=stock.MAX_BATCH,
+            most_waiting=stock.MAX_WAITING,
         )
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
         request = stock_pb2.ReserveStockRequest(
             reservation_id=str(order_id),
             items=[stock_pb2.StockItem(product_id=str(line.product_id), quantity=line.quantity) for line in lines],
         )
-        request.ttl.FromSeconds(stock.HOLD_SECONDS)
-        timeout = stock.RESERVE_TIMEOUT if patience is None else min(stock.RESERVE_TIMEOUT, patience)
+        request.ttl.FromSeconds(stock.HOLD_TTL)
+        seconds = stock.RESERVE_TIMEOUT if timeout is None else min(stock.RESERVE_TIMEOUT, timeout)
         try:
-            # Others of its batch may have more time.
-            async with asyncio.timeout(timeout):
-                return await self._reserve_batched(_Hold(request, _now() + timeout))
+            # The call may take longer: other holds of the batch may have later deadlines.
+            async with asyncio.timeout(seconds):
+                return await self._reserve_batched(_Hold(request, _now() + seconds))
         except TimeoutError:
             raise ProductUnavailable from None
 
     async def _reserve_all(self, holds: Sequence[_Hold]) -> list[Reservation | Exception]:
         now = _now()
-        left = [hold for hold in holds if hold.deadline > now]
-        told: dict[str, Reservation | Exception] = {}
-        if left:
-            request = stock_pb2.BatchReserveStockRequest(requests=[hold.request for hold in left])
-            timeout = max(hold.deadline for hold in left) - now
+        pending = [hold for hold in holds if hold.deadline > now]
+        results: dict[str, Reservation | Exception] = {}
+        if pending:
+            request = stock_pb2.BatchReserveStockRequest(requests=[hold.request for hold in pending])
+            timeout = max(hold.deadline for hold in pending) - now
             try:
-                answer = await self._stub.BatchReserveStock(request, timeout=timeout)
-                results: Sequence[Reservation | Exception] = [_reserved(each) for each in answer.results]
+                response = await self._stub.BatchReserveStock(request, timeout=timeout)
+                outcomes: Sequence[Reservation | Exception] = [_reserved(each) for each in response.results]
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    results = await _side_by_side(self._reserve_alone, left)
+                    outcomes = await _one_by_one(self._reserve_single, pending)
                 else:
-                    results = [_of_batch(error) for _ in left]
-            told = {hold.request.reservation_id: each for hold, each in zip(left, results, strict=True)}
-        return [told.get(hold.request.reservation_id) or ProductUnavailable() for hold in holds]
+                    outcomes = [_batch_error(error) for _ in pending]
+            results = {hold.request.reservation_id: each for hold, each in zip(pending, outcomes, strict=True)}
+        return [results.get(hold.request.reservation_id) or ProductUnavailable() for hold in holds]
 
-    async def _reserve_alone(self, hold: _Hold) -> Reservation:
-        """As a product service of before there were batches knows it."""
+    async def _reserve_single(self, hold: _Hold) -> Reservation:
+        """Reserves stock by the call of releases that have no batches."""
         try:
             return _reservation(await self._stub.ReserveStock(hold.request, timeout=hold.deadline - _now()))
         except grpc.aio.AioRpcError as error:
-            raise _parse_rpc_error(error) from None
+            raise _reserve_error(error) from None
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
-            return _reservation(await self._stub.ConfirmReservation(request, timeout=TIMEOUT))
+            return _reservation(await self._stub.ConfirmReservation(request, timeout=CALL_TIMEOUT))
         except grpc.aio.AioRpcError as error:
-            if parse_rpc_error(error)[1] == NOT_FOUND:
+            if parse_rpc_error(error)[1] == RESERVATION_NOT_FOUND:
                 return None
             raise ProductUnavailable from None
 
     async def release(self, order_id: UUID) -> None:
         request = stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
         try:
-            await self._stub.ReleaseReservation(request, timeout=TIMEOUT)
+            await self._stub.ReleaseReservation(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
         request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            answer = await self._stub.BatchConfirmReservations(request, timeout=TIMEOUT)
+            response = await self._stub.BatchConfirmReservations(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return await _side_by_side(self.confirm, order_ids)
+                return await _one_by_one(self.confirm, order_ids)
             raise ProductUnavailable from None
-        return [_confirmed(each) for each in answer.results]
+        return [_confirmed(each) for each in response.results]
 
     async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
         request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            answer = await self._stub.BatchReleaseReservations(request, timeout=TIMEOUT)
+            response = await self._stub.BatchReleaseReservations(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return await _side_by_side(self.release, order_ids)
+                return await _one_by_one(self.release, order_ids)
             raise ProductUnavailable from None
-        return [ProductUnavailable() if each.HasField("error") else None for each in answer.results]
+        return [ProductUnavailable() if each.HasField("error") else None for each in response.results]
 
-    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+    async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
         try:
-            answer = await self._stub.ListExpiredReservations(request, timeout=TIMEOUT)
+            response = await self._stub.ListExpiredReservations(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
-        return [UUID(each) for each in answer.reservation_ids], answer.next_page_token
+        return [UUID(each) for each in response.reservation_ids], response.next_page_token
+
+    async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
+        request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
+        try:
+            response = await self._stub.BatchGetReservations(request, timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError:
+            raise ProductUnavailable from None
+        return {each.id: each for each in map(_stored, response.reservations)}
+
+    async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
+        states = [stock_pb2.Reservation.HELD, stock_pb2.Reservation.CONFIRMED]
+        request = stock_pb2.ListReservationsRequest(states=states, page_size=stock.PAGE_SIZE)
+        while True:
+            try:
+                response = await self._stub.ListReservations(request, timeout=CALL_TIMEOUT)
+            except grpc.aio.AioRpcError:
+                raise ProductUnavailable from None
+            yield [_stored(each) for each in response.reservations]
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
 
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
@@ -159,44 +181,22 @@ class StockClient:
             replace=replace,
         )
         try:
-            answer = await self._stub.PairDatabases(request, timeout=TIMEOUT)
+            response = await self._stub.PairDatabases(request, timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise ProductOlder from None
+                raise ProductOutdated from None
             raise ProductUnavailable from None
         return DatabasePair(
-            UUID(answer.product_database_id), UUID(answer.order_database_id) if answer.order_database_id else None
+            UUID(response.product_database_id), UUID(response.order_database_id) if response.order_database_id else None
         )
-
-    async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, Stored]:
-        """Those of at most PAGE reservations that exist."""
-        request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
-        try:
-            answer = await self._stub.BatchGetReservations(request, timeout=TIMEOUT)
-        except grpc.aio.AioRpcError:
-            raise ProductUnavailable from None
-        return {each.id: each for each in map(_stored, answer.reservations)}
-
-    async def taken(self) -> AsyncIterator[list[Stored]]:
-        """All reservations that have stock, held or confirmed, in pages by id."""
-        request = stock_pb2.ListReservationsRequest(states=[State.HELD.value, State.CONFIRMED.value], page_size=PAGE)
-        while True:
-            try:
-                answer = await self._stub.ListReservations(request, timeout=TIMEOUT)
-            except grpc.aio.AioRpcError:
-                raise ProductUnavailable from None
-            yield [_stored(each) for each in answer.reservations]
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _side_by_side(call: Callable[[T], Awaitable[R]], requests: Sequence[T]) -> list[R | Exception]:
-    """What came of single calls: in a rolling upgrade the product service may be one that knows no batches yet."""
+async def _one_by_one(call: Callable[[T], Awaitable[R]], requests: Sequence[T]) -> list[R | Exception]:
+    """Returns what single calls return or raise. In a rolling upgrade, product may be a release without batches."""
 
     async def outcome(request: T) -> R | Exception:
         try:
@@ -211,36 +211,43 @@ def _reserved(result: stock_pb2.ReservationResult) -> Reservation | Exception:
     if not result.HasField("error"):
         return _reservation(result.reservation)
     code, reason = of_status(result.error)
-    return _for_clients(code, reason, result.error.message, result.error)
+    return _client_error(code, reason, result.error.message, result.error)
 
 
 def _confirmed(result: stock_pb2.ReservationResult) -> Reservation | Exception | None:
     if not result.HasField("error"):
         return _reservation(result.reservation)
-    return None if of_status(result.error)[1] == NOT_FOUND else ProductUnavailable()
+    return None if of_status(result.error)[1] == RESERVATION_NOT_FOUND else ProductUnavailable()
 
 
-def _stored(message: stock_pb2.Reservation) -> Stored:
-    return Stored(
-        id=UUID(message.id),
-        state=State(message.state),
-        items=_reservation(message).items,
-        expire_time=message.expire_time.ToDatetime(tzinfo=UTC),
+def _reservation(reservation: stock_pb2.Reservation) -> Reservation:
+    return Reservation(_STATES[reservation.state], _currency(reservation), _items(reservation))
+
+
+def _stored(reservation: stock_pb2.Reservation) -> StoredReservation:
+    return StoredReservation(
+        _STATES[reservation.state],
+        _currency(reservation),
+        _items(reservation),
+        id=UUID(reservation.id),
+        expire_time=reservation.expire_time.ToDatetime(tzinfo=UTC),
     )
 
 
-def _reservation(message: stock_pb2.Reservation) -> Reservation:
-    items: list[Item] = [
-        {
-            "product_id": item.product_id,
-            "quantity": item.quantity,
-            "name": item.name,
-            "price_micros": item.unit_price.units * MICROS + item.unit_price.nanos // NANOS_PER_MICRO,
-        }
-        for item in message.items
+def _currency(reservation: stock_pb2.Reservation) -> str:
+    return reservation.items[0].unit_price.currency_code if reservation.items else ""
+
+
+def _items(reservation: stock_pb2.Reservation) -> list[Item]:
+    return [
+        Item(
+            product_id=item.product_id,
+            quantity=item.quantity,
+            name=item.name,
+            price_micros=item.unit_price.units * MICROS + item.unit_price.nanos // NANOS_PER_MICRO,
+        )
+        for item in reservation.items
     ]
-    currency = message.items[0].unit_price.currency_code if message.items else ""
-    return Reservation(State(message.state), currency, items)
 
 
 _PASSED_ON = {
@@ -248,41 +255,37 @@ _PASSED_ON = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
 }
-"""What the product service says of the client's items; its words and details are for the client."""
+"""The codes of errors about the client's items. Their messages and details are passed on to the client."""
 
 
-def _parse_rpc_error(error: grpc.aio.AioRpcError) -> ApiError:
+def _reserve_error(error: grpc.aio.AioRpcError) -> Exception:
     code, reason, status = parse_rpc_error(error)
-    return _for_clients(code, reason, error.details() or "", status)
+    return _client_error(code, reason, error.details() or "", status)
 
 
-def _of_batch(error: grpc.aio.AioRpcError) -> ApiError:
-    """Where a batch fails as a whole, that says nothing of the items of one."""
-    return ProductUnavailable() if error.code() in _PASSED_ON else _parse_rpc_error(error)
+def _batch_error(error: grpc.aio.AioRpcError) -> Exception:
+    """Returns the error for each order of a batch that failed as a whole, which no order's items are the reason for."""
+    return ProductUnavailable() if error.code() in _PASSED_ON else _reserve_error(error)
 
 
-def _for_clients(code: grpc.StatusCode, reason: str, text: str, status: status_pb2.Status) -> ApiError:
+def _client_error(code: grpc.StatusCode, reason: str, text: str, status: status_pb2.Status) -> Exception:
+    """Returns what a client sees of an error of the product service."""
     if code in _PASSED_ON:
         return ApiError(code, text, *_details(status))
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
     if reason == DATABASE_FULL:
-        return database_full("no stock can be set aside: the catalogue's database is full; nothing was ordered")
+        return database_full("the product database is full; nothing was ordered")
     if reason == QUERY_TIMEOUT:
-        return query_timeout("no stock could be set aside: the catalogue's database took too long; nothing was ordered")
+        return query_timeout("the product database timed out; nothing was ordered")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return _too_many()
+        return resource_exhausted("the product service is overloaded: its request queue is full")
     return ProductUnavailable()
-
-
-def _too_many() -> ApiError:
-    return resource_exhausted("too many calls are waiting")
 
 
 def _details(status: status_pb2.Status) -> Iterator[message.Message]:
     for packed in status.details:
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
-            if packed.Is(kind.DESCRIPTOR):
-                detail = kind()
-                packed.Unpack(detail)
+            detail = kind()
+            if packed.Unpack(detail):
                 yield detail

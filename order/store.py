@@ -6,18 +6,13 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from order.domain import Draft, Item, Order, Status
-from order.writes import Move, New, Writes
+from order.domain import Draft, Item, Order, OrderQuery, Status, Tombstone
+from order.rows import COLUMNS, OrderRow, order_of
+from order.writes import Move, NewOrder, Writes
 from runtime.arrays import uuids
 from runtime.batch import MOST_WAITING, Batcher
 from runtime.database import Database
 from runtime.pages import Position
-
-_COLUMNS: LiteralString = (
-    "id, number, status, items, currency, total_micros, customer_name, customer_email, customer_phone,"
-    " shipping_address, payment_method, notes, fingerprint, version, create_time, update_time"
-)
-
 
 WRITE_PROBE: LiteralString = """
     WITH placed AS (
@@ -27,21 +22,12 @@ WRITE_PROBE: LiteralString = """
     )
     INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
     """
-"""Writes where a new order does, to be rolled back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Which orders a list has; an empty field asks for nothing."""
-
-    status: str
-    customer_email: str
-    number: str
+"""Writes to the same tables as a new order, to be rolled back."""
 
 
 @dataclass(frozen=True)
 class LogEntry:
-    """An order's state and one entry of its log; without entries left, the state alone."""
+    """The state of an order and one entry of its log; only the state if the log was pruned."""
 
     id: UUID
     state_version: int
@@ -53,182 +39,173 @@ class LogEntry:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far an order is, and what was ordered; `pending`: a message on it waits to be sent."""
+class OrderSummary:
+    """The status and the items of an order or a tombstone, which has neither."""
 
     id: UUID
-    status: str
+    status: Status | None
     items: list[Item]
     pending: bool
+    """Whether a message about the order waits in the outbox."""
 
 
 @dataclass(frozen=True)
-class Live:
-    """An order that was not cancelled."""
+class OpenOrder:
+    """An order that is not cancelled."""
 
     id: UUID
     number: str
-    status: str
+    status: Status
     items: list[Item]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _IdAndStatus:
     id: UUID
-    status: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class _Exists:
+    exists: bool
 
 
 class OrderStore:
+    """Reads and writes orders."""
+
     def __init__(
-        self, database: Database, searches: Database | None = None, *, most_waiting: int = MOST_WAITING
+        self, database: Database, searches: Database | None = None, *, max_waiting: int = MOST_WAITING
     ) -> None:
-        """`searches` has the connections for lists; without it they are those of everything else. `most_waiting`: calls
-        of each kind that may wait for a batch."""
+        """Initializes the store.
+
+        Args:
+            database: The connections of all methods but `list`.
+            searches: The connections of `list`; by default `database`.
+            max_waiting: The number of calls of each kind that may wait for a batch.
+        """
         self._database = database
         self._searches = searches or database
-        self._writes = Writes(database, most_waiting)
-        self._finds: Batcher[UUID, Order | None] = Batcher("order.find batch", self._find, most_waiting=most_waiting)
+        self._writes = Writes(database, max_waiting)
+        self._finds: Batcher[UUID, Order | Tombstone | None] = Batcher(
+            "order.find batch", self._find, most_waiting=max_waiting
+        )
 
     async def check_admission(self) -> None:
-        """Raises where an insert is known to be refused (the database is away, full or read-only): before stock is set
-        aside for it, which nobody could free while no tombstone can be written. So too where too many wait."""
+        """Checks whether an insert would be refused: the database is unavailable, full or read-only, or too many wait.
+
+        Called before stock is reserved, which could not be released while no tombstone can be written.
+
+        Raises:
+            ApiError: What the insert would raise.
+        """
         self._writes.check_queue()
         await self._database.check_admission()
 
     async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
-        """Writes a new order, its first event and the message that confirms its hold; None if the id is taken."""
-        return await self._writes.insert(New(order_id, caller, draft, draft.fingerprint(), currency, items))
+        """Writes a new order, its first event, and the message that confirms its hold.
 
-    async def find(self, order_id: UUID) -> Order | None:
-        """The row under an id, a tombstone too."""
+        Returns:
+            The order; None if the id is taken, by an order or a tombstone.
+        """
+        return await self._writes.insert(NewOrder(order_id, caller, draft, currency, items))
+
+    async def find(self, order_id: UUID) -> Order | Tombstone | None:
+        """Returns what is stored under an id; None if nothing is."""
         return await self._finds(order_id)
 
-    async def _find(self, order_ids: Sequence[UUID]) -> Sequence[Order | None]:
-        query: LiteralString = f"""
-            SELECT {_COLUMNS} FROM orders WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))
-            """
-        rows = await self._database.fetch("order.find", query, {"ids": uuids(order_ids)}, Order)
-        found = {row.id: row for row in rows}
+    async def _find(self, order_ids: Sequence[UUID]) -> Sequence[Order | Tombstone | None]:
+        query: LiteralString = f"SELECT {COLUMNS} FROM orders WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))"
+        rows = await self._database.fetch("order.find", query, {"ids": uuids(order_ids)}, OrderRow)
+        found = {row.id: order_of(row) for row in rows}
         return [found.get(each) for each in order_ids]
 
     async def get(self, order_id: UUID) -> Order | None:
-        order = await self.find(order_id)
-        return None if order is None or order.expired else order
-
-    async def page(self, want: Filter, after: Position | None, limit: int) -> list[Order]:
-        """Orders, newest first, that come after a place in that sequence."""
-        query: LiteralString = f"SELECT {_COLUMNS} FROM orders WHERE status <> 'EXPIRED'"
-        order: LiteralString = ""
-        if want.status and not want.customer_email:
-            # In this form only orders_by_status has the sequence: orders_newest would be read up to the first of them.
-            query += " AND status = ANY (ARRAY[%(status)s])"
-            order = "status, "
-        elif want.status:
-            query += " AND status = %(status)s"
-        if want.customer_email:
-            query += " AND lower(customer_email COLLATE pg_c_utf8) = lower(%(email)s COLLATE pg_c_utf8)"
-        if want.number:
-            query += " AND number = %(number)s"
-        if after:
-            query += " AND (create_time, id) < (%(time)s, %(id)s)"
-        query += f" ORDER BY {order}create_time DESC, id DESC LIMIT %(limit)s"
-        time, last = after or (None, None)
-        return await self._searches.fetch(
-            "order.list",
-            query,
-            {
-                "status": want.status,
-                "email": want.customer_email,
-                "number": want.number,
-                "time": time,
-                "id": last,
-                "limit": limit,
-            },
-            Order,
-            # One status has a row, another one half of all.
-            replan=bool(want.status or want.customer_email),
-        )
+        """Returns an order; None if no order has this id."""
+        found = await self._finds(order_id)
+        return found if isinstance(found, Order) else None
 
     async def move(self, order_id: UUID, target: Status, version: int | None) -> tuple[Order | None, bool]:
-        """Gives an order its next status, with the event, and for a cancelled one the message that frees its stock.
+        """Gives an order its next status, writes the event, and if it is cancelled the message that releases its stock.
 
-        Returns the order as it is then, and whether it was moved: it is not where its status does not lead there, or it
-        has another version than asked for. None if there is no such order.
+        Args:
+            order_id: The order.
+            target: The status that it gets, if it may follow the present one.
+            version: The only version that is changed; None for any.
+
+        Returns:
+            The order as it is afterwards (None if no order has this id), and whether it was changed.
         """
         return await self._writes.move(Move(order_id, target, version))
 
-    async def bury(self, order_ids: list[UUID]) -> None:
+    async def insert_tombstones(self, order_ids: Sequence[UUID]) -> None:
         """Writes a tombstone under each id that has no order."""
-        # In one sequence everywhere, so that two replicas cannot deadlock.
-        await self._database.fetch(
-            "order.bury",
+        await self._database.execute(
+            "order.insert_tombstones",
+            # Every replica writes in the sequence of the ids, so two of them cannot deadlock.
             """
             INSERT INTO orders (id, status)
             SELECT id, 'EXPIRED' FROM unnest(%(ids)s::uuid[]) AS given (id) ORDER BY id
             ON CONFLICT (id) DO NOTHING
             """,
-            {"ids": order_ids},
-            _Found,
+            {"ids": list(order_ids)},
         )
 
-    async def statuses(self, order_ids: list[UUID]) -> dict[UUID, str]:
-        """What is under each id, tombstones too."""
+    async def get_statuses(self, order_ids: Sequence[UUID]) -> dict[UUID, Status]:
+        """Returns the statuses of those orders that exist, by id."""
         rows = await self._database.fetch(
-            "order.statuses",
-            "SELECT id, status FROM orders WHERE id = ANY (%(ids)s)",
-            {"ids": order_ids},
-            _Found,
+            "order.get_statuses",
+            "SELECT id, status FROM orders WHERE id = ANY (%(ids)s) AND status <> 'EXPIRED'",
+            {"ids": list(order_ids)},
+            _IdAndStatus,
         )
         return {row.id: row.status for row in rows}
 
-    async def standing(self, order_ids: list[UUID]) -> dict[UUID, Standing]:
-        """What is under each id, tombstones too, and whether a message on it waits to be sent."""
+    async def get_summaries(self, order_ids: Sequence[UUID]) -> dict[UUID, OrderSummary]:
+        """Returns summaries of the orders and tombstones that exist, by id."""
         rows = await self._database.fetch(
-            "order.standing",
-            # Messages have no index by order: all that wait are read once, and not once for each order.
+            "order.get_summaries",
+            # The outbox has no index by order. So it is read once, not once for each order.
             """
             WITH waiting AS MATERIALIZED (SELECT DISTINCT order_id FROM outbox WHERE order_id = ANY (%(ids)s))
-            SELECT id, status, items, waiting.order_id IS NOT NULL AS pending
+            SELECT id, nullif(status, 'EXPIRED') AS status, items, waiting.order_id IS NOT NULL AS pending
             FROM orders LEFT JOIN waiting ON waiting.order_id = orders.id WHERE id = ANY (%(ids)s)
             """,
-            {"ids": order_ids},
-            Standing,
+            {"ids": list(order_ids)},
+            OrderSummary,
         )
         return {row.id: row for row in rows}
 
-    async def live(self, after: UUID | None, limit: int) -> list[Live]:
-        """Orders that were not cancelled by id, those that follow the id `after`."""
-        # Two statements: in one, planned for any `after`, the condition on it would leave nothing to the index.
+    async def list_open(self, after: UUID | None, limit: int) -> list[OpenOrder]:
+        """Returns at most `limit` orders that are not cancelled, by id: those after `after`, or the first ones."""
+        # Two statements: one for any `after` would have a plan that does not use the index for it.
         beyond: LiteralString = "AND id > %(after)s" if after else ""
-        return await self._database.fetch(
-            "order.live",
-            f"""
+        statement: LiteralString = f"""
             SELECT id, number, status, items FROM orders
             WHERE status NOT IN ('CANCELLED', 'EXPIRED') {beyond}
             ORDER BY id LIMIT %(limit)s
-            """,
-            {"after": after, "limit": limit},
-            Live,
-        )
+            """
+        return await self._database.fetch("order.list_open", statement, {"after": after, "limit": limit}, OpenOrder)
 
-    async def any(self) -> bool:
-        """Whether there is an order, a cancelled one too."""
-        rows = await self._database.fetch(
-            "order.any", "SELECT id, status FROM orders WHERE status <> 'EXPIRED' LIMIT 1", {}, _Found
+    async def has_orders(self) -> bool:
+        """Returns whether there is any order, cancelled ones included."""
+        row = await self._database.fetch_one(
+            "order.has_orders",
+            "SELECT EXISTS (SELECT FROM orders WHERE status <> 'EXPIRED') AS exists",
+            {},
+            _Exists,
         )
-        return bool(rows)
+        return row is not None and row.exists
 
-    async def retell(self) -> None:
-        """Has the relay send at once what waits for people: the messages on orders that had no stock."""
-        await self._database.fetch(
-            "order.retell",
+    async def expedite_parked(self) -> None:
+        """Makes the messages due that the relay has parked, because their orders had no stock."""
+        await self._database.execute(
+            "order.expedite_parked",
             "UPDATE outbox SET due_time = now() WHERE due_time > now() + interval '30 seconds'",
             {},
-            _Found,
         )
 
     async def logs(self, order_ids: list[UUID]) -> list[LogEntry]:
-        """The event logs of many orders, each by version; nothing of an order that does not exist."""
+        """Returns the event logs of those orders that exist, by id and version."""
         return await self._database.fetch(
             "order.logs",
             """
@@ -241,3 +218,30 @@ class OrderStore:
             {"ids": order_ids},
             LogEntry,
         )
+
+    async def list(self, query: OrderQuery, after: Position | None, limit: int) -> list[Order]:
+        """Returns at most `limit` orders of a query, newest first; those after a position, or the first ones.
+
+        A position is the time of creation and the id of an order.
+        """
+        statement: LiteralString = f"SELECT {COLUMNS} FROM orders WHERE status <> 'EXPIRED'"
+        sequence: LiteralString = "create_time DESC, id DESC"
+        if query.status and not query.customer_email:
+            # Only in this form does the index orders_by_status have the sequence. Otherwise PostgreSQL would read
+            # orders_newest until it finds enough orders of the status.
+            statement += " AND status = ANY (ARRAY[%(status)s])"
+            sequence = "orders.status, create_time DESC, id DESC"
+        elif query.status:
+            statement += " AND status = %(status)s"
+        if query.customer_email:
+            statement += " AND lower(customer_email COLLATE pg_c_utf8) = lower(%(customer_email)s COLLATE pg_c_utf8)"
+        if query.number:
+            statement += " AND number = %(number)s"
+        params: dict[str, object] = {**vars(query), "limit": limit}
+        if after:
+            statement += " AND (create_time, id) < (%(create_time)s, %(id)s)"
+            params["create_time"], params["id"] = after
+        statement += f" ORDER BY {sequence} LIMIT %(limit)s"
+        # A plan that fits all values does not exist: one status may have a single order, another half of all.
+        replan = bool(query.status or query.customer_email)
+        return await self._searches.fetch("order.list", statement, params, Order, replan=replan)

@@ -1,7 +1,7 @@
 """The product service as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @asynccontextmanager
-async def serving(config: Config) -> AsyncIterator[Server]:
+async def serving(config: Config) -> AsyncGenerator[Server, None]:
     """Runs the service.
 
     It listens at once and is ready when its database is. On leaving it drains, lets running calls finish, and releases

@@ -74,7 +74,8 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         page = found[:size]
         return stock_pb2.ListExpiredReservationsResponse(
             reservation_ids=[str(each.id) for each in page],
-            next_page_token=cursor.token((page[-1].expire_time, page[-1].id)) if len(found) > size else "",
+            # As text: replicas of the previous release, which run beside this one during a rollout, read nothing else.
+            next_page_token=cursor.token((page[-1].expire_time.isoformat(), page[-1].id)) if len(found) > size else "",
         )
 
     async def BatchGetReservations(

@@ -106,17 +106,24 @@ class Batcher(Generic[Request, Result]):
         run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]],
         *,
         key: Callable[[Request], Hashable] | None = None,
+        run_alone: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]] | None = None,
         largest: int = LARGEST,
         at_once: int = AT_ONCE,
         most_waiting: int = MOST_WAITING,
         idle: Callable[[], None] = lambda: None,
     ) -> None:
         """`run` returns a result for each request, in their sequence. An exception among them is raised to its caller,
-        one that `run` raises to all. A batch has at most one request of each `key`: the next one waits for another.
-        `idle` is called when nobody waits any more. `name` is that of a span."""
+        one that `run` raises to all. `idle` is called when nobody waits any more. `name` is that of a span.
+
+        A request that has the same `key` as one that waits or is under way runs alone, at once, by `run_alone` (by
+        default `run`). If such requests went into one batch after the other, the last would wait for all the others.
+        """
         self._name = name
         self._run = run
         self._key = key
+        self._keys: set[Hashable] = set()
+        """The keys of requests that wait or are under way in a batch."""
+        self._run_alone = run_alone or run
         self._largest = largest
         self._at_once = at_once
         self._most_waiting = most_waiting
@@ -144,19 +151,33 @@ class Batcher(Generic[Request, Result]):
             raise resource_exhausted("too many calls are waiting")
 
     async def _wait(self, request: Request, span: Span | None) -> Result:
-        waiting = self._enqueue(request, span)
+        key = self._key(request) if self._key else None
         self._waiting += 1
         try:
-            return await waiting.result
-        except asyncio.CancelledError:
-            if waiting.batch:
-                waiting.batch.leave()
-            else:
-                with suppress(ValueError):  # the next batch has passed over it already
-                    self._queue.remove(waiting)
-            raise
+            if key in self._keys:
+                return await self._alone(request)
+            if key is not None:
+                self._keys.add(key)
+            waiting = self._enqueue(request, span)
+            try:
+                return await waiting.result
+            except asyncio.CancelledError:
+                if waiting.batch:
+                    waiting.batch.leave()
+                else:
+                    with suppress(ValueError):  # the next batch has passed over it already
+                        self._queue.remove(waiting)
+                raise
+            finally:
+                self._keys.discard(key)
         finally:
             self._waiting -= 1
+
+    async def _alone(self, request: Request) -> Result:
+        (result,) = await self._run_alone([request])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _enqueue(self, request: Request, span: Span | None) -> _Waiting[Request, Result]:
         loop = asyncio.get_running_loop()
@@ -190,19 +211,11 @@ class Batcher(Generic[Request, Result]):
 
     def _next(self) -> list[_Waiting[Request, Result]]:
         batch: list[_Waiting[Request, Result]] = []
-        keys: set[Hashable] = set()
-        postponed: list[_Waiting[Request, Result]] = []
         while self._queue and len(batch) < self._largest:
             waiting = self._queue.popleft()
             if waiting.result.done():
                 continue  # its caller has left
-            if self._key is not None:
-                if (key := self._key(waiting.request)) in keys:
-                    postponed.append(waiting)
-                    continue
-                keys.add(key)
             batch.append(waiting)
-        self._queue.extendleft(reversed(postponed))
         return batch
 
     async def _board(self) -> None:

@@ -64,6 +64,10 @@ class ConstraintViolation(Exception):
         self.name = name
 
 
+class _NoRow:
+    """The rows of a statement that returns none."""
+
+
 class Database:
     """Runs statements, each a transaction of its own, and rarely several in one."""
 
@@ -152,6 +156,12 @@ class Database:
         """As `fetch`, for at most one row."""
         rows = await self.fetch(name, query, params, row, idempotent=idempotent)
         return rows[0] if rows else None
+
+    async def execute(
+        self, name: LiteralString, query: LiteralString, params: Mapping[str, object], *, idempotent: bool = True
+    ) -> None:
+        """As `fetch`, for a statement that returns no rows."""
+        await self.fetch(name, query, params, _NoRow, idempotent=idempotent)
 
     async def _fetch_once(
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool

@@ -69,6 +69,29 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class LogOnce:
+    """Logs a message when it differs from the one before: for a state that is looked at again and again."""
+
+    def __init__(self, logger: logging.Logger, level: int) -> None:
+        self._logger = logger
+        self._level = level
+        self._last_message = ""
+
+    def __call__(self, message: str) -> bool:
+        """Returns whether it was logged."""
+        if message == self._last_message:
+            return False
+        self._last_message = message
+        self._logger.log(self._level, "%s", message)
+        return True
+
+    def reset(self) -> bool:
+        """Forgets the last message, so that it will be logged again. Returns whether there was one."""
+        had_message = bool(self._last_message)
+        self._last_message = ""
+        return had_message
+
+
 def setup(service: str, level: str, style: str) -> None:
     # No line says them, and to find them out is a third of its cost (Python's logging HOWTO, Optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self, TypeVar
 from uuid import UUID
 
@@ -154,6 +154,11 @@ def _from_json(value: object, kind: type[SortKey]) -> SortKey:
     # The exact type: a bool is an int too.
     if kind is datetime and type(value) is int:
         return times.of_microseconds(value)
+    if kind is datetime and type(value) is str:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is None:
+            raise ValueError("a time without a time zone")
+        return time.astimezone(UTC)
     if kind is UUID and type(value) is str:
         return UUID(value)
     if type(value) is not kind or not isinstance(value, str | int | float):

@@ -7,12 +7,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
+from runtime.logs import LogOnce
 
 log = logging.getLogger(__name__)
 
+READY_POLL_INTERVAL = 1.0
+"""Time between two questions whether a worker is ready, in seconds."""
+
 
 class Seldom:
-    """Whether it is time to say something again that may be so very often: `if seldom(): log…`."""
+    """Tells whether it is time to log again something that may happen very often: `if seldom(): log…`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -27,35 +31,70 @@ class Seldom:
 
 
 class Worker:
-    """Repeats a step: again at once while it says that there is more to do, else when woken or after an interval."""
+    """Repeats a step: at once while there is more to do, else when woken or after an interval."""
 
-    def __init__(self, name: str, step: Callable[[], Awaitable[bool]], interval: float) -> None:
-        """`interval` is in seconds; it is varied a little, so that replicas do not work in step."""
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[bool]],
+        interval: float,
+        *,
+        ready: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Initializes the worker.
+
+        Args:
+            name: A noun for the log.
+            step: Does a part of the work. Returns whether there is more to do.
+            interval: Seconds between two steps. They vary a little, so that replicas do not work at the same time.
+            ready: Whether what the steps need is there. It is asked until it returns true; then the steps begin.
+        """
         self._name = name
         self._step = step
         self._interval = interval
+        self._ready = ready
         self._woken = asyncio.Event()
+        self._log_once = LogOnce(log, logging.WARNING)
 
     def wake(self) -> None:
+        """Makes the next step begin now, or once the present one has ended."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Never returns, and no failure ends it: what is left undone is done in a later step."""
-        said = ""
+        """Runs until it is cancelled. If a step fails, a later one does what it has left undone.
+
+        A message of an ApiError is logged once, until a step succeeds.
+        """
+        while not await self._is_ready():  # noqa: ASYNC110 - neither a database nor a name sets an event
+            await asyncio.sleep(READY_POLL_INTERVAL)
         while True:
             self._woken.clear()
-            more = False
-            try:
-                more = await self._step()
-                said = ""
-            except ApiError as error:
-                if error.text != said:
-                    log.warning("%s: %s", self._name, error.text)
-                    said = error.text
-            except Exception:
-                log.exception("%s failed", self._name)
-            if not more:
+            if not await self._try_step():
                 await self._pause()
+
+    async def _is_ready(self) -> bool:
+        try:
+            return self._ready is None or await self._ready()
+        except Exception:
+            log.exception("%s: cannot tell whether it is ready", self._name)
+            return False
+
+    async def _try_step(self) -> bool:
+        try:
+            more = await self._step()
+        except ApiError as error:
+            self._log_once(f"{self._name}: {error.text}")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.exception("%s: a step awaited something that was cancelled", self._name)
+        except Exception:
+            log.exception("%s failed", self._name)
+        else:
+            self._log_once.reset()
+            return more
+        return False
 
     async def _pause(self) -> None:
         try:

@@ -1,208 +1,200 @@
-"""One comparison of all orders with all reservations, after one database was restored from a backup.
+"""Compares all orders with all reservations, and changes nothing. A Repair applies what it finds.
 
-What differs is told, and repaired. It may run while the shop does. Both halves look at the two databases in the order
-in which a sound shop writes them, so that what is only on its way is no finding: a reservation before its order, and a
-confirmation after it. And no reservation is released before a tombstone is where its order would be: a create or a
-retry that comes late then meets either its order or the tombstone, as everywhere.
+One of the two databases was restored from a backup. The shop may run meanwhile. The comparison reads the two databases
+in the order in which the shop writes them, so that work in progress is no finding: a reservation is written before its
+order, and confirmed after it.
 
-    order database restored: CONFIRMED or expired holds without an order → tombstone, released; a live order whose
-        stock was given back → it was cancelled after the backup → cancelled again
-    product database restored: a live order without a reservation → reserved and confirmed anew, where stock is left;
-        held → confirmed; the stock of a cancelled order still taken → released; other goods under its id (its key was
-        used again while the reservation was lost) → released, and people have to look after the order
+    order database restored: a reservation that is confirmed or expired, without an order → the order is lost; an order
+        whose stock was released → it was cancelled after the backup
+    product database restored: an order without a reservation → the reservation is lost; a hold of an order → its
+        confirmation is lost; stock of a cancelled order → its release is lost; other items under the order's id → its
+        key was used again while the reservation was lost
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from uuid import UUID
 
-import grpc
+from order import stock as stock_module
+from order.domain import Item, Status, same_items, sources
+from order.stock import ReservationState, Stock, StoredReservation
+from order.store import OpenOrder, OrderStore, OrderSummary
 
-from order.domain import EXPIRED, Item, Line, Status, same_items, sources
-from order.stock import PAGE, State, Stored
-from order.stock_client import StockClient
-from order.store import Live, OrderStore, Standing
-from runtime.errors import ApiError
-
-CHANGES = ("released", "confirmed", "reserved", "cancelled again")
-"""What is done to repair something, as it is counted and told."""
-
-MOST_PRODUCTS = 1_000
-"""Products whose freed pieces are counted one by one."""
-
-_DEAD = (EXPIRED, Status.CANCELLED)
-"""The statuses of what has no stock."""
+RESERVATIONS = "reservations with stock"
+OPEN_ORDERS = "orders not cancelled"
+LOST_ORDERS = "lost orders"
+UNEXPIRED_HOLDS = "unexpired holds, left to the service"
+PENDING_MESSAGES = "orders with a pending message, left to the relay"
 
 
-class TooManyChanges(Exception):
-    """A comparison finds more than was foreseen."""
+class Change(StrEnum):
+    """The change that repairs a finding. The values are the words of the report."""
+
+    RELEASE = "released"
+    CONFIRM = "confirmed"
+    RESERVE = "reserved"
+    CANCEL = "cancelled again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A difference between an order and its reservation."""
+
+    order_id: UUID
+    problem: str
+    """The rest of the sentence "order {order_id} …"."""
+    change: Change | None
+    """None: no change repairs it, so people have to."""
+    items: Sequence[Item] = ()
+    """The items to release or to reserve."""
+    lost_order: bool = False
+    """There is no order. A tombstone has to be written before the reservation is released."""
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What a page of reservations and their orders shows."""
+
+    findings: list[Finding] = field(default_factory=list)
+    suspects: list[UUID] = field(default_factory=list)
+    """Reservations that differ from their orders, but may have changed since they were read: read them again."""
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Comparison:
     """One pass over both databases, page by page."""
 
-    def __init__(
-        self,
-        orders: OrderStore,
-        stock: StockClient,
-        say: Callable[[str], None],
-        *,
-        dry_run: bool,
-        most_changes: int | None = None,
-    ) -> None:
-        """`say` gets one line for each finding. With `dry_run` nothing is changed. Beyond `most_changes` it stops."""
+    def __init__(self, orders: OrderStore, stock: Stock, counts: Counter[str]) -> None:
+        """Initializes the comparison. It adds the numbers of what it reads to `counts`."""
         self._orders = orders
         self._stock = stock
-        self._say = say
-        self._dry_run = dry_run
-        self._most_changes = most_changes
-        self._freed: Counter[tuple[str, str]] = Counter()
-        self.found: Counter[str] = Counter()
-        """How many of what."""
-        self.left = 0
-        """Orders that people have to look after."""
+        self._counts = counts
 
-    @property
-    def changes(self) -> int:
-        return sum(self.found[each] for each in CHANGES)
-
-    @property
-    def compared(self) -> int:
-        """The reservations with stock or the live orders, whichever are more."""
-        return max(self.found["reservations with stock"], self.found["live orders"])
-
-    async def run(self) -> None:
-        """Raises TooManyChanges; what was changed until then stays so."""
-        async for reservations in self._stock.taken():
-            await self._compare_reservations(reservations)
+    async def findings(self) -> AsyncGenerator[Finding, None]:
+        """Yields the findings of a page once it is compared. The next page is read after they are handled."""
+        async for reservations in self._stock.list_taken():
+            async for finding in self._page_of_reservations(reservations):
+                yield finding
         after: UUID | None = None
-        while orders := await self._orders.live(after, PAGE):
-            await self._compare_orders(orders)
+        while orders := await self._orders.list_open(after, stock_module.PAGE_SIZE):
+            for finding in await self._page_of_orders(orders):
+                yield finding
             after = orders[-1].id
 
-    def summarise(self) -> None:
-        done = "to be freed" if self._dry_run else "freed"
-        for (product_id, name), pieces in sorted(self._freed.items()):
-            what = f'stock of product {product_id} "{name}"' if product_id else "stock of other products"
-            self._say(f"{what}: {pieces} {done}")
-        self._say("compared: " + ", ".join(f"{number} {what}" for what, number in self.found.items()))
+    async def _page_of_reservations(self, reservations: list[StoredReservation]) -> AsyncGenerator[Finding, None]:
+        """Compares reservations with their orders, which are read after the reservations."""
+        self._counts[RESERVATIONS] += len(reservations)
+        orders = await self._orders.get_summaries([each.id for each in reservations])
+        first = compare_reservations(reservations, orders, datetime.now(UTC))
+        self._counts.update(first.counts)
+        for finding in first.findings:
+            yield finding
+        # The messages of these orders were sent before their summaries were read. A second read sees their effect.
+        again = await self._stock.find(first.suspects) if first.suspects else {}
+        for finding in compare_suspects(again.values(), orders):
+            yield finding
 
-    async def _compare_reservations(self, reservations: list[Stored]) -> None:
-        """Whether those that have stock belong to live orders. The orders are read after the reservations."""
-        self.found["reservations with stock"] += len(reservations)
-        standing = await self._orders.standing([each.id for each in reservations])
-        odd = []
-        for each in reservations:
-            order = standing.get(each.id)
-            if order is None:
-                if each.state is State.HELD and each.expire_time > datetime.now(UTC):
-                    self.found["holds whose time is not over, left to the service"] += 1
-                else:
-                    await self._bury(each)
-            elif order.status not in _DEAD and not same_items(each.items, order.items):
-                odd.append(each)
-            elif each.state is State.HELD or order.status in _DEAD:
-                if order.pending:
-                    self.found["left to the relay, which is about to tell"] += 1
-                else:
-                    odd.append(each)
-        # What had nothing pending was told before that; so a second look sees what it was told.
-        again = await self._stock.find([each.id for each in odd]) if odd else {}
-        for each in odd:
-            if each.id in again:
-                await self._see(again[each.id], standing[each.id])
-
-    async def _see(self, reservation: Stored, order: Standing) -> None:
-        """A reservation that its order has nothing more to say of."""
-        if reservation.state is State.RELEASED:
-            return
-        if order.status in _DEAD:
-            await self._release(reservation, f"is {order.status}, but its stock was still taken")
-        elif not same_items(reservation.items, order.items):
-            await self._release(reservation, "has the stock of other goods")
-        elif reservation.state is State.HELD:
-            self._finding(reservation.id, "its stock was only held", "confirmed")
-            if not self._dry_run:
-                await self._stock.confirm(reservation.id)
-
-    async def _bury(self, reservation: Stored) -> None:
-        self._foresee()
-        if not self._dry_run:
-            await self._orders.bury([reservation.id])
-            if (await self._orders.statuses([reservation.id]))[reservation.id] != EXPIRED:
-                return  # a retry of its client brought it back
-        self.found["orders gone"] += 1
-        await self._release(reservation, "is gone")
-
-    async def _release(self, reservation: Stored, why: str) -> None:
-        self._foresee()
-        if not self._dry_run:
-            await self._stock.release(reservation.id)
-        for item in reservation.items:
-            product = (item["product_id"], item["name"])
-            if product not in self._freed and len(self._freed) >= MOST_PRODUCTS:
-                product = ("", "")
-            self._freed[product] += item["quantity"]
-        self._finding(reservation.id, f"{why}: {_pieces(reservation.items)}", "released")
-
-    async def _compare_orders(self, orders: list[Live]) -> None:
-        """Whether live orders have stock. The reservations are read after the orders."""
-        self.found["live orders"] += len(orders)
+    async def _page_of_orders(self, orders: list[OpenOrder]) -> list[Finding]:
+        """Compares orders with their reservations, which are read after the orders."""
+        self._counts[OPEN_ORDERS] += len(orders)
         reservations = await self._stock.find([order.id for order in orders])
-        for order in orders:
-            reservation = reservations.get(order.id)
-            if reservation is None:
-                await self._reserve(order)
-            elif reservation.items and not same_items(reservation.items, order.items):
-                self._look_after(order, "has no stock: its idempotency key was used for other goods")
-            elif reservation.state is State.RELEASED:
-                await self._cancel(order)
-
-    async def _reserve(self, order: Live) -> None:
-        lost = f"({order.number}) has lost its reservation: {_pieces(order.items)}"
-        self._foresee()
-        if self._dry_run:
-            self._finding(order.id, lost, "reserved")
-            return
-        lines = [Line(product_id=UUID(item["product_id"]), quantity=item["quantity"]) for item in order.items]
-        try:
-            await self._stock.reserve(order.id, lines, None)
-        except ApiError as refusal:
-            if refusal.is_transient or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise
-            self.left += 1
-            self.found["orders without stock"] += 1
-            self._say(f"order {order.id} {lost}; CANNOT BE HAD: {refusal.text}")
-            return
-        # If it was cancelled meanwhile, the reservation is RELEASED, which a confirmation leaves alone.
-        reservation = await self._stock.confirm(order.id)
-        if reservation and reservation.state is State.CONFIRMED:
-            self._finding(order.id, lost, "reserved")
-
-    async def _cancel(self, order: Live) -> None:
-        """A reservation is released after its order was cancelled; an order that is live then has lost that."""
-        self._foresee()
-        while (now := (await self._orders.statuses([order.id])).get(order.id)) in sources(Status.CANCELLED):
-            if self._dry_run or (await self._orders.move(order.id, Status.CANCELLED, None))[1]:
-                self._finding(order.id, f"({order.number}) was cancelled after the backup", "cancelled again")
-                return
-        if now != Status.CANCELLED:
-            self._look_after(order, f"is {now}, but its stock was given back")
-
-    def _look_after(self, order: Live, why: str) -> None:
-        self.left += 1
-        self._say(f"order {order.id} ({order.number}) {why}; LOOK AFTER IT")
-
-    def _foresee(self) -> None:
-        """Before a change."""
-        if self._most_changes is not None and self.changes >= self._most_changes:
-            raise TooManyChanges
-
-    def _finding(self, order_id: UUID, what: str, done: str) -> None:
-        self.found[done] += 1
-        self._say(f"order {order_id} {what}; {'to be ' if self._dry_run else ''}{done}")
+        released = [each.id for each in reservations.values() if each.state is ReservationState.RELEASED]
+        # A reservation is released after its order is cancelled. So these statuses are newer than the releases.
+        statuses = await self._orders.get_statuses(released) if released else {}
+        return compare_orders(orders, reservations, statuses)
 
 
-def _pieces(items: Iterable[Item]) -> str:
-    return ", ".join(f'{item["quantity"]} × "{item["name"]}"' for item in items)
+def compare_reservations(
+    reservations: Iterable[StoredReservation], orders: Mapping[UUID, OrderSummary], now: datetime
+) -> FirstLook:
+    """Compares reservations that have stock with the orders that were read after them."""
+    look = FirstLook()
+    for each in reservations:
+        order = orders.get(each.id)
+        if order is None:
+            if each.state is ReservationState.HELD and each.expire_time > now:
+                look.counts[UNEXPIRED_HOLDS] += 1
+            else:
+                problem = f"does not exist, but has stock: {pieces(each.items)}"
+                look.findings.append(_release(each, problem, lost_order=True))
+        elif not _is_dead(order) and not same_items(each.items, order.items):
+            look.suspects.append(each.id)
+        elif each.state is ReservationState.HELD or _is_dead(order):
+            if order.pending:
+                look.counts[PENDING_MESSAGES] += 1
+            else:
+                look.suspects.append(each.id)
+    return look
+
+
+def compare_suspects(reservations: Iterable[StoredReservation], orders: Mapping[UUID, OrderSummary]) -> list[Finding]:
+    """Compares the reservations that were read a second time with orders that have no message to send."""
+    findings: list[Finding] = []
+    for each in reservations:
+        order = orders[each.id]
+        if each.state is ReservationState.RELEASED:
+            continue
+        if _is_dead(order):
+            state = f"is {order.status}" if order.status else "has expired"
+            findings.append(_release(each, f"{state}, but still has stock: {pieces(each.items)}"))
+        elif not same_items(each.items, order.items):
+            findings.append(_release(each, f"has stock of other products: {pieces(each.items)}"))
+        elif each.state is ReservationState.HELD:
+            problem = "has stock that is only held"
+            findings.append(Finding(order_id=each.id, problem=problem, change=Change.CONFIRM))
+    return findings
+
+
+def compare_orders(
+    orders: Iterable[OpenOrder], reservations: Mapping[UUID, StoredReservation], statuses: Mapping[UUID, Status]
+) -> list[Finding]:
+    """Compares orders with the reservations that were read after them.
+
+    Args:
+        orders: The orders.
+        reservations: Their reservations by id, as far as they exist.
+        statuses: The statuses of the orders whose reservations are released, read after these.
+    """
+    findings: list[Finding] = []
+    for order in orders:
+        reservation = reservations.get(order.id)
+        if reservation is None:
+            problem, change = f"has lost its reservation: {pieces(order.items)}", Change.RESERVE
+        elif reservation.items and not same_items(reservation.items, order.items):
+            problem, change = "has no stock: its idempotency key was used for other products", None
+        elif reservation.state is ReservationState.RELEASED:
+            status = statuses.get(order.id)
+            if status in sources(Status.CANCELLED):
+                problem, change = "was cancelled after the backup", Change.CANCEL
+            elif status is not None and status is not Status.CANCELLED:
+                problem, change = f"is {status}, but its stock was released", None
+            else:
+                continue
+        else:
+            continue
+        numbered = f"({order.number}) {problem}"
+        findings.append(Finding(order_id=order.id, problem=numbered, change=change, items=order.items))
+    return findings
+
+
+def pieces(items: Iterable[Item]) -> str:
+    """Returns items for people, as in `2 × "Mug", 1 × "Cup"`."""
+    return ", ".join(f'{item.quantity} × "{item.name}"' for item in items)
+
+
+def _release(reservation: StoredReservation, problem: str, *, lost_order: bool = False) -> Finding:
+    return Finding(
+        order_id=reservation.id,
+        problem=problem,
+        change=Change.RELEASE,
+        items=reservation.items,
+        lost_order=lost_order,
+    )
+
+
+def _is_dead(order: OrderSummary) -> bool:
+    """Returns whether an order should have no stock: it is cancelled, or a tombstone."""
+    return order.status in (None, Status.CANCELLED)

@@ -1,98 +1,95 @@
-"""What becomes of holds whose time is over: an order process may have died between setting stock aside and the order.
+"""The expired-hold reaper: settles the holds of orders that were never written, because their process crashed.
 
-Time alone decides nothing. For each such hold a tombstone is written under the order's id, unless the order is there;
-whichever came first is the truth for everybody, a late CreateOrder included. Then the hold is confirmed or released.
+Time alone decides nothing. For each expired hold, the reaper writes a tombstone under the order's id, unless the order
+exists. Order or tombstone: whichever is written first decides for everybody, a late CreateOrder included. Then the
+reaper confirms or releases the hold.
 """
 
 import asyncio
 import logging
 from uuid import UUID
 
-from order.domain import EXPIRED, Status, same_items
+from order.domain import Status, same_items
 from order.pairing import Pairing
-from order.stock import ProductOlder, Stock
-from order.store import OrderStore, Standing
-from runtime.worker import Seldom, Worker
+from order.stock import ProductOutdated, Stock
+from order.store import OrderStore, OrderSummary
+from runtime.worker import Seldom
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 5.0
-"""Seconds between two looks at the expired holds."""
+HOLD_POLL_INTERVAL = 5.0
+"""Time between two polls for expired holds, in seconds."""
 
-PAGE = 500
+HOLD_PAGE_SIZE = 500
+"""Expired holds that are read at a time."""
 
-TOGETHER = 8
-"""Holds that are settled side by side."""
+MAX_CONCURRENT_HOLDS = 8
+"""Holds that are settled at the same time."""
 
-SPACING = 60.0
-"""Seconds between two lines in the log about what keeps holds from being settled."""
+WARNING_INTERVAL = 60.0
+"""The shortest time between two log lines about holds that cannot be settled, in seconds."""
 
 
 class ExpiredHoldReaper:
-    """Any number may run at the same time."""
+    """Settles expired holds. Any number of reapers may run at the same time."""
 
     def __init__(self, orders: OrderStore, stock: Stock, pairing: Pairing) -> None:
         self._orders = orders
         self._stock = stock
         self._pairing = pairing
-        self._token = ""
-        self._say_foreign = Seldom(SPACING)
-        self._say_failed = Seldom(SPACING)
-        self.run = Worker("reconciler", self.step, INTERVAL).run
+        self._page_token = ""
+        self._may_log_foreign = Seldom(WARNING_INTERVAL)
+        self._may_log_failed = Seldom(WARNING_INTERVAL)
 
     async def step(self) -> bool:
-        """Settles the next page of expired holds. Answers whether there is another page.
+        """Settles the next page of expired holds. Returns whether there is another page.
 
-        A hold that cannot be settled is passed over: it comes again when all pages were looked at.
+        A hold that cannot be settled is skipped. It is tried again after the last page.
         """
-        if not self._token and not await self._belongs():
+        if not self._page_token and not await self._is_paired():
             return False
-        ids, token = await self._stock.expired(PAGE, self._token)
-        self._token = ""
+        ids, page_token = await self._stock.list_expired(HOLD_PAGE_SIZE, self._page_token)
+        self._page_token = ""
         if not ids:
             return False
-        await self._orders.bury(ids)
-        found = await self._orders.standing(ids)
+        await self._orders.insert_tombstones(ids)
+        orders = await self._orders.get_summaries(ids)
         failed: dict[UUID, Exception] = {}
-        for start in range(0, len(ids), TOGETHER):
-            together = ids[start : start + TOGETHER]
-            outcomes = await asyncio.gather(
-                *(self._settle(each, found[each]) for each in together), return_exceptions=True
-            )
+        for start in range(0, len(ids), MAX_CONCURRENT_HOLDS):
+            some = ids[start : start + MAX_CONCURRENT_HOLDS]
+            outcomes = await asyncio.gather(*(self._settle(orders[each]) for each in some), return_exceptions=True)
             failed |= {
-                each: outcome
-                for each, outcome in zip(together, outcomes, strict=True)
-                if isinstance(outcome, Exception)
+                each: outcome for each, outcome in zip(some, outcomes, strict=True) if isinstance(outcome, Exception)
             }
-        if failed and self._say_failed():
+        if failed and self._may_log_failed():
             order_id, error = next(iter(failed.items()))
             log.warning(
-                "%d of %d expired holds could not be settled, that of order %s: %s",
+                "%d of %d expired holds could not be settled, such as that of order %s: %s",
                 len(failed),
                 len(ids),
                 order_id,
                 error,
             )
-        self._token = token
-        return bool(token)
+        self._page_token = page_token
+        return bool(page_token)
 
-    async def _belongs(self) -> bool:
-        """Whether these are this shop's holds. The orders of another database say nothing of them."""
+    async def _is_paired(self) -> bool:
+        """Returns whether the holds belong to this shop. The orders of another database do not decide about them."""
         try:
             problem = await self._pairing.check()
-        except ProductOlder:
-            return True  # in the middle of an upgrade
-        if problem and self._say_foreign():
+        except ProductOutdated:
+            return True  # A rolling upgrade is under way.
+        if problem and self._may_log_foreign():
             log.error("expired holds are left alone: %s; see docs/operations.md, Restoring a backup", problem)
         return not problem
 
-    async def _settle(self, order_id: UUID, order: Standing) -> None:
-        if order.status not in (EXPIRED, Status.CANCELLED):
-            reservation = await self._stock.confirm(order_id)
+    async def _settle(self, order: OrderSummary) -> None:
+        if order.status not in (None, Status.CANCELLED):
+            reservation = await self._stock.confirm(order.id)
             if reservation is None or same_items(reservation.items, order.items):
                 return
-            # A restored product database had lost the order's own, and its key was used for other goods.
-            log.error("the hold of order %s had other items; released: run reconcile", order_id)
-        await self._stock.release(order_id)
-        if order.status == EXPIRED:
-            log.info("expired hold of order %s released", order_id)
+            # A restored product database had lost the order's reservation, and its key was used for other products.
+            log.error("the hold of order %s has other items, and is released; run `order reconcile`", order.id)
+        await self._stock.release(order.id)
+        if order.status is None:
+            log.info("expired hold of order %s released", order.id)

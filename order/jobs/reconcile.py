@@ -1,7 +1,7 @@
-"""`reconcile`: compares all orders with all reservations, counts what it would change, and then changes it.
+"""`order reconcile`: compares all orders with all reservations, counts the changes that repair them, and makes them.
 
-What it takes for the truth is the order database that it is given. So it refuses one that is not this shop's, one that
-is empty, and more changes than a restore is likely to cause, unless people say that it is right.
+It takes the order database for the truth. So it refuses a database of another shop, an empty one, and more changes than
+a restore is likely to cause, unless an option confirms them.
 """
 
 import argparse
@@ -12,9 +12,11 @@ from typing import Self
 
 import psycopg
 
-from order.jobs.comparison import CHANGES, Comparison, TooManyChanges
+from order.jobs.comparison import Change, Comparison
+from order.jobs.repair import Repair, TooManyChanges
+from order.jobs.report import Report
 from order.pairing import Pairing
-from order.stock import SERVICE, ProductOlder
+from order.stock import SERVICE, ProductOutdated, Stock
 from order.stock_client import StockClient
 from order.store import OrderStore
 from runtime.cli import CommandError
@@ -23,25 +25,25 @@ from runtime.config import DatabaseConfig
 from runtime.database import Database
 from runtime.errors import ApiError
 
-HANDFUL = 10
-"""So many changes are always made."""
+MAX_UNFORCED_CHANGES = 10
+"""Changes that are made without --force, however few orders there are."""
 
-SHARE = 0.1
-"""The share of what is compared that may change without --force."""
+MAX_UNFORCED_SHARE = 0.1
+"""The share of the orders that may change without --force."""
 
-_CHECK = "is DATABASE_URL right, and is the backup in its place?"
+_CHECK = "is DATABASE_URL right, and is the backup restored?"
 
 DESCRIPTION = """\
-Compares all orders with all reservations and repairs what differs, after one of the two databases was restored from a
-backup (docs/operations.md, Restoring a backup). The shop may run meanwhile. It first counts what it would change, and
-refuses, without changing anything:
+Compares all orders with all reservations and repairs the differences, after one of the two databases was restored from
+a backup (docs/operations.md, Restoring a backup). The shop may run meanwhile. It counts the changes first, and refuses,
+without changing anything:
 
   - an order database that does not belong to the product service's database, unless --adopt is given;
   - an order database without any order, unless --force is given;
-  - more than 10 changes that are more than 10 % of what is compared, unless --force is given.
+  - more than 10 changes that are more than 10 % of the orders, unless --force is given.
 
-It has the configuration of the order service. The exit status is 0 where all is well then, 1 where it refuses or where
-something is left to do (in a dry run, everything that it found), and 2 for wrong options or configuration.
+It has the configuration of the order service. The exit status is 0 if nothing is left to do, 1 if the command refuses
+or something is left to do (in a dry run, every finding), and 2 for wrong options or configuration.
 """
 
 
@@ -61,100 +63,122 @@ class Options:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `reconcile`."""
-    parser.add_argument("--dry-run", action="store_true", help="print what would be changed, and change nothing")
-    parser.add_argument("--force", action="store_true", help="make all changes, however many they are")
+    parser.add_argument("--dry-run", action="store_true", help="print the changes, and make none")
+    parser.add_argument("--force", action="store_true", help="make all changes, however many")
     parser.add_argument(
         "--adopt", action="store_true", help="record that the two databases belong together from now on"
     )
 
 
 class Reconciliation:
+    """One run of the command."""
+
     def __init__(
-        self, orders: OrderStore, stock: StockClient, pairing: Pairing, say: Callable[[str], None], options: Options
+        self, orders: OrderStore, stock: Stock, pairing: Pairing, print_line: Callable[[str], None], options: Options
     ) -> None:
-        """`say` gets one line for each finding, and a summary."""
+        """Initializes the run. `print_line` is called with each line for the terminal."""
         self._orders = orders
         self._stock = stock
         self._pairing = pairing
-        self._say = say
+        self._print = print_line
         self._options = options
 
     async def run(self) -> None:
-        """Raises CommandError where it refuses, and where something is left to be done."""
+        """Compares the databases, and repairs them unless this is a dry run.
+
+        Raises:
+            CommandError: The command refuses, or something is left to do.
+            ApiError: One of the databases or the product service is unavailable.
+        """
         await self._check_databases()
-        dry_run = self._options.dry_run
-        counted = Comparison(self._orders, self._stock, self._say if dry_run else _silent, dry_run=True)
-        await counted.run()
-        if dry_run:
-            counted.summarise()
-        refusal = self._refusal(counted)
-        if refusal and not dry_run:
-            raise CommandError(f"refused: {refusal}; see which with --dry-run, and change them with --force")
-        if dry_run:
-            if counted.changes:
+        plan = await self._plan()
+        refusal = self._refusal(plan)
+        if self._options.dry_run:
+            plan.summarise()
+            if plan.changes:
                 raise CommandError(
-                    f"this was a dry run; it is repaired with --force, since {refusal}"
+                    f"this was a dry run; run the command with --force, since {refusal}"
                     if refusal
-                    else "this was a dry run; without --dry-run it is repaired"
+                    else "this was a dry run; run the command without --dry-run to make these changes"
                 )
-            _check_left(counted)
-            return
-        await self._repair(counted)
+            _check_unrepaired(plan)
+        elif refusal:
+            raise CommandError(f"refused: {refusal}; list them with --dry-run, or make them with --force")
+        else:
+            await self._repair(plan)
 
     async def _check_databases(self) -> None:
-        """Refuses databases whose orders say nothing of these reservations."""
+        """Raises CommandError if the databases do not belong together, or if the orders are missing."""
         if not self._options.adopt:
             try:
                 problem = await self._pairing.check(read_only=True)
-            except ProductOlder:
-                problem = "the product service is older than this command, and cannot say which database it has"
+            except ProductOutdated:
+                problem = "the product service is older than this command, and does not know its database's id"
             if problem:
-                raise CommandError(f"refused: {problem}; {_CHECK} If the two belong together, say so with --adopt")
-        if not self._options.force and not await self._orders.any():
-            async for reservations in self._stock.taken():
+                raise CommandError(
+                    f"refused: {problem}; {_CHECK} If the two databases belong together, confirm it with --adopt"
+                )
+        if not self._options.force and not await self._orders.has_orders():
+            async for reservations in self._stock.list_taken():
                 if reservations:
                     raise CommandError(
-                        f"refused: the order database has no orders, and there are reservations; {_CHECK}"
-                        " All of their stock is released with --force"
+                        f"refused: the order database has no orders, but there are reservations; {_CHECK}"
+                        " --force releases all of their stock"
                     )
 
-    def _refusal(self, counted: Comparison) -> str:
-        """Why so many changes are not made; empty where they are."""
-        if self._options.force or counted.changes <= max(HANDFUL, SHARE * counted.compared):
-            return ""
-        what = ", ".join(f"{counted.found[each]} {each}" for each in CHANGES if counted.found[each])
-        return f"{counted.changes} of {counted.compared} orders would change ({what}), which is more than {SHARE:.0%}"
+    async def _plan(self) -> Report:
+        """Returns the changes to make. A dry run prints them."""
+        plan = Report(self._print if self._options.dry_run else _print_nothing, planned=True)
+        async for finding in Comparison(self._orders, self._stock, plan.counts).findings():
+            plan.add(finding)
+        return plan
 
-    async def _repair(self, counted: Comparison) -> None:
-        """Changes what was counted. It is compared anew: the shop has gone on."""
-        most = counted.changes + max(HANDFUL, counted.changes // 10)
-        repair = Comparison(self._orders, self._stock, self._say, dry_run=False, most_changes=most)
+    def _refusal(self, plan: Report) -> str:
+        """Returns why there are too many changes; empty if there are not."""
+        if self._options.force or plan.changes <= max(MAX_UNFORCED_CHANGES, MAX_UNFORCED_SHARE * plan.compared):
+            return ""
+        changes = ", ".join(f"{plan.counts[change]} {change}" for change in Change if plan.counts[change])
+        return (
+            f"{plan.changes} of {plan.compared} orders would change ({changes}),"
+            f" which is more than {MAX_UNFORCED_SHARE:.0%}"
+        )
+
+    async def _repair(self, plan: Report) -> None:
+        """Makes the changes. Compares the databases again, since the shop has gone on."""
+        report = Report(self._print, planned=False)
+        max_changes = plan.changes + max(MAX_UNFORCED_CHANGES, plan.changes // 10)
+        repair = Repair(self._orders, self._stock, report, max_changes=max_changes)
         try:
-            await repair.run()
+            await repair.apply_all(Comparison(self._orders, self._stock, report.counts).findings())
         except TooManyChanges:
-            repair.summarise()
+            report.summarise()
             raise CommandError(
-                f"stopped after {repair.changes} changes: only {counted.changes} were counted before; {_CHECK}"
+                f"stopped after {report.changes} changes, because only {plan.changes} were planned; {_CHECK}"
             ) from None
         if self._options.adopt:
             await self._pairing.replace()
         else:
             await self._pairing.check()
-        await self._orders.retell()
-        repair.summarise()
-        _check_left(repair)
+        await self._orders.expedite_parked()
+        report.summarise()
+        _check_unrepaired(report)
 
 
-def _silent(line: str) -> None:
+def _print_nothing(line: str) -> None:
     pass
 
 
-def _check_left(comparison: Comparison) -> None:
-    if comparison.left:
-        raise CommandError(f"people have to look after {comparison.left} orders; see above")
+def _check_unrepaired(report: Report) -> None:
+    if report.unrepaired:
+        raise CommandError(f"orders that need attention: {report.unrepaired}; see above")
 
 
 async def reconcile(config: DatabaseConfig, product_target: str, options: Options) -> None:
+    """Runs the command on a database and a product service.
+
+    Raises:
+        CommandError: The command refuses, something is left to do, or the database or product is unavailable.
+    """
     database = Database(config, "order reconcile")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
@@ -165,6 +189,6 @@ async def reconcile(config: DatabaseConfig, product_target: str, options: Option
         try:
             await Reconciliation(OrderStore(database), stock, Pairing(database, stock), print, options).run()
         except ApiError as error:
-            raise CommandError(f"{error.text}; run it again") from None
+            raise CommandError(f"{error.text}; run the command again") from None
         except psycopg.Error as error:
-            raise CommandError(f"the order database says: {' '.join(str(error).split())}; {_CHECK}") from None
+            raise CommandError(f"order database error: {' '.join(str(error).split())}; {_CHECK}") from None

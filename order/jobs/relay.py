@@ -1,73 +1,91 @@
-"""The relay: tells the product service which reservations to confirm and which to release.
+"""The relay: sends the messages of the outbox, which confirm and release reservations at the product service.
 
-It claims messages by lease, so that no transaction spans a call, any number of replicas share the work, and what a
-crashed one had claimed comes back. A message may be sent twice; the product service then answers as before.
+A relay claims messages with a lease. So no transaction lasts as long as a call, any number of replicas share the work,
+and the messages that a crashed relay has claimed become due again. A message may be sent twice, which changes nothing.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
+from order import stock as stock_module
 from order.domain import Status
-from order.stock import MOST_TOGETHER, Reservation, State, Stock
+from order.stock import Reservation, ReservationState, Stock
 from order.store import OrderStore
 from runtime.database import Database
 from runtime.errors import ApiError
-from runtime.worker import Seldom, Worker
+from runtime.worker import Seldom
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 1.0
-"""Seconds between two looks at the outbox. With LEASE it bounds how late a cancelled order's stock is back."""
+RELAY_POLL_INTERVAL = 1.0
+"""Time between two polls of the outbox, in seconds, unless the relay is woken. Together with CLAIM_LEASE it bounds the
+delay until the stock of a cancelled order is available again."""
 
-LEASE = 6.0
-"""Seconds until a claimed message comes back; longer than a call may take."""
+CLAIM_LEASE = 6.0
+"""Time until a claimed message is due again, in seconds. It is longer than the time limit of a call."""
 
-BATCH = MOST_TOGETHER
-"""Messages that are claimed, and sent together, at a time."""
+BATCH_SIZE = stock_module.MAX_BATCH
+"""Messages that are claimed and sent together."""
 
-LONGEST_WAIT = 5.0
-"""Seconds until a message that failed often is sent again, where no message gets through."""
+MAX_RETRY_DELAY = 5.0
+"""The longest delay of a message that failed, in seconds, while no message gets through."""
 
-LONGEST_WAIT_ALONE = 30.0
-"""Seconds until a message that failed often is sent again, where others get through: the fault is its own."""
+MAX_SINGLE_RETRY_DELAY = 30.0
+"""The longest delay of a message that failed, in seconds, while others get through: the fault is its own."""
 
-HOPELESS_WAIT = 300.0
-"""Seconds until a message is sent again that people have to look after."""
+PARKED_DELAY = 300.0
+"""The delay of a message that only people can help, in seconds."""
 
-LOUD_ATTEMPTS = 5
-"""Attempts after which the log says that a message does not get through."""
+WARN_ATTEMPTS = 5
+"""Attempts after which a message that fails is logged."""
 
-SPACING = 60.0
-"""Seconds between two lines in the log about messages that do not get through."""
+WARNING_INTERVAL = 60.0
+"""The shortest time between two warnings about messages that fail, in seconds."""
 
-Outcome = float | Exception | None
-"""What came of a message: None where it was told, the seconds to wait where people have to look after it, or why it
-could not be sent."""
+
+class Action(StrEnum):
+    """What a message asks of the product service."""
+
+    CONFIRM = "CONFIRM"
+    RELEASE = "RELEASE"
 
 
 @dataclass(frozen=True)
 class Message:
+    """A row of the outbox."""
+
     id: int
     order_id: UUID
-    action: str
+    action: Action
     attempts: int
+    """Claims so far, the present one included."""
+
+
+@dataclass(frozen=True)
+class Parked:
+    """The outcome of a message that only people can help."""
+
+
+Outcome = Parked | Exception | None
+"""What happened to a message: None if it was sent, or the error."""
 
 
 class Outbox:
     """The table of messages.
 
-    Claims and deletions do not wait for the disk: one that a crash of the database takes back only means that a message
-    is told twice, which does no harm. The setting ends with the statement, which is a transaction of its own.
+    Claims and deletions do not wait for the disk. If a crash of the database undoes one, a message is sent twice. The
+    setting ends with the statement, which is a transaction of its own.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def claim(self, limit: int, lease: float) -> list[Message]:
-        """Takes messages that are due; they are due again after `lease` seconds."""
+        """Claims and returns at most `limit` due messages. They are due again after `lease` seconds."""
         return await self._database.fetch(
             "outbox.claim",
             """
@@ -82,67 +100,67 @@ class Outbox:
             Message,
         )
 
-    async def delete(self, ids: list[int]) -> None:
-        await self._database.fetch(
+    async def delete(self, ids: Sequence[int]) -> None:
+        """Deletes messages that were sent."""
+        await self._database.execute(
             "outbox.delete",
             """
             DELETE FROM outbox USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
             WHERE id = ANY (%(ids)s)
             """,
-            {"ids": ids},
-            Message,
+            {"ids": list(ids)},
         )
 
-    async def postpone(self, ids: list[int], seconds: list[float]) -> None:
-        await self._database.fetch(
+    async def postpone(self, delays: Mapping[int, float]) -> None:
+        """Makes messages due after delays: seconds by message id."""
+        await self._database.execute(
             "outbox.postpone",
             """
             UPDATE outbox SET due_time = now() + make_interval(secs => late.seconds)
             FROM unnest(%(ids)s::bigint[], %(seconds)s::float8[]) AS late (id, seconds) WHERE outbox.id = late.id
             """,
-            {"ids": ids, "seconds": seconds},
-            Message,
+            {"ids": list(delays), "seconds": list(delays.values())},
         )
 
 
 class Relay:
+    """Sends messages. Any number of relays may run at the same time."""
+
     def __init__(self, database: Database, orders: OrderStore, stock: Stock) -> None:
         self._outbox = Outbox(database)
         self._orders = orders
         self._stock = stock
-        self._may_complain = Seldom(SPACING)
-        self._worker = Worker("relay", self.step, INTERVAL)
-        self.wake = self._worker.wake
-        self.run = self._worker.run
+        self._may_warn = Seldom(WARNING_INTERVAL)
 
     async def step(self) -> bool:
-        """Sends one batch. Answers whether more may be due. No message keeps another from being sent, or deleted."""
-        batch = await self._outbox.claim(BATCH, LEASE)
+        """Sends one batch. Returns whether more messages may be due.
+
+        A message that fails does not keep another one from being sent.
+        """
+        batch = await self._outbox.claim(BATCH_SIZE, CLAIM_LEASE)
         if not batch:
             return False
-        outcomes = await self._send(batch)
-        sent = [message.id for message, outcome in zip(batch, outcomes, strict=True) if outcome is None]
-        late: dict[int, float] = {}
-        for message, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                late[message.id] = _wait(message.attempts, alone=bool(sent))
-                self._complain(message, outcome)
+        outcomes = dict(zip(batch, await self._send(batch), strict=True))
+        sent = [message.id for message, outcome in outcomes.items() if outcome is None]
+        delays: dict[int, float] = {}
+        for message, outcome in outcomes.items():
+            if isinstance(outcome, Parked):
+                delays[message.id] = PARKED_DELAY
             elif outcome is not None:
-                late[message.id] = outcome
+                delays[message.id] = _retry_delay(message.attempts, single=bool(sent))
+                self._warn(message, outcome)
         if sent:
             await self._outbox.delete(sent)
-        if late:
-            await self._outbox.postpone(list(late), list(late.values()))
-        return len(batch) == BATCH and bool(sent)
+        if delays:
+            await self._outbox.postpone(delays)
+        return len(batch) == BATCH_SIZE and bool(sent)
 
     async def _send(self, batch: Sequence[Message]) -> list[Outcome]:
-        """Sends messages, those of one action in one call; what came of each."""
-        ids = {
-            action: [message.order_id for message in batch if message.action == action]
-            for action in ("CONFIRM", "RELEASE")
-        }
-        confirmed, released = await asyncio.gather(self._confirm(ids["CONFIRM"]), self._release(ids["RELEASE"]))
-        outcomes: dict[str, dict[UUID, Outcome]] = {"CONFIRM": confirmed, "RELEASE": released}
+        """Sends messages, those of one action in one call. Returns their outcomes."""
+        confirms = [message.order_id for message in batch if message.action is Action.CONFIRM]
+        releases = [message.order_id for message in batch if message.action is Action.RELEASE]
+        confirmed, released = await asyncio.gather(self._confirm(confirms), self._release(releases))
+        outcomes = {Action.CONFIRM: confirmed, Action.RELEASE: released}
         return [outcomes[message.action][message.order_id] for message in batch]
 
     async def _release(self, order_ids: Sequence[UUID]) -> dict[UUID, Outcome]:
@@ -165,42 +183,42 @@ class Relay:
         except Exception as error:
             return dict.fromkeys(order_ids, error)
         outcomes: dict[UUID, Outcome] = {}
-        without: dict[UUID, Reservation | None] = {}
+        unconfirmed: dict[UUID, Reservation | None] = {}
         for order_id, reservation in zip(order_ids, reservations, strict=True):
             if isinstance(reservation, Exception):
                 outcomes[order_id] = reservation
-            elif reservation and reservation.state is State.CONFIRMED:
+            elif reservation and reservation.state is ReservationState.CONFIRMED:
                 outcomes[order_id] = None
             else:
-                without[order_id] = reservation
-        return outcomes | await self._look_after(without)
+                unconfirmed[order_id] = reservation
+        return outcomes | await self._check_unconfirmed(unconfirmed)
 
-    async def _look_after(self, without: Mapping[UUID, Reservation | None]) -> dict[UUID, Outcome]:
-        """What becomes of orders whose reservation cannot be confirmed: nothing where they were cancelled."""
-        if not without:
+    async def _check_unconfirmed(self, reservations: Mapping[UUID, Reservation | None]) -> dict[UUID, Outcome]:
+        """Returns the outcomes of messages whose reservation cannot be confirmed: sent, if its order is cancelled."""
+        if not reservations:
             return {}
         try:
-            statuses = await self._orders.statuses(list(without))
+            statuses = await self._orders.get_statuses(list(reservations))
         except Exception as error:
-            return dict.fromkeys(without, error)
+            return dict.fromkeys(reservations, error)
         outcomes: dict[UUID, Outcome] = {}
-        for order_id, reservation in without.items():
+        for order_id, reservation in reservations.items():
             if statuses.get(order_id) in (None, Status.CANCELLED):
                 outcomes[order_id] = None
                 continue
-            # Only a database that was restored from a backup can have lost what it had answered.
+            # Only a database that was restored from a backup can lose a reservation.
             log.error(
                 "order %s has no stock: its reservation is %s; was the product database restored?",
                 order_id,
-                reservation.state.name if reservation else "unknown",
+                reservation.state if reservation else "missing",
             )
-            outcomes[order_id] = HOPELESS_WAIT
+            outcomes[order_id] = Parked()
         return outcomes
 
-    def _complain(self, message: Message, error: Exception) -> None:
-        if message.attempts >= LOUD_ATTEMPTS and self._may_complain():
+    def _warn(self, message: Message, error: Exception) -> None:
+        if message.attempts >= WARN_ATTEMPTS and self._may_warn():
             log.warning(
-                "message %d (%s of order %s) was tried %d times: %s",
+                "message %d (%s of order %s) failed %d times: %s",
                 message.id,
                 message.action,
                 message.order_id,
@@ -210,7 +228,7 @@ class Relay:
             )
 
 
-def _wait(attempts: int, *, alone: bool) -> float:
-    """Seconds until a message that could not be sent is sent again; `alone`: others got through."""
-    longest = LONGEST_WAIT_ALONE if alone else LONGEST_WAIT
-    return min(2.0 ** min(attempts - 1, 10), longest)
+def _retry_delay(attempts: int, *, single: bool) -> float:
+    """Returns the delay of a message that failed, in seconds. `single`: other messages got through."""
+    maximum = MAX_SINGLE_RETRY_DELAY if single else MAX_RETRY_DELAY
+    return min(2.0 ** min(attempts - 1, 10), maximum)

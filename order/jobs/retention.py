@@ -1,18 +1,17 @@
-"""How long event logs are kept: an order that was finished long ago keeps its status and loses its history."""
+"""The event log pruner: deletes the logs of orders that were finished long ago. The orders keep their status."""
 
 import logging
 from dataclasses import dataclass
 
 from runtime.database import Database
-from runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 300.0
-"""Seconds between two looks for logs that are old enough."""
+PRUNE_INTERVAL = 300.0
+"""Time between two searches for old logs, in seconds."""
 
-BATCH = 200
-"""Orders whose logs are deleted in one statement; a log has at most five entries."""
+PRUNE_BATCH_SIZE = 200
+"""Orders whose logs are deleted in one statement. A log has at most five entries."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,19 @@ class _Pruned:
 
 
 class Pruner:
-    """Deletes the logs of orders that were finished `days` ago or earlier. Any number may run at the same time."""
+    """Deletes event logs. Any number of pruners may run at the same time."""
 
     def __init__(self, database: Database, days: int) -> None:
+        """Initializes the pruner, which keeps the log of an order for `days` after the order is finished."""
         self._database = database
         self._days = days
-        self.run = Worker("pruner", self.step, INTERVAL).run
 
     async def step(self) -> bool:
-        """Deletes one batch, whole logs only. Answers whether there may be more."""
+        """Deletes one batch, whole logs only. Returns whether there may be more."""
         pruned = await self._database.fetch_one(
             "order.prune",
-            # The statuses stand here as in the index. What another process is at, or somebody has locked, is left
-            # alone: a log goes whole, or it waits for a later step.
+            # The condition on the status is that of the index. Logs that another process prunes, or that are locked,
+            # are skipped: a log is deleted whole or in a later step.
             """
             WITH old AS (
                 SELECT order_id FROM order_event
@@ -51,9 +50,9 @@ class Pruner:
             )
             SELECT (SELECT count(*) FROM old) AS found, (SELECT count(DISTINCT order_id) FROM gone) AS deleted
             """,
-            {"days": self._days, "limit": BATCH},
+            {"days": self._days, "limit": PRUNE_BATCH_SIZE},
             _Pruned,
         )
         if pruned and pruned.deleted:
             log.info("deleted the event logs of %d orders finished over %d days ago", pruned.deleted, self._days)
-        return bool(pruned and pruned.found == BATCH and pruned.deleted)
+        return bool(pruned and pruned.found == PRUNE_BATCH_SIZE and pruned.deleted)

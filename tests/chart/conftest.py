@@ -7,10 +7,10 @@ from tests.chart import tools
 
 @pytest.fixture(scope="session", autouse=True)
 def helm() -> None:
-    tools.have(tools.helm)
+    tools.require(tools.helm)
 
 
 @pytest.fixture(scope="session")
 def kubeconform() -> None:
-    tools.have(tools.kubeconform)
-    tools.have(tools.schemas)
+    tools.require(tools.kubeconform)
+    tools.require(tools.schemas)

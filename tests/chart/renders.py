@@ -1,4 +1,4 @@
-"""Golden renders of the documented sets of values: `make generate` writes them."""
+"""Golden renders of the documented sets of values. `make generate` writes them."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ def path(name: str) -> Path:
 
 
 def text(name: str) -> str:
-    """The objects in order of kind and name, without what is random or is tested by itself (files and their sums)."""
+    """Returns the objects by kind and name, without random values, files and checksums.
+
+    Other tests cover the files.
+    """
     rendered = tools.objects(*SETS[name])
     for each in rendered:
         _simplify(each)
@@ -23,7 +26,7 @@ def text(name: str) -> str:
 
 def _simplify(item: dict[str, Any]) -> None:
     if "helm.sh/hook" in item["metadata"].get("annotations", {}):
-        item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] = "(by Helm's version)"
+        item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] = "(depends on Helm's version)"
     if item["kind"] == "ConfigMap":
         for part in ("data", "binaryData"):
             item[part] = dict.fromkeys(item.get(part, {}), "(file)")
@@ -32,7 +35,7 @@ def _simplify(item: dict[str, Any]) -> None:
         item["data"] |= generated
     annotations = item.get("spec", {}).get("template", {}).get("metadata", {}).get("annotations", {})
     if "checksum/config" in annotations:
-        annotations["checksum/config"] = "(sum)"
+        annotations["checksum/config"] = "(checksum)"
 
 
 if __name__ == "__main__":

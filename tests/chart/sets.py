@@ -1,4 +1,4 @@
-"""The documented sets of values, each rendered, linted, validated and kept as golden render."""
+"""The documented sets of values. Tests render, lint and validate each, and compare it with its golden file."""
 
 DIGEST = "sha256:" + 64 * "0"
 
@@ -7,7 +7,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "production": ("--values", "helm/shopping-cart/values-production.yaml"),
     "cnpg": ("--values", "k8s/cnpg/values-cnpg.yaml"),
     "gateway-api": ("--values", "k8s/values-gateway-api.yaml"),
-    # What no documented set has.
+    # Everything that no documented set uses.
     "options": (
         "--values", "tests/chart/values-options.yaml",
         "--set", "image.repository=registry.example.com:5000/shop", "--set", f"image.digest={DIGEST}",

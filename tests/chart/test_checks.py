@@ -1,4 +1,4 @@
-"""What the checks of `helm test` leave behind, asked of a shop in small."""
+"""What the checks of `helm test` leave behind, in a fake shop."""
 
 import json
 import os
@@ -15,17 +15,21 @@ import pytest
 from tests.chart import tools
 
 ORDER: dict[str, Any] = {"id": "o1", "number": "INV-1", "total": {"currencyCode": "EUR", "units": "1"}}
-"""With a wrong total: the check fails once the order is placed."""
+"""Its total is wrong, so the check fails after it has placed the order."""
 
 
 @contextmanager
 def shop(cancelled: int) -> Iterator[tuple[str, list[str]]]:
-    """Its address and what it is asked; `cancelled` is the status of the answer to a cancellation."""
-    asked: list[str] = []
+    """Runs a fake shop until the end of the block. Yields its address and the list of its requests.
+
+    Args:
+        cancelled: the HTTP status of its response to a cancellation.
+    """
+    requests: list[str] = []
 
     class Shop(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            asked.append(f"{self.command} {self.path}")
+        def respond(self) -> None:
+            requests.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.dumps(ORDER).encode()
             self.send_response(cancelled if self.path.endswith(":cancel") else 200)
@@ -33,7 +37,7 @@ def shop(cancelled: int) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_DELETE = respond  # noqa: N815 - http.server's names
 
         def log_message(self, *_: object) -> None:
             pass
@@ -41,18 +45,18 @@ def shop(cancelled: int) -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
+            yield f"http://127.0.0.1:{server.server_port}", requests
         finally:
             server.shutdown()
 
 
 @pytest.mark.parametrize("cancelled", [200, 400])
-def test_a_check_that_fails_leaves_no_order_behind(cancelled: int) -> None:
-    """Also where it is too late for that: what went wrong first is what is said."""
-    with shop(cancelled) as (url, asked):
+def test_failed_check_removes_its_order(cancelled: int) -> None:
+    """Even if the cancellation fails; the output is about the first failure."""
+    with shop(cancelled) as (url, requests):
         command = [sys.executable, str(tools.CHART / "files/tests/check_order.py")]
         environment = {**os.environ, "EDGE": url}
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "FAILED: two pieces at 9.99 make" in done.stderr
-    assert asked[-2:] == ["POST /api/v1/orders/o1:cancel", "DELETE /api/v1/products/o1"]
+    assert "FAILED: two pieces at 9.99 cost" in done.stderr
+    assert requests[-2:] == ["POST /api/v1/orders/o1:cancel", "DELETE /api/v1/products/o1"]

@@ -1,4 +1,4 @@
-"""Golden renders show what a change makes of the chart. `make generate` makes them anew."""
+"""Golden renders show what a change does to the chart's objects. `make generate` updates them."""
 
 import subprocess
 
@@ -9,30 +9,30 @@ from tests.chart.sets import SETS
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_render_is_the_golden_one(name: str) -> None:
+def test_render_matches_golden_file(name: str) -> None:
     """Compared as objects, so Helm 3 and 4 may differ in how they write YAML."""
-    assert renders.text(name) == renders.path(name).read_text(), "make generate makes it anew"
+    assert renders.text(name) == renders.path(name).read_text(), "run `make generate`"
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_helm_lints_it_strictly(name: str) -> None:
+def test_strict_lint_passes(name: str) -> None:
     done = tools.run("lint", "--strict", str(tools.CHART), *SETS[name])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("version", tools.VERSIONS)
 @pytest.mark.parametrize("name", SETS)
-def test_every_object_is_valid_for_kubernetes(name: str, version: str, kubeconform: None) -> None:
+def test_objects_match_kubernetes_schemas(name: str, version: str, kubeconform: None) -> None:
     _validate(tools.template(*SETS[name]), version)
 
 
 @pytest.mark.parametrize("file", ["k8s/namespace.yaml", "k8s/cnpg/product-db.yaml", "k8s/gateway-api.yaml"])
-def test_what_stands_beside_the_chart_is_valid(file: str, kubeconform: None) -> None:
+def test_manifests_outside_chart_are_valid(file: str, kubeconform: None) -> None:
     _validate((tools.ROOT / file).read_text(), tools.VERSIONS[0])
 
 
 def _validate(manifests: str, version: str) -> None:
-    """Kinds that are not Kubernetes' own have no schema here: the operators' admission checks them."""
+    """Custom resources have no schema here: their operators check them."""
     place = f"{tools.schemas()}/{version}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
     command = [tools.kubeconform(), "-strict", "-schema-location", place]
     command += ["-skip", "Gateway,HTTPRoute,GRPCRoute,postgresql.cnpg.io/v1/Cluster", "-"]

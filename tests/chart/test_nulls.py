@@ -1,4 +1,4 @@
-"""A missing value counts as its default: `key:` with nothing behind it, or a key that an older chart did not know."""
+"""A missing value counts as its default: a key without a value, or one that an older chart did not have."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import yaml
 
 from tests.chart import tools
 
-TAKEN_OUT = {"resources", "parameters", "podSecurityContext", "containerSecurityContext"}
-"""Below these a null takes an entry out, as everywhere with Helm."""
-MEANT = {"migration.ttlSecondsAfterFinished"}
-"""A null is a value of its own."""
+REMOVABLE = {"resources", "parameters", "podSecurityContext", "containerSecurityContext"}
+"""Below these a null removes an entry, as usual in Helm."""
+NULLABLE = {"migration.ttlSecondsAfterFinished"}
+"""A null is a valid value."""
 
-Path_ = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 def defaults() -> dict[str, Any]:
@@ -23,12 +23,12 @@ def defaults() -> dict[str, Any]:
     return loaded
 
 
-def paths(node: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """Every map, list and scalar whose null is to count as absent."""
+def paths(node: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yields the path of every value whose null counts as absent."""
     for key, value in node.items():
-        if ".".join((*path, key)) not in MEANT:
+        if ".".join((*path, key)) not in NULLABLE:
             yield (*path, key)
-        if isinstance(value, dict) and key not in TAKEN_OUT:
+        if isinstance(value, dict) and key not in REMOVABLE:
             yield from paths(value, (*path, key))
 
 
@@ -37,7 +37,7 @@ DEPTHS = sorted({len(path) for path in PATHS})
 
 
 def nulls(depth: int) -> dict[str, Any]:
-    """Values with a null at each path of a length."""
+    """Returns values with a null at each path of the given length."""
     made: dict[str, Any] = {}
     for path in PATHS:
         if len(path) == depth:
@@ -49,7 +49,7 @@ def nulls(depth: int) -> dict[str, Any]:
 
 
 def comparable(rendered: str) -> list[dict[str, Any]]:
-    """The objects, without what is generated anew each time, and without the tests, in which Helm's version shows."""
+    """Returns the objects without generated passwords and without the tests, which depend on Helm's version."""
     found = [each for each in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if each and each["kind"] != "Pod"]
     for each in found:
         if each["kind"] == "Secret":
@@ -67,30 +67,30 @@ def render(values: dict[str, Any], folder: Path, program: str = "", chart: Path 
     return done.stdout
 
 
-def test_the_paths_are_all_there() -> None:
+def test_null_paths_are_complete() -> None:
     assert len(PATHS) > 300
     assert {("networkPolicy", "dns"), ("postgresql", "image", "repository"), ("gateway", "sse")} <= set(PATHS)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_a_null_counts_as_the_default(depth: int, tmp_path: Path) -> None:
+def test_null_counts_as_default(depth: int, tmp_path: Path) -> None:
     assert comparable(render(nulls(depth), tmp_path)) == comparable(tools.template())
 
 
-def test_a_null_counts_as_the_default_with_helm_3(tmp_path: Path) -> None:
-    program = tools.have(tools.helm3)
+def test_null_counts_as_default_with_helm_3(tmp_path: Path) -> None:
+    program = tools.require(tools.helm3)
     assert comparable(render(nulls(2), tmp_path, program)) == comparable(tools.template())
 
 
-def test_values_of_an_older_chart_are_enough(tmp_path: Path) -> None:
-    """`helm upgrade --reuse-values` takes the release's values in place of the new chart's, new keys and all."""
+def test_values_of_older_chart_are_enough(tmp_path: Path) -> None:
+    """`helm upgrade --reuse-values` ignores the new chart's defaults, also for new keys."""
     older = tmp_path / "shopping-cart"
     shutil.copytree(tools.CHART, older)
     (older / "values.yaml").write_text("{}")
     assert comparable(render({}, tmp_path, chart=older)) == comparable(tools.template())
 
 
-def test_a_null_takes_an_entry_out_of_what_is_the_users(tmp_path: Path) -> None:
+def test_null_removes_entry_of_user_map(tmp_path: Path) -> None:
     values = {
         "product": {"resources": {"limits": None}, "podSecurityContext": {"runAsUser": None, "fsGroup": None}},
         "gateway": {"envoy": {"containerSecurityContext": {"runAsUser": None}}},

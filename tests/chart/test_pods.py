@@ -1,4 +1,4 @@
-"""What operators add to pods, Jobs and tests, and what they take away."""
+"""What values add to pods, Jobs and tests, and what they remove."""
 
 import collections
 import json
@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from tests.chart import tools
+from tests.chart.pods import containers, pods, spec, variables
 from tests.chart.sets import SETS
-from tests.chart.test_objects import containers, pods
 
 OPTIONS = SETS["options"]
 
 
 class Strict(yaml.CSafeLoader):
-    """Refuses a key that is there twice, as kustomize does."""
+    """Rejects duplicate keys, as kustomize does."""
 
 
 def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -29,19 +29,9 @@ def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
 Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
 
 
-def spec(name: str, *arguments: str) -> dict[str, Any]:
-    """The spec of the pod whose kind and name begin so."""
-    [found] = (spec for pod, _, spec in pods(*arguments) if pod.startswith(name))
-    return found
-
-
-def variables(container: dict[str, Any]) -> dict[str, Any]:
-    return {each["name"]: each.get("value") for each in container["env"]}
-
-
 @pytest.mark.parametrize("name", SETS)
-def test_no_key_and_no_variable_is_there_twice(name: str) -> None:
-    """Helm 4 applies on the server, which refuses the one; kustomize refuses the other."""
+def test_keys_and_variables_are_unique(name: str) -> None:
+    """Kustomize rejects duplicate keys; the server-side apply of Helm 4 rejects duplicate variables."""
     list(yaml.load_all(tools.template(*SETS[name]), Loader=Strict))
     for pod, _, each in pods(*SETS[name]):
         for container in containers(each):
@@ -50,13 +40,13 @@ def test_no_key_and_no_variable_is_there_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_nothing_is_rendered_of_what_is_not_there(name: str) -> None:
+def test_missing_values_leave_no_trace(name: str) -> None:
     rendered = tools.template(*SETS[name])
     assert not [mark for mark in ("<nil>", "%!s", "%!d", ": null", "map[") if mark in rendered]
 
 
-def test_a_variable_of_the_users_replaces_the_charts_own() -> None:
-    """The last one counts, on the migration too."""
+def test_extra_env_replaces_chart_variable() -> None:
+    """The last one wins, for the migration too."""
     for pod in ("Deployment/shop-shopping-cart-product", "Job/shop-shopping-cart-product-migrate"):
         [container] = (each for each in spec(pod, *OPTIONS)["containers"] if each["name"] in ("product", "migrate"))
         assert variables(container)["LOG_LEVEL"] == "WARNING"
@@ -66,16 +56,16 @@ def test_a_variable_of_the_users_replaces_the_charts_own() -> None:
     assert variables(sse)["SHUTDOWN_GRACE"] == "7"
 
 
-def test_a_variable_in_place_of_the_secrets_leaves_its_file_out() -> None:
-    """A file goes before a variable."""
+def test_extra_env_replaces_file_of_bundled_secret() -> None:
+    """A service reads the file first."""
     sets = "product.extraEnv[0].name=PGHOST,product.extraEnv[0].value=proxy"
     volumes = {each["name"]: each for each in spec("Deployment/shop-shopping-cart-product", "--set", sets)["volumes"]}
     files = {each["path"] for each in volumes["credentials"]["secret"]["items"]}
     assert files == {"port", "username", "password", "dbname"}
 
 
-def test_a_migration_runs_with_the_volumes_and_sidecars_of_its_service() -> None:
-    """A plain container beside it would keep it from completing."""
+def test_migration_uses_service_volumes_and_sidecars() -> None:
+    """A normal extra container would keep the Job from completing, so extraContainers are left out."""
     service = spec("Deployment/shop-shopping-cart-product", *OPTIONS)
     migration = spec("Job/shop-shopping-cart-product-migrate", *OPTIONS)
     for each in (service, migration):
@@ -87,8 +77,8 @@ def test_a_migration_runs_with_the_volumes_and_sidecars_of_its_service() -> None
     assert [each["name"] for each in migration["containers"]] == ["migrate"]
 
 
-def test_jobs_and_tests_are_told_apart_from_services() -> None:
-    """For a mesh: it injects its proxy into the one and not into the others."""
+def test_jobs_and_tests_have_their_own_annotations() -> None:
+    """So that a mesh injects its proxy into services but not into Jobs."""
     found = {pod: metadata["annotations"] for pod, metadata, _ in pods(*OPTIONS) if "annotations" in metadata}
     injected = {
         pod: each["sidecar.istio.io/inject"] for pod, each in found.items() if "sidecar.istio.io/inject" in each
@@ -101,7 +91,7 @@ def test_jobs_and_tests_are_told_apart_from_services() -> None:
     assert len(tests) == 3
 
 
-def test_tests_fit_under_a_quota_that_asks_for_cpu_limits() -> None:
+def test_helm_tests_accept_cpu_limits() -> None:
     checks = [each for pod, _, each in pods(*OPTIONS) if pod.startswith("Pod/")]
     assert len(checks) == 3
     for each in checks:
@@ -109,19 +99,19 @@ def test_tests_fit_under_a_quota_that_asks_for_cpu_limits() -> None:
 
 
 @pytest.mark.parametrize("helm", [tools.helm, tools.helm3])
-def test_a_tests_log_is_there_after_it(helm: Callable[[], str]) -> None:
-    """`helm test --logs` of Helm 3 reads it once the pods are done, and gone, where they go when they succeed."""
-    program = tools.have(helm)
-    only = ("--show-only", "templates/tests/rest.yaml")
+def test_helm_3_keeps_test_pods_for_logs(helm: Callable[[], str]) -> None:
+    """`helm test --logs` of Helm 3 reads the logs after it has deleted pods that succeeded."""
+    program = tools.require(helm)
+    only = ("--show-only", "templates/tests/pod.yaml")
     done = tools.run("template", "shop", str(tools.CHART), *only, program=program)
     assert done.returncode == 0, done.stderr
-    annotations = yaml.load(done.stdout, Loader=yaml.CSafeLoader)["metadata"]["annotations"]
-    goes = "hook-succeeded" in annotations["helm.sh/hook-delete-policy"]
-    assert goes != tools.run("version", "--short", program=program).stdout.startswith("v3.")
+    for pod in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader):
+        deleted = "hook-succeeded" in pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert deleted != tools.run("version", "--short", program=program).stdout.startswith("v3.")
 
 
-def test_annotations_for_all_reach_every_object_and_no_pod() -> None:
-    """A change of them restarts nothing."""
+def test_common_annotations_skip_pods() -> None:
+    """So changing them restarts nothing."""
     for each in tools.objects(*OPTIONS):
         if each["metadata"]["name"] not in ("shop-more", "shop-text"):
             assert each["metadata"]["annotations"]["example.com/owner"] == "shop", each["metadata"]["name"]
@@ -130,20 +120,20 @@ def test_annotations_for_all_reach_every_object_and_no_pod() -> None:
             assert "example.com/owner" not in metadata.get("annotations", {}), pod
 
 
-def test_a_pods_label_goes_before_one_for_all() -> None:
+def test_pod_label_overrides_common_label() -> None:
     labels = {pod: metadata["labels"]["tier"] for pod, metadata, _ in pods(*OPTIONS)}
     assert labels["Deployment/shop-shopping-cart-product"] == "catalogue"
     assert labels["Deployment/shop-shopping-cart-order"] == "backend"
     assert labels["Deployment/shop-shopping-cart-demo"] == "common"
 
 
-def test_objects_of_ones_own_are_filled_in() -> None:
+def test_extra_objects_are_templated() -> None:
     found = {each["metadata"]["name"]: each for each in tools.objects(*OPTIONS)}
     assert found["shop-more"]["data"] == {"edge": "shop-shopping-cart-gateway"}
     assert found["shop-text"]["kind"] == "ConfigMap"
 
 
-def test_kubectl_logs_shows_the_access_log() -> None:
+def test_default_container_is_envoy() -> None:
     [metadata] = (metadata for pod, metadata, _ in pods() if pod.endswith("-gateway"))
     container = metadata["annotations"]["kubectl.kubernetes.io/default-container"]
     gateway = spec("Deployment/shop-shopping-cart-gateway")
@@ -152,7 +142,7 @@ def test_kubectl_logs_shows_the_access_log() -> None:
 
 
 def numbers(node: Any) -> set[str]:
-    """The users' and groups' numbers anywhere in an object."""
+    """Returns the user and group ID fields anywhere in an object."""
     if isinstance(node, dict):
         own = {key for key in node if key in ("runAsUser", "runAsGroup", "fsGroup")}
         return own.union(*(numbers(value) for value in node.values()))
@@ -168,8 +158,8 @@ def numbers(node: Any) -> set[str]:
         ((), True),
     ],
 )
-def test_a_cluster_may_choose_the_numbers_of_users(arguments: tuple[str, ...], left: bool) -> None:
-    """OpenShift gives each namespace its own, and refuses others. What else `restricted` asks for stays."""
+def test_cluster_may_assign_user_ids(arguments: tuple[str, ...], left: bool) -> None:
+    """OpenShift assigns each namespace its own, and rejects others. The rest of `restricted` stays."""
     found = pods(*arguments)
     assert any(numbers(each) for _, _, each in found) == left
     for pod, _, each in found:
@@ -178,8 +168,8 @@ def test_a_cluster_may_choose_the_numbers_of_users(arguments: tuple[str, ...], l
 
 
 @pytest.mark.parametrize("name", ["default", "minimal", "options"])
-def test_the_bundled_database_has_a_name_for_its_user(name: str) -> None:
-    """initdb looks it up, and an image knows its own number only."""
+def test_bundled_database_user_has_a_name(name: str) -> None:
+    """initdb looks up the user, and the image knows only its own user ID."""
     server = spec("StatefulSet/shop-shopping-cart-order-db", *SETS[name])
     mounts = {each["mountPath"]: each for each in server["containers"][0]["volumeMounts"]}
     helpers = [each["name"] for each in server.get("initContainers", [])]
@@ -191,7 +181,7 @@ def test_the_bundled_database_has_a_name_for_its_user(name: str) -> None:
         assert helpers == ["passwd"]
 
 
-def test_probes_thresholds_can_be_set() -> None:
+def test_probe_thresholds_follow_values() -> None:
     probe = spec("Deployment/shop-shopping-cart-product", *OPTIONS)["containers"][0]["livenessProbe"]
     assert probe == {
         "grpc": {"port": 50052, "service": "liveness"},
@@ -203,7 +193,7 @@ def test_probes_thresholds_can_be_set() -> None:
 
 def manager(operation: str, *fields: str) -> dict[str, Any]:
     return {
-        "manager": "somebody",
+        "manager": "other",
         "operation": operation,
         "fieldsV1": {"f:spec": {f"f:{field}": {} for field in fields}},
     }
@@ -219,12 +209,10 @@ def manager(operation: str, *fields: str) -> dict[str, Any]:
         ([], ""),
     ],
 )
-def test_an_autoscaler_that_is_switched_on_finds_the_pods_that_are_there(
-    managers: list[dict[str, Any]], kept: str, tmp_path: Path
-) -> None:
-    """Without the number that it has applied, Helm 4 would make it 1; one that the autoscaler owns stays by itself."""
+def test_enabling_autoscaling_keeps_applied_replicas(managers: list[dict[str, Any]], kept: str, tmp_path: Path) -> None:
+    """Otherwise Helm 4 would scale to 1. A number that the autoscaler owns stays anyway."""
     live = {"metadata": {"managedFields": managers}, "spec": {"replicas": 4}} if managers else {}
-    asked = f'{{{{ include "shopping-cart.replicas.kept" (fromJson `{json.dumps(live)}`) }}}}'
+    asked = f'{{{{ include "shopping-cart.replicas.applied" (fromJson `{json.dumps(live)}`) }}}}'
     probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}, "data": {"kept": asked}}
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"extraObjects": [probe]}, width=10_000))

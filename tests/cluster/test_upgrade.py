@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.previous import Nothing, archive, previous
+from tests.cluster.previous import NoRelease, archive, previous
 from tests.support.buyer import buy, sees
 from tests.support.kube import Namespace, eventually
 from tests.support.postgres_pod import PASSWORD, ROLE, psql, psql_apart, secret, start
@@ -52,8 +52,8 @@ TABLES = {"product": ("product", "reservation"), "order": ("orders", "order_even
 def previous_chart(tmp_path: Path) -> Path:
     try:
         files = archive(previous(), "helm/shopping-cart", "envoy")
-    except Nothing as nothing:
-        pytest.skip(str(nothing))
+    except NoRelease as error:
+        pytest.skip(str(error))
     subprocess.run(["tar", "--extract", "--directory", str(tmp_path)], input=files, check=True)
     return tmp_path / "helm" / "shopping-cart"
 

@@ -103,11 +103,15 @@ def inject(fault: str) -> None:
 
 
 def configure(setting: str) -> None:
-    """Sets a constant, as in `order.catalog.HOLD_SECONDS=5`."""
+    """Sets a constant, as in `order.stock.HOLD_TTL=5`."""
     path, _, value = setting.partition("=")
     module, _, name = path.rpartition(".")
-    owner = importlib.import_module(module)
-    setattr(owner, name, type(getattr(owner, name))(value))
+    try:
+        owner = importlib.import_module(module)
+        kind = type(getattr(owner, name))
+    except (ImportError, AttributeError) as error:
+        raise SystemExit(f"there is no constant {path}: was it renamed? ({error})") from None
+    setattr(owner, name, kind(value))
 
 
 if __name__ == "__main__":

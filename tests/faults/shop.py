@@ -30,7 +30,7 @@ RESTART = 0.5
 AWAY = 4.0
 """Seconds for which a database that was killed is away: longer than a client waits for one answer."""
 
-SETTINGS = ("order.stock.HOLD_SECONDS=5", "order.jobs.expired_holds.INTERVAL=1.0")
+SETTINGS = ("order.stock.HOLD_TTL=5", "order.jobs.expired_holds.HOLD_POLL_INTERVAL=1.0")
 """A hold's time is over in seconds here, not in a minute."""
 
 _SERVICE_NAMES = {"product": "shop.product.v1.ProductService", "order": "shop.order.v1.OrderService"}
@@ -223,9 +223,9 @@ async def _program(name: str, *arguments: str) -> None:
 
 def gone(output: str) -> set[str]:
     """The orders that `reconcile` has said are gone."""
-    return set(re.findall(r"^order (\S+) is gone", output, re.MULTILINE))
+    return set(re.findall(r"^order (\S+) does not exist", output, re.MULTILINE))
 
 
 def short(output: str) -> set[str]:
     """The orders that it has said have no stock."""
-    return set(re.findall(r"^order (\S+) .*CANNOT BE HAD", output, re.MULTILINE))
+    return set(re.findall(r"^order (\S+) .*NOT RESERVED", output, re.MULTILINE))

@@ -161,7 +161,11 @@ SCENARIOS = [
         "product later than a hold lives",
         late,
         {"product": "late:product-reserved:100:8:6"},
-        ("order.stock.HOLD_SECONDS=2", "order.stock.RESERVE_TIMEOUT=9.0", "order.jobs.expired_holds.INTERVAL=0.5"),
+        (
+            "order.stock.HOLD_TTL=2",
+            "order.stock.RESERVE_TIMEOUT=9.0",
+            "order.jobs.expired_holds.HOLD_POLL_INTERVAL=0.5",
+        ),
         timeout=10,
         expired=True,
     ),

@@ -45,7 +45,7 @@ async def test_rest_says_unavailable_and_when_to_come_again(http: httpx.AsyncCli
     """A refused connection and an unknown name alike; where the service would be is nobody's business."""
     answer = await http.get(path)
     error = Rest.refused(answer, 503, 14)
-    assert error["message"] == "the service cannot be reached"
+    assert error["message"] == "the service is unavailable"
     assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}]
     assert answer.headers["retry-after"] == "1"
 
@@ -59,7 +59,7 @@ async def test_a_native_client_gets_a_status_and_no_json(shop: Edge) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await product_pb2_grpc.ProductServiceStub(channel).GetProduct(product_pb2.GetProductRequest(id="abc"))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert caught.value.details() == "the service cannot be reached"
+    assert caught.value.details() == "the service is unavailable"
 
 
 @pytest.mark.parametrize("path", STREAMS)

@@ -208,7 +208,7 @@ async def test_http1_that_overfills_the_heap_is_told_to_come_again() -> None:
     async with edge(rewrites={some: none}) as full, httpx.AsyncClient(base_url=full.url) as http:
         answer = await http.get("/api/v1/products/abc")
     error = Rest.refused(answer, 503, 14)
-    assert (error["message"], answer.headers["retry-after"]) == ("the edge is out of memory", "1")
+    assert (error["message"], answer.headers["retry-after"]) == ("the edge is overloaded", "1")
 
 
 async def test_http2_that_overfills_the_heap_is_sent_away() -> None:

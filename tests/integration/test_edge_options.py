@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from local.edge import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, values, write
+from local.edge import SOURCE, TEMPLATES, EdgeSettings, otlp_address, render, template, values, write
 from local.shop import envoy_binary
 from tests.support.edge import Edge, edge
 from tests.support.rest import Rest
@@ -217,10 +217,12 @@ async def test_only_own_names_are_answered_where_they_are_named() -> None:
 SETTINGS = EdgeSettings(files=Path(), product="product:50052", order="[::1]:50053", sse_http_port=1, sse_grpc_port=2)
 
 
-def test_the_template_is_yaml_as_it_stands() -> None:
-    """Editors, linters and readers need nothing but YAML."""
+def test_config_parts_are_valid_yaml() -> None:
+    """Editors, linters and readers need nothing but YAML. No file uses an anchor of another one."""
+    for path in (SOURCE / "config").iterdir():
+        assert yaml.safe_load(path.read_text()), path.name
     for name in TEMPLATES:
-        assert yaml.safe_load((SOURCE / name).read_text())
+        assert yaml.safe_load(template(name))
 
 
 def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate: Path) -> None:
@@ -243,7 +245,7 @@ def test_nothing_of_an_optional_part_stays_when_it_is_off() -> None:
 
 def test_every_name_is_used_and_has_a_value() -> None:
     """A name without a value fails in `render`; a value without a name would be a setting that does nothing."""
-    text = "".join((SOURCE / name).read_text() for name in TEMPLATES)
+    text = "".join(template(name) for name in TEMPLATES)
     assert {name for name in values(SETTINGS) if f"${{{name}}}" in text} == set(values(SETTINGS))
 
 

@@ -217,7 +217,7 @@ async def test_repeated_query_parameter_is_refused_unless_it_is_a_list(http: htt
             for first, second in {(names[0], names[0]), names}:
                 answer = await http.request(verb, f"{path}?{first}=1&{second}=1", json={} if body else None)
                 error = refused(answer, 400, 3)
-                assert f"{second} must be there once" in error["message"]
+                assert f"{second} must occur only once" in error["message"]
     answer = await http.get("/api/v1/products:batchGet?ids=a&ids=b")
     assert [each["id"] for each in answer.json()["products"]] == ["a", "b"]
     masked = await http.patch("/api/v1/products/abc?updateMask=name&updateMask=sku", json={"name": "x"})

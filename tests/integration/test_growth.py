@@ -10,7 +10,8 @@ import pytest
 
 from bench.data import fill_orders, fill_products, fill_reservations, order_id, product_id, vacuum
 from bench.plans import Cost, Planned, Plans, describe
-from order.store import Filter, OrderStore
+from order.domain import OrderQuery, Status
+from order.store import OrderStore
 from product.listing import ProductQuery, parse_order_by
 from product.reservation import ReservationState
 from product.stock_store import StockStore
@@ -81,7 +82,7 @@ def orders(order_database: str) -> Iterator[Any]:
 async def test_finished_orders_are_listed_past_open_ones(orders: Any) -> None:
     """The newest 5,000 are open: they are not read to find those that are finished."""
     store = OrderStore(orders)
-    found = await cost(lambda: store.page(Filter(status="RECEIVED", customer_email="", number=""), None, 21))
+    found = await cost(lambda: store.list(OrderQuery(status=Status.RECEIVED), None, 21))
     assert found.buffers <= SCAN
 
 
@@ -89,8 +90,8 @@ async def test_far_page_of_live_orders_reads_its_own_rows_only(order_database: s
     fill_orders(order_database, 1, 3_000, ours=True)
     with closing(Plans(order_database)) as plans:
         store = OrderStore(plans)  # type: ignore[arg-type]  # in the place of a Database
-        first = await cost(lambda: store.live(None, 500))
-        far = await cost(lambda: store.live(order_id(2_400), 500))
+        first = await cost(lambda: store.list_open(None, 500))
+        far = await cost(lambda: store.list_open(order_id(2_400), 500))
     assert far.buffers <= first.buffers + 3
 
 
@@ -101,5 +102,5 @@ async def test_messages_are_read_once_for_all_expired_holds(orders: Any, order_d
         )
     vacuum(order_database, "outbox")
     ids: list[UUID] = [order_id(n) for n in range(59_001, 59_501)]
-    found = await cost(lambda: OrderStore(orders).standing(ids))
+    found = await cost(lambda: OrderStore(orders).get_summaries(ids))
     assert found.buffers < 20_000

@@ -32,6 +32,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     Postgres(path).remove()
 
 
+@pytest.fixture(autouse=True)
+def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests measure how fast processes end, and `make coverage` slows down their ends."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def all_gone(pids: list[int], began: float) -> bool:
     return all(gone(pid, max(began + SECONDS - time.monotonic(), 0)) for pid in pids)
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from order.convert import order_message
-from order.domain import Draft, Item, Line, Order, Status
+from order.domain import Draft, Item, Line, Order, Status, Tombstone
 from order.store import OrderStore
 from runtime import driver_errors
 from runtime.config import DatabaseConfig
@@ -125,7 +125,7 @@ class TestInsert:
         """An order's or a tombstone's."""
         ids = [uuid4() for _ in range(5)]
         await replica.insert(ids[1])
-        await replica.store.bury([ids[3]])
+        await replica.store.insert_tombstones([ids[3]])
         placed = await replica.insert_all(ids)
         assert [each is None for each in placed] == [False, True, False, True, False]
 
@@ -139,8 +139,8 @@ class TestInsert:
         [
             (replace(TEXTS, notes="a\0b"), ITEMS, psycopg.DataError),
             (replace(TEXTS, notes="half a pair: \ud800"), ITEMS, psycopg.DataError),
-            (TEXTS, [ITEMS[0] | {"price_micros": -1}], ConstraintViolation),
-            (TEXTS, [ITEMS[0] | {"price_micros": 10**40}], psycopg.DataError),
+            (TEXTS, [replace(ITEMS[0], price_micros=-1)], ConstraintViolation),
+            (TEXTS, [replace(ITEMS[0], price_micros=10**40)], psycopg.DataError),
         ],
         ids=["NUL", "surrogate", "negative", "too large"],
     )
@@ -177,7 +177,7 @@ class TestInsert:
         item = ITEMS[0]
         placed = await asyncio.gather(
             *(
-                replica.insert(uuid4(), draft, [item | {"name": text}])
+                replica.insert(uuid4(), draft, [replace(item, name=text)])
                 for draft, text in zip(drafts, texts, strict=True)
             )
         )
@@ -187,7 +187,7 @@ class TestInsert:
             found = await replica.store.get(order.id)
             assert found == order
             assert (found.customer_name, found.notes) == (text, draft.notes)
-            assert found.items[0]["name"] == text
+            assert found.items[0].name == text
             assert found.fingerprint == draft.fingerprint()
 
     @pytest.mark.parametrize("price", [2**53 + 1, 10**15 - 1, 2**63 - 1])
@@ -255,7 +255,7 @@ class TestMove:
     async def test_each_has_its_own_target_and_conditions(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
-        await replica.store.bury([tombstone := uuid4()])
+        await replica.store.insert_tombstones([tombstone := uuid4()])
         answers = await asyncio.gather(
             replica.store.move(ids[0], Status.PROCESSED, None),
             replica.store.move(ids[1], Status.CANCELLED, 1),
@@ -326,14 +326,13 @@ class TestMove:
 async def test_reads_that_wait_for_each_other_are_one_statement(replica: Replica) -> None:
     ids = [uuid4() for _ in range(10)]
     await replica.insert_all(ids)
-    await replica.store.bury([tombstone := uuid4()])
+    await replica.store.insert_tombstones([tombstone := uuid4()])
     replica.ran.clear()
     wanted = [*ids, tombstone, uuid4(), ids[0]]
     found = await asyncio.gather(*map(replica.store.get, wanted))
     assert replica.ran == ["order.find"]
     assert [each and each.id for each in found] == [*ids, None, None, ids[0]]
-    assert (row := await replica.store.find(tombstone))
-    assert row.expired
+    assert await replica.store.find(tombstone) == Tombstone(tombstone)
 
 
 @pytest.fixture

@@ -74,4 +74,4 @@ async def test_a_product_service_that_answers_late_is_unavailable(
     async with serving(Product(delay=2)) as address, order_shop(order_database, address) as shop:
         with refused() as error:
             await shop.create()
-        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service does not answer")
+        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service is unavailable")

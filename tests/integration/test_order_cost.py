@@ -87,7 +87,7 @@ async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     in_order, in_product = await spent(10, "")
     in_product.pop("UPDATE reservation", None)  # the relay confirms
     assert in_order == {"WITH placed": 10}
-    assert in_product == {"WITH wanted": 10}
+    assert in_product == {"WITH requested": 10}
 
     key = str(uuid4())
     await shop.create({product.id: 1}, request_id=key)
@@ -95,7 +95,7 @@ async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     await eventually(lambda: still(shop, products))
     in_order, in_product = await spent(1, key)
     assert in_order == {"WITH placed": 1, "SELECT id,": 1}
-    assert in_product == {"WITH wanted": 1, "SELECT id,": 1}
+    assert in_product == {"WITH requested": 1, "SELECT id,": 1}
 
 
 async def test_those_who_come_together_share_statements(

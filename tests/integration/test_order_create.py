@@ -10,7 +10,7 @@ import grpc
 import pytest
 from shop.product.v1 import product_pb2
 
-from order.domain import Line, order_id
+from order.domain import Line, derive_id
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.order import A, FakeStock, OrderShop, create_request, eventually, order_shop, status_name
@@ -218,8 +218,8 @@ class TestKeys:
     async def test_a_released_reservation_becomes_no_order(self, order_database: str) -> None:
         """It has no stock, and never will: as a retry of a cancelled order finds it that a restore has lost."""
         stock, key = FakeStock(), uuid4()
-        await stock.reserve(order_id("", key), [Line(product_id=UUID(A), quantity=1)], None)
-        await stock.release(order_id("", key))
+        await stock.reserve(derive_id("", key), [Line(product_id=UUID(A), quantity=1)], None)
+        await stock.release(derive_id("", key))
         async with order_shop(order_database, stock) as shop:
             with refused() as error:
                 await shop.create({A: 1}, request_id=str(key))
@@ -261,7 +261,7 @@ class TestWithoutProduct:
             assert await shop.create({A: 1}, request_id=key) == order
             with refused() as error:
                 await shop.create({A: 1})
-            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service does not answer")
+            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service is unavailable")
             with refused() as error:
                 await shop.create({A: 2}, request_id=key)
             assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
@@ -271,4 +271,4 @@ class TestWithoutProduct:
         async with order_shop(order_database, "127.0.0.1:1") as shop:
             with refused() as error:
                 await shop.create({A: 1})
-            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service does not answer")
+            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the product service is unavailable")

@@ -12,7 +12,7 @@ import pytest
 from shop.order.v1 import order_pb2
 
 from order import stock as stock_module
-from order.stock import Reservation, State
+from order.stock import Reservation, ReservationState
 from runtime.errors import failed_precondition
 from tests.support.database import TestServer
 from tests.support.locks import until_none_waits, until_waiting
@@ -68,7 +68,7 @@ async def test_a_create_whose_caller_leaves_is_finished(order_database: str) -> 
         await asyncio.gather(task, return_exceptions=True)
 
         async def sold() -> bool:
-            return [each.state for each in stock.reservations.values()] == [State.CONFIRMED]
+            return [each.state for each in stock.reservations.values()] == [ReservationState.CONFIRMED]
 
         await eventually(sold)
         assert len((await shop.orders.ListOrders(order_pb2.ListOrdersRequest())).orders) == 1
@@ -150,7 +150,7 @@ async def test_orders_that_wait_for_a_silent_product_service_are_bounded(
     order_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody listens and never answers."""
-    monkeypatch.setattr(stock_module, "MOST_WAITING", 10)
+    monkeypatch.setattr(stock_module, "MAX_WAITING", 10)
 
     proxy = Proxy(1)
     proxy.silent = True

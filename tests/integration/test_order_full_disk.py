@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from order.jobs import expired_holds
-from order.stock import State
+from order.stock import ReservationState
 from tests.support.order import A, FakeStock, OrderShop, eventually, order_shop
 from tests.support.product import refused
 
@@ -43,7 +43,7 @@ async def backends(shop: OrderShop) -> set[int]:
 async def test_full_disk_stops_the_reserving_until_there_is_room(
     order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(expired_holds, "INTERVAL", 0.2)
+    monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.2)
     caplog.set_level(logging.INFO, "runtime.readiness")
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
@@ -59,7 +59,7 @@ async def test_full_disk_stops_the_reserving_until_there_is_room(
                 assert error.what.message == "the database is full; nothing was written"
                 assert error.what.retry_after == 30
             ((_, held),) = [call for call in stock.calls if call[0] == "reserve"]
-            assert stock.state(str(held)) is State.HELD
+            assert stock.state(str(held)) is ReservationState.HELD
             assert [each.message for each in caplog.records if each.message.startswith("order.insert")] == [
                 "order.insert: the database is full; nothing was written (SQLSTATE 53100)"
             ]
@@ -69,11 +69,11 @@ async def test_full_disk_stops_the_reserving_until_there_is_room(
             assert await shop.move("PROCESSED", placed.id), "what needs no room goes on"
             # The hold cannot be freed while no tombstone can be written.
             stock.overdue = [UUID(str(held))]
-            await eventually(lambda: said(caplog, "reconciler: the database is full; nothing was written"))
-            assert stock.state(str(held)) is State.HELD
+            await eventually(lambda: said(caplog, "expired-hold reaper: the database is full; nothing was written"))
+            assert stock.state(str(held)) is ReservationState.HELD
 
         async def works() -> bool:
-            return stock.state(str(held)) is State.RELEASED and await accepts(shop)
+            return stock.state(str(held)) is ReservationState.RELEASED and await accepts(shop)
 
         await eventually(works, 15)
         assert "the database takes writes again" in [each.message for each in caplog.records]

@@ -16,9 +16,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 from local.postgres import SERVICES, installed
 from order.jobs import expired_holds, reconcile
-from order.jobs.comparison import Comparison, TooManyChanges
+from order.jobs.comparison import Comparison
 from order.jobs.reconcile import Options
-from order.stock import DatabasePair, ProductOlder
+from order.jobs.repair import Repair, TooManyChanges
+from order.jobs.report import Report
+from order.stock import DatabasePair, ProductOutdated
 from order.stock_client import StockClient
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
@@ -33,7 +35,7 @@ ORDERS = 12
 @pytest.fixture
 async def both(order_database: str, product_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
     """A shop with some orders that have all their stock. Its databases know each other; it does not look again."""
-    monkeypatch.setattr(expired_holds, "INTERVAL", 600)
+    monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 600)
     async with both_shops(order_database, product_database) as both, both.shop.connection() as orders:
         mug = await both.products.create("Mug", stock=100)
         await asyncio.gather(*(both.shop.create({mug.id: 4}) for _ in range(ORDERS)))
@@ -59,7 +61,7 @@ NEW_ID = "UPDATE database_identity SET id = gen_random_uuid(), partner_id = NULL
 ONE_ORDER = "INSERT INTO orders (id, number, status) VALUES (gen_random_uuid(), 'INV-1', 'PLACED')"
 
 
-SOUND = [f"compared: {ORDERS} reservations with stock, {ORDERS} live orders"]
+SOUND = [f"compared: {ORDERS} reservations with stock, {ORDERS} orders not cancelled"]
 """What it says of a shop in which nothing differs."""
 
 
@@ -97,13 +99,13 @@ async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> 
             for options in ([], ["--force"], ["--dry-run"]):
                 (line,) = await both.reconcile(*options, database_url=database)
                 assert line.startswith(belongs)
-                assert "is DATABASE_URL right, and is the backup in its place?" in line
-                assert line.endswith("If the two belong together, say so with --adopt")
+                assert "is DATABASE_URL right, and is the backup restored?" in line
+                assert line.endswith("If the two databases belong together, confirm it with --adopt")
         # Tombstones are no orders.
         await run(empty, "INSERT INTO orders (id, status) VALUES (gen_random_uuid(), 'EXPIRED')")
         for options in ([], ["--dry-run"], ["--adopt"]):
             (line,) = await both.reconcile(*options, database_url=empty)
-            assert line.startswith("refused: the order database has no orders, and there are reservations; ")
+            assert line.startswith("refused: the order database has no orders, but there are reservations; ")
         await untouched(both)
 
         # Where product knows none yet, what order knows is enough.
@@ -151,24 +153,28 @@ async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postg
 class TestManyChanges:
     async def test_more_than_a_share_are_refused(self, both: Both) -> None:
         """Counted first, so that none is made."""
-        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.HANDFUL + 1})")
+        await both.in_orders(
+            f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES + 1})"
+        )
         many = f"11 of {ORDERS} orders would change (11 released), which is more than 10%"
-        assert await both.reconcile() == [f"refused: {many}; see which with --dry-run, and change them with --force"]
+        assert await both.reconcile() == [f"refused: {many}; list them with --dry-run, or make them with --force"]
         said = await both.reconcile("--dry-run")
         assert len([line for line in said if line.endswith("; to be released")]) == 11
-        assert said[-1] == f"this was a dry run; it is repaired with --force, since {many}"
+        assert said[-1] == f"this was a dry run; run the command with --force, since {many}"
         async with both.products.connection() as connection:
             cursor = await connection.execute("SELECT state, count(*) FROM reservation GROUP BY state")
             assert await cursor.fetchall() == [("CONFIRMED", ORDERS)]
         said = await both.reconcile("--force")
         assert len([line for line in said if line.endswith("; released")]) == 11
         await both.settle()
-        assert await both.reconcile() == ["compared: 1 reservations with stock, 1 live orders"]
+        assert await both.reconcile() == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
     async def test_a_handful_is_repaired_however_few_orders_there_are(self, both: Both) -> None:
-        await both.in_orders(f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.HANDFUL})")
+        await both.in_orders(
+            f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES})"
+        )
         said = await both.reconcile()
-        assert len([line for line in said if line.endswith("; released")]) == reconcile.HANDFUL
+        assert len([line for line in said if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
 
     async def test_more_than_were_counted_are_not_made(self, both: Both) -> None:
         """As where a database is replaced between the count and the changes."""
@@ -176,15 +182,15 @@ class TestManyChanges:
         config = DatabaseConfig(conninfo=both.shop.conninfo, pool_size=1, pool_waiting=1, timeout=5)
         database = Database(config, "test")
         await database.open()
-        said: list[str] = []
+        lines: list[str] = []
         async with grpc.aio.insecure_channel(both.products.address) as channel:
-            comparison = Comparison(
-                OrderStore(database), StockClient(channel), said.append, dry_run=False, most_changes=3
-            )
+            orders, stock = OrderStore(database), StockClient(channel)
+            report = Report(lines.append, planned=False)
+            repair = Repair(orders, stock, report, max_changes=3)
             with pytest.raises(TooManyChanges):
-                await comparison.run()
+                await repair.apply_all(Comparison(orders, stock, report.counts).findings())
         await database.close()
-        assert len(said) == comparison.changes == 3
+        assert len(lines) == report.changes == 3
         async with both.products.connection() as connection:
             cursor = await connection.execute("SELECT count(*) FROM reservation WHERE state = 'RELEASED'")
             assert await cursor.fetchone() == (3,)
@@ -195,7 +201,7 @@ class TestReaper:
 
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(expired_holds, "INTERVAL", 0.1)
+        monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.1)
 
     @pytest.mark.usefixtures("quick")
     async def test_holds_of_another_shop_are_left_alone(
@@ -234,7 +240,7 @@ class TestReaper:
     async def test_beside_an_older_product_service_it_goes_on(self, order_database: str) -> None:
         class Older(FakeStock):
             async def pair(self, *args: Any, **options: Any) -> DatabasePair:
-                raise ProductOlder
+                raise ProductOutdated
 
         stock = Older()
         stock.overdue = [uuid4()]
@@ -284,7 +290,7 @@ class TestCommand:
             PRODUCT_TARGET=f"dns:///{both.products.address}",
         )
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.splitlines()[-1].startswith("order: the order database says: permission denied for ")
+        assert done.stderr.splitlines()[-1].startswith("order: order database error: permission denied for ")
         assert "Traceback" not in done.stderr
 
     def test_wrong_options_are_refused(self) -> None:

@@ -13,9 +13,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from order.domain import Status
 from order.jobs import relay as relay_job
 from order.jobs.relay import Outbox, Relay
-from order.stock import ProductUnavailable, Reservation, State
+from order.stock import ProductUnavailable, Reservation, ReservationState
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
@@ -75,8 +76,8 @@ async def test_two_replicas_tell_each_message(order_database: str) -> None:
             return not await rows(order_database, "SELECT * FROM outbox")
 
         await eventually(told)
-        assert {stock.state(order.id) for order in orders[:50]} == {State.RELEASED}
-        assert {stock.state(order.id) for order in orders[50:]} == {State.CONFIRMED}
+        assert {stock.state(order.id) for order in orders[:50]} == {ReservationState.RELEASED}
+        assert {stock.state(order.id) for order in orders[50:]} == {ReservationState.CONFIRMED}
         assert len([call for call in stock.calls if call[0] != "reserve"]) == 150
 
 
@@ -84,7 +85,7 @@ async def test_what_a_crashed_relay_had_claimed_comes_back(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends between claim and send. The claim lasts for as long as the lease, and no longer."""
-    monkeypatch.setattr(relay_job, "LEASE", 0.5)
+    monkeypatch.setattr(relay_job, "CLAIM_LEASE", 0.5)
     key = uuid4()
     await post(order_database, key)
 
@@ -103,7 +104,7 @@ async def test_what_a_crashed_relay_had_claimed_comes_back(
 
     async def told() -> bool:
         await relay.step()
-        return stock.state(str(key)) is State.RELEASED
+        return stock.state(str(key)) is ReservationState.RELEASED
 
     await eventually(told, 3)
     assert time.monotonic() - claimed > 0.3
@@ -134,7 +135,9 @@ async def test_messages_wait_while_the_product_service_is_away(order_database: s
         stock.down = False
 
         async def told() -> bool:
-            return stock.state(order.id) is State.RELEASED and not await rows(order_database, "SELECT * FROM outbox")
+            return stock.state(order.id) is ReservationState.RELEASED and not await rows(
+                order_database, "SELECT * FROM outbox"
+            )
 
         await eventually(told)
 
@@ -150,20 +153,20 @@ async def test_a_message_that_fails_keeps_no_other(
     stock = Poisoned(poison, error=error)
     relay = Relay(database, OrderStore(database), stock)
     await relay.step()
-    assert {stock.state(str(key)) for key in others} == {State.RELEASED}
+    assert {stock.state(str(key)) for key in others} == {ReservationState.RELEASED}
     left = await rows(
         order_database, "SELECT order_id, attempts, extract(epoch FROM due_time - now())::int FROM outbox"
     )
     assert [row[:2] for row in left] == [(poison, 5_001)]
-    assert 25 <= left[0][2] <= relay_job.LONGEST_WAIT_ALONE, "others get through, so it is its own fault"
+    assert 25 <= left[0][2] <= relay_job.MAX_SINGLE_RETRY_DELAY, "others get through, so it is its own fault"
 
     for _ in range(3):
         await rows(order_database, "UPDATE outbox SET due_time = now() - interval '1 second'")
         await relay.step()
     (wait,) = await rows(order_database, "SELECT extract(epoch FROM due_time - now())::int FROM outbox")
-    assert wait[0] <= relay_job.LONGEST_WAIT, "nothing gets through, so it may be the product service"
-    assert caplog.text.count(f"(RELEASE of order {poison}) was tried 5001 times: {error}") == 1
-    assert caplog.text.count("was tried") == 1
+    assert wait[0] <= relay_job.MAX_RETRY_DELAY, "nothing gets through, so it may be the product service"
+    assert caplog.text.count(f"(RELEASE of order {poison}) failed 5001 times: {error}") == 1
+    assert caplog.text.count(" times: ") == 1
 
 
 class Batched(FakeStock):
@@ -190,13 +193,13 @@ async def test_messages_of_one_action_are_one_call(order_database: str, database
     await post(order_database, *confirms, action="CONFIRM")
     await post(order_database, *releases)
     stock = Batched()
-    stock.reservations = {key: Reservation(State.HELD, "EUR", []) for key in confirms}
+    stock.reservations = {key: Reservation(ReservationState.HELD, "EUR", []) for key in confirms}
     relay = Relay(database, OrderStore(database), stock)
     assert await relay.step(), "there may be more"
     assert not await relay.step()
     assert sorted(stock.batches) == [("confirm", 40), ("release", 6), ("release", 24)]
-    assert {stock.state(str(key)) for key in confirms} == {State.CONFIRMED}
-    assert {stock.state(str(key)) for key in releases} == {State.RELEASED}
+    assert {stock.state(str(key)) for key in confirms} == {ReservationState.CONFIRMED}
+    assert {stock.state(str(key)) for key in releases} == {ReservationState.RELEASED}
     assert await rows(order_database, "SELECT * FROM outbox") == []
 
 
@@ -210,7 +213,7 @@ async def test_a_call_that_fails_as_a_whole_fails_its_messages_alone(order_datab
     await relay.step()
     left = await rows(order_database, "SELECT order_id FROM outbox WHERE due_time > now() + interval '0.5 seconds'")
     assert {row[0] for row in left} == set(confirms)
-    assert {stock.state(str(key)) for key in releases} == {State.RELEASED}
+    assert {stock.state(str(key)) for key in releases} == {ReservationState.RELEASED}
 
 
 async def test_all_that_were_not_confirmed_are_looked_up_at_once(
@@ -218,13 +221,13 @@ async def test_all_that_were_not_confirmed_are_looked_up_at_once(
 ) -> None:
     """Each has an outcome of its own: told where it was cancelled or is gone, an error where it is live."""
     looks: list[int] = []
-    original = OrderStore.statuses
+    original = OrderStore.get_statuses
 
-    async def counted(self: OrderStore, order_ids: list[UUID]) -> dict[UUID, str]:
+    async def counted(self: OrderStore, order_ids: Sequence[UUID]) -> dict[UUID, Status]:
         looks.append(len(order_ids))
         return await original(self, order_ids)
 
-    monkeypatch.setattr(OrderStore, "statuses", counted)
+    monkeypatch.setattr(OrderStore, "get_statuses", counted)
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
         orders = [await shop.create() for _ in range(4)]
@@ -236,7 +239,7 @@ async def test_all_that_were_not_confirmed_are_looked_up_at_once(
         await shop.move("CANCELLED", orders[0].id)
         await eventually(told)
     looks.clear()
-    stock.reservations = {UUID(orders[3].id): Reservation(State.HELD, "EUR", [])}
+    stock.reservations = {UUID(orders[3].id): Reservation(ReservationState.HELD, "EUR", [])}
     gone = uuid4()
     await post(order_database, *(UUID(order.id) for order in orders), gone, action="CONFIRM")
     await Relay(database, OrderStore(database), stock).step()
@@ -270,7 +273,7 @@ async def test_claims_and_deletions_wait_for_no_disk_and_what_comes_after_does(o
             messages = await box.claim(10, -1.0)
             assert len(messages) == 2
             assert await _setting(database) == "on"
-            await box.postpone([messages[0].id], [-1.0])
+            await box.postpone({messages[0].id: -1.0})
             await box.delete([message.id for message in messages])
             assert await _setting(database) == "on"
     finally:
@@ -311,7 +314,7 @@ async def test_first_attempts_that_fail_are_not_loud(
         )
         waits.append(row[0])
     assert waits == [1, 2, 4, 5]
-    assert "was tried" not in caplog.text
+    assert " times: " not in caplog.text
 
 
 async def test_a_message_on_no_order_is_dropped(order_database: str, database: Database) -> None:

@@ -10,12 +10,12 @@ import pytest
 from shop.order.v1 import order_pb2
 
 from order import stock as stock_module
-from order.domain import order_id
+from order.domain import derive_id
 from tests.support.both import Both, both_shops
 from tests.support.order import status_name
 from tests.support.product import refusal_of, refused
 
-NOTHING = {"reserved", "released", "confirmed", "cancelled again", "orders gone", "orders without stock"}
+NOTHING = {"reserved", "released", "confirmed", "cancelled again", "lost orders", "orders without stock"}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
     cancelled = await both.shop.create({product.id: 1})
     await both.shop.move("CANCELLED", cancelled.id)
     await both.settle()
-    assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 live orders"]
+    assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
 
 async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_their_stock(both: Both) -> None:
@@ -48,15 +48,15 @@ async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_the
 
     lines = await both.reconcile("--dry-run")
     assert lines == [
-        f'order {gone.id} is gone: 3 × "Mug"; to be released',
-        f'stock of product {product.id} "Mug": 3 to be freed',
-        "compared: 2 reservations with stock, 1 orders gone, 1 released, 1 live orders",
-        "this was a dry run; without --dry-run it is repaired",
+        f'order {gone.id} does not exist, but has stock: 3 × "Mug"; to be released',
+        f'stock of product {product.id} "Mug": 3 to be released',
+        "compared: 2 reservations with stock, 1 lost orders, 1 released, 1 orders not cancelled",
+        "this was a dry run; run the command without --dry-run to make these changes",
     ]
     assert await both.products.stock_of(product.id) == 6, "nothing was changed"
 
     lines = await both.reconcile()
-    assert lines[0] == f'order {gone.id} is gone: 3 × "Mug"; released'
+    assert lines[0] == f'order {gone.id} does not exist, but has stock: 3 × "Mug"; released'
     await both.settle()
     assert await both.products.stock_of(product.id) == 9
     assert found(await both.reconcile()) == set()
@@ -129,10 +129,10 @@ async def test_reservations_that_a_restored_product_database_lacks_are_made_agai
     lines = await both.reconcile()
     assert set(lines[:2]) == {
         f'order {had.id} ({had.number}) has lost its reservation: 3 × "Mug"; reserved',
-        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; CANNOT BE HAD: 5 of "Cup"'
+        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; NOT RESERVED: 5 of "Cup"'
         " were asked for, but only 4 are left",
     }
-    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert lines[-1] == "orders that need attention: 1; see above"
     assert await both.products.stock_of(mug.id) == 7
 
     await both.shop.move("CANCELLED", short.id)
@@ -149,8 +149,8 @@ async def test_what_a_restored_product_database_holds_is_confirmed_or_released_a
     await both.in_products("UPDATE reservation SET state = 'HELD'")
     await both.in_products("UPDATE product SET stock = 6")
     lines = await both.reconcile()
-    assert f"order {live.id} its stock was only held; confirmed" in lines
-    assert any(line.startswith(f"order {cancelled.id} is CANCELLED, but its stock was still taken") for line in lines)
+    assert f"order {live.id} has stock that is only held; confirmed" in lines
+    assert any(line.startswith(f"order {cancelled.id} is CANCELLED, but still has stock") for line in lines)
     await both.settle()
     assert await both.products.stock_of(product.id) == 8
 
@@ -164,15 +164,16 @@ async def test_other_goods_under_an_orders_id_are_released_and_people_look_after
     await both.products.reserve({cup.id: 7}, order.id)
     await both.products.confirm(order.id)
     lost = (
-        f"order {order.id} ({order.number}) has no stock: its idempotency key was used for other goods; LOOK AFTER IT"
+        f"order {order.id} ({order.number}) has no stock: its idempotency key was used for other products;"
+        " NEEDS ATTENTION"
     )
     assert (await both.reconcile("--dry-run"))[:2] == [
-        f'order {order.id} has the stock of other goods: 7 × "Cup"; to be released',
+        f'order {order.id} has stock of other products: 7 × "Cup"; to be released',
         lost,
     ]
     lines = await both.reconcile()
-    assert lines[:2] == [f'order {order.id} has the stock of other goods: 7 × "Cup"; released', lost]
-    assert lines[-1] == "people have to look after 1 orders; see above"
+    assert lines[:2] == [f'order {order.id} has stock of other products: 7 × "Cup"; released', lost]
+    assert lines[-1] == "orders that need attention: 1; see above"
     assert await both.products.stock_of(cup.id) == 10
     assert (await both.reconcile())[0] == lost, "for as long as it is live; it was not cancelled by anybody"
     assert status_name(await both.shop.get(order.id)) == "PLACED"
@@ -194,7 +195,7 @@ async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
     assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
     assert await both.products.stock_of(cup.id) == 10
 
-    await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(order_id("", UUID(dead))))
+    await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(derive_id("", UUID(dead))))
     with refused() as error:
         await both.shop.create({cup.id: 7}, request_id=dead)
     assert error.what.reason == "ORDER_EXPIRED"
@@ -221,11 +222,11 @@ async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
     await both.settle()
     await both.products.reserve({product.id: 1})
     assert await both.reconcile() == [
-        "compared: 2 reservations with stock, 1 holds whose time is not over, left to the service, 1 live orders"
+        "compared: 2 reservations with stock, 1 unexpired holds, left to the service, 1 orders not cancelled"
     ]
     assert await both.products.stock_of(product.id) == 8
     await both.in_products("UPDATE reservation SET expire_time = now() - interval '1 second'")
-    assert "orders gone" in found(await both.reconcile())
+    assert "lost orders" in found(await both.reconcile())
     assert await both.products.stock_of(product.id) == 9
 
 
@@ -233,7 +234,7 @@ async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
-    monkeypatch.setattr(stock_module, "PAGE", 7)
+    monkeypatch.setattr(stock_module, "PAGE_SIZE", 7)
     ids = [(await both.products.create(stock=60)).id for _ in range(3)]
     running = True
 

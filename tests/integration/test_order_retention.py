@@ -74,7 +74,7 @@ async def test_batches_are_small_and_replicas_share_them(
     shop: OrderShop, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one replica is at, another leaves to it; nobody waits and no log is left."""
-    monkeypatch.setattr(retention, "BATCH", 3)
+    monkeypatch.setattr(retention, "PRUNE_BATCH_SIZE", 3)
     for _ in range(11):
         await order_in(shop, "CANCELLED", 100)
     pruners = [Pruner(database, 90) for _ in range(3)]
@@ -127,7 +127,7 @@ async def test_a_resume_from_before_gets_the_status_and_is_told_so(
 ) -> None:
     order_id = await order_in(shop, "RECEIVED", 100)
     await Pruner(database, 90).step()
-    expected = (4, "RECEIVED", "order RECEIVED; what happened before is no longer kept")
+    expected = (4, "RECEIVED", "order RECEIVED; earlier events are no longer kept")
     assert await read(shop.stream(order_id, seen)) == [expected]
 
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from order import stock
-from order.domain import Line, order_id
+from order.domain import Line, derive_id
 from order.jobs import expired_holds
-from order.stock import ProductUnavailable, Reservation, State
+from order.stock import ProductUnavailable, Reservation, ReservationState
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.order import A, B, FakeStock, OrderShop, eventually, order_shop, status_name
@@ -33,7 +33,7 @@ async def shop(order_database: str, products: ProductShop, quick: None) -> Async
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reconciler looks each fifth of a second."""
-    monkeypatch.setattr(expired_holds, "INTERVAL", 0.2)
+    monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.2)
 
 
 async def all_settled(shop: OrderShop, products: ProductShop) -> None:
@@ -96,7 +96,7 @@ class TestExpiredHolds:
         """Nothing was ordered, and under this key nothing ever will be."""
         product = await products.create()
         key = uuid4()
-        await products.reserve({product.id: 4}, str(order_id("", key)))
+        await products.reserve({product.id: 4}, str(derive_id("", key)))
         await expire(products)
         await all_settled(shop, products)
         for _ in range(2):
@@ -133,14 +133,14 @@ class TestExpiredHolds:
             stock.overdue = [UUID(order.id)]
 
             async def released() -> bool:
-                return stock.state(order.id) is State.RELEASED
+                return stock.state(order.id) is ReservationState.RELEASED
 
             await eventually(released, 5)
 
     async def test_more_holds_than_a_page_are_all_settled(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(expired_holds, "PAGE", 3)
+        monkeypatch.setattr(expired_holds, "HOLD_PAGE_SIZE", 3)
         stock = FakeStock()
         stock.overdue = [uuid4() for _ in range(10)]
         async with order_shop(order_database, stock) as shop:
@@ -149,14 +149,14 @@ class TestExpiredHolds:
                 return not stock.overdue
 
             await eventually(done, 4)
-            assert {state.state for state in stock.reservations.values()} == {State.RELEASED}
+            assert {state.state for state in stock.reservations.values()} == {ReservationState.RELEASED}
             assert len(await rows(shop.conninfo, "SELECT id FROM orders WHERE status = 'EXPIRED'")) == 10
 
     async def test_a_hold_that_cannot_be_settled_keeps_no_other(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not even a page full of them. The log names one."""
-        monkeypatch.setattr(expired_holds, "PAGE", 3)
+        monkeypatch.setattr(expired_holds, "HOLD_PAGE_SIZE", 3)
         stuck = [uuid4() for _ in range(4)]
 
         class Stuck(FakeStock):
@@ -174,7 +174,7 @@ class TestExpiredHolds:
                 return set(stock.overdue) == set(stuck)
 
             await eventually(done, 4)
-        assert f"3 of 3 expired holds could not be settled, that of order {stuck[0]}" in caplog.text
+        assert f"3 of 3 expired holds could not be settled, such as that of order {stuck[0]}" in caplog.text
         assert caplog.text.count("could not be settled") == 1
 
     @pytest.mark.usefixtures("quick")
@@ -189,19 +189,19 @@ class TestExpiredHolds:
                 return not await rows(order_database, "SELECT FROM outbox")
 
             await eventually(told)
-            stock.reservations[UUID(order.id)] = Reservation(State.HELD, "EUR", [])
+            stock.reservations[UUID(order.id)] = Reservation(ReservationState.HELD, "EUR", [])
             stock.overdue = [UUID(order.id)]
 
             async def settled() -> bool:
                 return not stock.overdue
 
             await eventually(settled)
-        assert stock.state(order.id) is State.RELEASED
+        assert stock.state(order.id) is ReservationState.RELEASED
 
 
 def test_a_hold_is_free_after_a_minute() -> None:
     """docs/api.md says so: until its time is over, until somebody looks, until it is released."""
-    assert stock.HOLD_SECONDS + 1.2 * expired_holds.INTERVAL + 2 * stock.TIMEOUT < 60
+    assert stock.HOLD_TTL + 1.2 * expired_holds.HOLD_POLL_INTERVAL + 2 * stock.CALL_TIMEOUT < 60
 
 
 @pytest.mark.usefixtures("quick")
@@ -224,6 +224,6 @@ async def test_a_create_between_reserve_and_insert_loses_against_the_reconciler(
         with refused() as error:
             await shop.create()
         assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
-        assert [each.state for each in stock.reservations.values()] == [State.RELEASED]
+        assert [each.state for each in stock.reservations.values()] == [ReservationState.RELEASED]
         assert await rows(shop.conninfo, "SELECT * FROM order_event") == []
         assert await rows(shop.conninfo, "SELECT * FROM outbox") == []

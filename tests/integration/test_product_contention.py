@@ -1,4 +1,4 @@
-"""Many clients on few products, over real parallel connections: nothing oversold, nothing lost, no deadlock."""
+"""Many clients on few products, over parallel connections: nothing is oversold or lost, and nothing deadlocks."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from shop.product.v1 import stock_pb2
 
 from runtime.errors import of_status
 from tests.support.invariants import check_stock, stock_leaks
-from tests.support.locks import until_none_waits
+from tests.support.locks import until_none_waits, until_waiting
 from tests.support.product import ProductShop, product_shop, refusal_of, reserve_request
 
 
@@ -28,7 +28,7 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 async def deadlocks(shop: ProductShop) -> int:
-    """How many the database has had to break; those that a retry hides too."""
+    """Returns how many deadlocks the database has broken, also those that a retry hides."""
     async with shop.connection() as connection:
         row = await (
             await connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
@@ -38,20 +38,20 @@ async def deadlocks(shop: ProductShop) -> int:
         return found
 
 
-async def test_of_twelve_clients_seven_get_the_last_seven_pieces_and_five_are_told_why(shop: ProductShop) -> None:
+async def test_concurrent_reserves_sell_only_what_is_left(shop: ProductShop) -> None:
     created = await shop.create("Steel watch", stock=7)
-    answers = await asyncio.gather(*(shop.reserve({created.id: 1}) for _ in range(12)), return_exceptions=True)
-    got = [answer for answer in answers if isinstance(answer, stock_pb2.Reservation)]
-    told = [refusal_of(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
-    assert (len(got), len(told)) == (7, 5)
-    assert {(each.reason, each.message) for each in told} == {("INSUFFICIENT_STOCK", '"Steel watch" is sold out')}
+    responses = await asyncio.gather(*(shop.reserve({created.id: 1}) for _ in range(12)), return_exceptions=True)
+    reserved = [response for response in responses if isinstance(response, stock_pb2.Reservation)]
+    errors = [refusal_of(response) for response in responses if isinstance(response, grpc.aio.AioRpcError)]
+    assert (len(reserved), len(errors)) == (7, 5)
+    assert {(each.reason, each.message) for each in errors} == {("INSUFFICIENT_STOCK", '"Steel watch" is sold out')}
     assert await shop.stock_of(created.id) == 0
     async with shop.connection() as connection:
         await check_stock(connection)
 
 
 async def test_items_in_opposite_orders_do_not_deadlock(shop: ProductShop) -> None:
-    """Products are locked in the order of their ids, whatever the order in the request, and given back so too."""
+    """Both reserve and release lock products in the order of their ids, whatever the order of the items."""
     ids = [(await shop.create(stock=1_000)).id for _ in range(6)]
 
     async def buy_and_return(seed: int) -> None:
@@ -67,8 +67,8 @@ async def test_items_in_opposite_orders_do_not_deadlock(shop: ProductShop) -> No
         await check_stock(connection)
 
 
-async def test_batches_in_opposite_sequences_do_not_deadlock(product_database: str) -> None:
-    """Those of two replicas, with the same products and the same reservations; stock is adjusted meanwhile."""
+async def test_batches_in_opposite_orders_do_not_deadlock(product_database: str) -> None:
+    """Two replicas use the same products and reservations, while the stock is adjusted."""
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
         shop = shops[0]
@@ -91,8 +91,8 @@ async def test_batches_in_opposite_sequences_do_not_deadlock(product_database: s
                 dice.shuffle(keys)
                 release = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=keys[:15])
                 released = await stock.BatchReleaseReservations(release)
-                for answer in (reserved, confirmed, released):
-                    assert all(each.HasField("reservation") for each in answer.results), answer
+                for response in (reserved, confirmed, released):
+                    assert all(each.HasField("reservation") for each in response.results), response
 
         adjusting = (shops[n % 2].adjust(ids[n % 5], -1 if n % 3 else 2) for n in range(60))
         await asyncio.gather(*(client(seed) for seed in range(8)), *adjusting)
@@ -102,9 +102,9 @@ async def test_batches_in_opposite_sequences_do_not_deadlock(product_database: s
             assert await taken(connection, "CONFIRMED") < 8 * 10 * 20
 
 
-async def test_batches_of_the_same_reservations_do_not_deadlock(product_database: str) -> None:
-    """Where no lock of a product keeps them apart: each client has a product of its own, confirms the same holds, and
-    releases the same unknown ids, in a sequence of its own."""
+async def test_batches_of_the_same_ids_do_not_deadlock(product_database: str) -> None:
+    """No lock of a product keeps them apart: each client has its own product. All confirm the same holds and release
+    the same unknown ids, each in another order."""
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
         shop = shops[0]
@@ -115,19 +115,19 @@ async def test_batches_of_the_same_reservations_do_not_deadlock(product_database
         async def reserve(client: int, keys: list[str]) -> None:
             requests = [reserve_request({ids[client]: 1}, key) for key in dice.sample(keys, len(keys))]
             request = stock_pb2.BatchReserveStockRequest(requests=requests)
-            answer = await shops[client % 2].stock.BatchReserveStock(request)
-            refusals = {of_status(each.error)[1] for each in answer.results if each.HasField("error")}
+            response = await shops[client % 2].stock.BatchReserveStock(request)
+            refusals = {of_status(each.error)[1] for each in response.results if each.HasField("error")}
             assert refusals <= {"RESERVATION_MISMATCH"}
 
         async def confirm(client: int, keys: list[str]) -> None:
             request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
-            answer = await shops[client % 2].stock.BatchConfirmReservations(request)
-            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.CONFIRMED}
+            response = await shops[client % 2].stock.BatchConfirmReservations(request)
+            assert {each.reservation.state for each in response.results} == {stock_pb2.Reservation.CONFIRMED}
 
         async def release(client: int, keys: list[str]) -> None:
             request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=dice.sample(keys, len(keys)))
-            answer = await shops[client % 2].stock.BatchReleaseReservations(request)
-            assert {each.reservation.state for each in answer.results} == {stock_pb2.Reservation.RELEASED}
+            response = await shops[client % 2].stock.BatchReleaseReservations(request)
+            assert {each.reservation.state for each in response.results} == {stock_pb2.Reservation.RELEASED}
 
         for _ in range(15):
             held, unknown = [str(uuid4()) for _ in range(64)], [str(uuid4()) for _ in range(64)]
@@ -146,9 +146,9 @@ async def taken(connection: psycopg.AsyncConnection[Any], state: str) -> int:
     return int(row[0])
 
 
-async def test_batches_sell_the_last_pieces_to_the_last_one_and_no_more(product_database: str) -> None:
-    """Of 400 who want one of 150 pieces, in batches of two replicas, 150 get one; while pieces are added, all that
-    there are in the end are sold, and never more."""
+async def test_batches_sell_every_piece_exactly_once(product_database: str) -> None:
+    """400 requests want one of 150 pieces, in batches at two replicas: 150 get one. While pieces are added, all that
+    exist in the end are sold, and never more."""
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
         shop = shops[0]
@@ -156,13 +156,13 @@ async def test_batches_sell_the_last_pieces_to_the_last_one_and_no_more(product_
 
         async def batch(number: int) -> list[str]:
             requests = [reserve_request({beside.id: 1, created.id: 1}) for _ in range(40)]
-            answer = await shops[number % 2].stock.BatchReserveStock(
+            response = await shops[number % 2].stock.BatchReserveStock(
                 stock_pb2.BatchReserveStockRequest(requests=requests)
             )
-            return [of_status(each.error)[1] if each.HasField("error") else "" for each in answer.results]
+            return [of_status(each.error)[1] if each.HasField("error") else "" for each in response.results]
 
-        told = Counter(reason for reasons in await asyncio.gather(*map(batch, range(10))) for reason in reasons)
-        assert told == {"": 150, "INSUFFICIENT_STOCK": 250}
+        first = Counter(reason for reasons in await asyncio.gather(*map(batch, range(10))) for reason in reasons)
+        assert first == {"": 150, "INSUFFICIENT_STOCK": 250}
         assert await shop.stock_of(created.id) == 0
 
         adjusting = (shops[n % 2].adjust(created.id, 7) for n in range(20))
@@ -175,8 +175,8 @@ async def test_batches_sell_the_last_pieces_to_the_last_one_and_no_more(product_
             await check_stock(connection)
 
 
-async def test_a_storm_of_everything_on_few_products_loses_no_piece(shop: ProductShop) -> None:
-    """Reserve, retry, confirm, release and adjust in random order and at once, on ids that are shared."""
+async def test_random_concurrent_calls_lose_no_piece(shop: ProductShop) -> None:
+    """Clients reserve, retry, confirm and release shared ids concurrently, in random order."""
     ids = [(await shop.create(stock=20)).id for _ in range(3)]
     keys = [str(uuid4()) for _ in range(25)]
     outcomes: Counter[str] = Counter()
@@ -212,8 +212,8 @@ async def test_a_storm_of_everything_on_few_products_loses_no_piece(shop: Produc
         await check_stock(connection)
 
 
-async def test_a_release_that_meets_its_reservation_on_the_way_ends_consistent(shop: ProductShop) -> None:
-    """The release of an unknown id and the reservation of that id at once: whoever is first, nothing stays held."""
+async def test_concurrent_release_and_reserve_hold_nothing(shop: ProductShop) -> None:
+    """An id is released and reserved at the same time. Whichever is first, nothing stays held."""
     first, second = (await shop.create(stock=1_000)).id, (await shop.create(stock=1_000)).id
     for _ in range(60):
         key = str(uuid4())
@@ -227,45 +227,43 @@ async def test_a_release_that_meets_its_reservation_on_the_way_ends_consistent(s
 
 
 @pytest.mark.parametrize(("before", "after"), [(10, 3), (1, 3)])
-async def test_a_statement_that_waited_for_a_lock_sees_what_it_waited_for(
-    shop: ProductShop, before: int, after: int
-) -> None:
-    """Each part of the statement has the snapshot of before the wait; stock and price must be those of after it, and
-    the constraint must not be held against the stock of before."""
+async def test_locked_product_is_read_after_the_wait(shop: ProductShop, before: int, after: int) -> None:
+    """All parts of the statement have the snapshot from before the wait. Stock and price must be those from after it,
+    and the constraint must not be checked with the earlier stock."""
     created = await shop.create(stock=before)
     held = await shop.reserve({created.id: 1})
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
         await other.execute("UPDATE product SET stock = %s, price_micros = 42000000", (after,))
         waiting = [asyncio.create_task(shop.reserve({created.id: 2})) for _ in range(2)]
-        await asyncio.sleep(0.3)
+        await until_waiting(shop.conninfo, 2)
         assert not any(task.done() for task in waiting)
         await other.commit()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
-    got = [answer for answer in answers if isinstance(answer, stock_pb2.Reservation)]
-    told = [refusal_of(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
-    assert [each.items[0].unit_price.units for each in got] == [42]
-    assert [each.metadata["available"] for each in told] == ["1"]
+    responses = await asyncio.gather(*waiting, return_exceptions=True)
+    reserved = [response for response in responses if isinstance(response, stock_pb2.Reservation)]
+    errors = [refusal_of(response) for response in responses if isinstance(response, grpc.aio.AioRpcError)]
+    assert [each.items[0].unit_price.units for each in reserved] == [42]
+    assert [each.metadata["available"] for each in errors] == ["1"]
     assert await shop.stock_of(created.id) == 1
 
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
         await other.execute("UPDATE product SET stock = 0")
         adjusting = asyncio.create_task(shop.adjust(created.id, -2))
         releasing = asyncio.create_task(shop.release(held.id))
-        await asyncio.sleep(0.3)
+        await until_waiting(shop.conninfo, 2)
         await other.execute("UPDATE product SET stock = 50")
         await other.commit()
     await asyncio.gather(adjusting, releasing)
     assert await shop.stock_of(created.id) == 49
 
 
-async def test_a_call_whose_deadline_passes_leaves_nothing_half_done(shop: ProductShop) -> None:
-    """Its statement is cancelled in the database, and the connection serves the next call."""
+async def test_call_past_its_deadline_writes_nothing(shop: ProductShop) -> None:
+    """Its statement is cancelled in the database, and its connection serves the next call."""
     created = await shop.create(stock=5)
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
         await other.execute("UPDATE product SET stock = stock")
         calls = [shop.stock.ReserveStock(reserve_request({created.id: 1}), timeout=0.5) for _ in range(12)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+        responses = await asyncio.gather(*calls, return_exceptions=True)
+        codes = {response.code() for response in responses if isinstance(response, grpc.aio.AioRpcError)}
         assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert await shop.stock_of(created.id) == 5, "the connections are free again"
         await until_none_waits(shop.conninfo, 1)
@@ -275,8 +273,8 @@ async def test_a_call_whose_deadline_passes_leaves_nothing_half_done(shop: Produ
         await check_stock(connection)
 
 
-async def test_the_invariant_sees_a_lost_piece(shop: ProductShop) -> None:
-    """The check that others rely on finds what it is there for."""
+async def test_stock_check_finds_a_lost_piece(shop: ProductShop) -> None:
+    """Other tests rely on this check."""
     created = await shop.create(stock=5)
     await shop.reserve({created.id: 2})
     async with shop.connection() as connection:

@@ -15,7 +15,7 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 class TestDelete:
-    async def test_a_deleted_product_leaves_lists_and_is_still_answered(self, shop: ProductShop) -> None:
+    async def test_deleted_product_is_unlisted_but_readable(self, shop: ProductShop) -> None:
         created = await shop.create(category="Watches")
         deleted = await shop.delete(created.id)
         assert deleted.HasField("delete_time")
@@ -23,7 +23,7 @@ class TestDelete:
         assert not (await shop.products.ListProducts(product_pb2.ListProductsRequest())).products
         assert not (await shop.products.ListCategories(product_pb2.ListCategoriesRequest())).categories
 
-    async def test_deleting_and_undeleting_twice_is_once(self, shop: ProductShop) -> None:
+    async def test_repeated_delete_and_undelete_are_idempotent(self, shop: ProductShop) -> None:
         created = await shop.create()
         deleted = await shop.delete(created.id, created.etag)
         assert await shop.delete(created.id) == deleted
@@ -34,7 +34,7 @@ class TestDelete:
         assert await shop.undelete(created.id) == live
         assert await shop.undelete(created.id, deleted.etag) == live, "the retry of a conditional undelete"
 
-    async def test_a_stale_etag_aborts(self, shop: ProductShop) -> None:
+    async def test_stale_etag_aborts(self, shop: ProductShop) -> None:
         created = await shop.create()
         changed = await shop.update(created.id, star=1)
         with refused() as error:
@@ -49,7 +49,7 @@ class TestDelete:
             await shop.delete(created.id, created.etag)
         assert error.code == "ABORTED"
 
-    async def test_an_unknown_product_is_not_found(self, shop: ProductShop) -> None:
+    async def test_unknown_product_is_not_found(self, shop: ProductShop) -> None:
         for change in (shop.delete, shop.undelete):
             with refused() as error:
                 await change(UNKNOWN)
@@ -58,8 +58,8 @@ class TestDelete:
                 await change("x")
             assert set(error.fields) == {"id"}
 
-    async def test_a_deleted_product_gives_its_names_free(self, shop: ProductShop) -> None:
-        """And does not come back once they are taken."""
+    async def test_deleted_product_frees_slug_and_sku(self, shop: ProductShop) -> None:
+        """It cannot be undeleted while another product has them."""
         first = await shop.create(slug="steel", sku="S1")
         await shop.delete(first.id)
         second = await shop.create(slug="steel", sku="S1")

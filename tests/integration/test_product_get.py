@@ -17,41 +17,41 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 class TestGet:
-    async def test_the_etag_is_a_response_header_too(self, shop: ProductShop) -> None:
+    async def test_etag_is_a_response_header(self, shop: ProductShop) -> None:
         created = await shop.create()
         call = shop.products.GetProduct(product_pb2.GetProductRequest(id=created.id))
         assert ("etag", f'W/"{created.etag}"') in tuple(await call.initial_metadata())
         await call
 
-    async def test_an_id_may_be_in_capitals(self, shop: ProductShop) -> None:
+    async def test_id_may_be_in_capitals(self, shop: ProductShop) -> None:
         created = await shop.create()
         assert (await shop.get(created.id.upper())).id == created.id
 
-    async def test_an_unknown_product_is_not_found(self, shop: ProductShop) -> None:
+    async def test_unknown_product_is_not_found(self, shop: ProductShop) -> None:
         with refused() as error:
             await shop.get(UNKNOWN)
         assert (error.code, error.reason) == ("NOT_FOUND", "PRODUCT_NOT_FOUND")
         assert error.metadata == {"product_id": UNKNOWN}
 
-    async def test_those_who_ask_at_the_same_time_get_what_each_asked_for(self, shop: ProductShop) -> None:
-        """They share a statement. A product that is unknown, deleted or asked for twice is no other's concern."""
+    async def test_concurrent_reads_return_each_product(self, shop: ProductShop) -> None:
+        """They share a statement. A product that is unknown, deleted or requested twice does not affect the others."""
         products = [await shop.create(f"Watch {n}") for n in range(8)]
         products[3] = await shop.delete(products[3].id)
         ids = [each.id for each in products]
         wanted = [*ids, UNKNOWN, *reversed(ids)]
-        answers = await asyncio.gather(*map(shop.get, wanted), return_exceptions=True)
-        unknown = answers.pop(8)
-        assert answers == [*products, *reversed(products)]
+        responses = await asyncio.gather(*map(shop.get, wanted), return_exceptions=True)
+        unknown = responses.pop(8)
+        assert responses == [*products, *reversed(products)]
         assert isinstance(unknown, grpc.aio.AioRpcError)
         assert refusal_of(unknown).reason == "PRODUCT_NOT_FOUND"
 
-    async def test_a_malformed_id_is_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_id_is_rejected(self, shop: ProductShop) -> None:
         for value in ("", "x", "123e4567e89b42d3a456426614174000", UNKNOWN + "0", "\0"):
             with refused() as error:
                 await shop.get(value)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"id"})
 
-    async def test_a_batch_comes_in_the_order_asked_for_deleted_ones_too(self, shop: ProductShop) -> None:
+    async def test_batch_keeps_the_order_of_the_ids(self, shop: ProductShop) -> None:
         ids = [(await shop.create(f"Watch {number}")).id for number in range(5)]
         await shop.delete(ids[2])
         ids.reverse()
@@ -59,15 +59,15 @@ class TestGet:
         assert [each.id for each in found] == ids
         assert found[2].HasField("delete_time")
 
-    async def test_a_batch_with_an_unknown_product_names_the_first(self, shop: ProductShop) -> None:
+    async def test_batch_names_the_first_unknown_product(self, shop: ProductShop) -> None:
         created = await shop.create()
         other = UNKNOWN.replace("4", "5")
         with refused() as error:
             await shop.products.BatchGetProducts(product_pb2.BatchGetProductsRequest(ids=[created.id, other, UNKNOWN]))
         assert (error.code, error.metadata["product_id"]) == ("NOT_FOUND", other)
 
-    async def test_a_malformed_batch_is_refused(self, shop: ProductShop) -> None:
-        """None at all, a malformed one, one twice, too many."""
+    async def test_malformed_batch_is_rejected(self, shop: ProductShop) -> None:
+        """No id, a malformed id, a duplicate id, too many ids."""
         for ids, fields in (
             ([], {"ids"}),
             ([UNKNOWN, "x"], {"ids[1]"}),

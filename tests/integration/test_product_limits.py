@@ -8,12 +8,12 @@ from google.type import money_pb2
 from psycopg import sql
 from shop.product.v1 import product_pb2, stock_pb2
 
-from order.stock import PAGE
+from order.stock import PAGE_SIZE
 from tests.support.order import create_request, order_shop
 from tests.support.product import ProductShop, product_shop, refused
 
 YEN = money_pb2.Money(currency_code="JPY", units=100, nanos=500_000_000)
-"""Half a yen too much, as older releases took it."""
+"""Half a yen too fine. Older releases accepted it."""
 
 
 @pytest.fixture
@@ -38,16 +38,12 @@ async def update(shop: ProductShop, product: product_pb2.Product, *paths: str) -
 
 class TestMoney:
     @pytest.mark.parametrize("price", [("JPY", 1_500, 0), ("KWD", 1, 125_000_000), ("CLF", 0, 100_000)])
-    async def test_price_may_have_the_decimals_of_its_currency(
-        self, shop: ProductShop, price: tuple[str, int, int]
-    ) -> None:
+    async def test_price_may_have_the_currencys_decimals(self, shop: ProductShop, price: tuple[str, int, int]) -> None:
         currency, units, nanos = price
         money = money_pb2.Money(currency_code=currency, units=units, nanos=nanos)
         assert (await shop.get((await shop.create(price=money)).id)).price == money
 
-    async def test_finer_price_of_before_is_read_and_ordered_exactly(
-        self, shop: ProductShop, order_database: str
-    ) -> None:
+    async def test_older_finer_price_is_ordered_exactly(self, shop: ProductShop, order_database: str) -> None:
         product = await shop.create()
         await rewrite(shop, product.id, currency="JPY", price_micros=100_500_000)
         assert (await shop.get(product.id)).price == YEN
@@ -55,7 +51,7 @@ class TestMoney:
             order = await orders.orders.CreateOrder(create_request({product.id: 3}))
         assert order.total == money_pb2.Money(currency_code="JPY", units=301, nanos=500_000_000)
 
-    async def test_finer_price_of_before_stays_until_it_is_written(self, shop: ProductShop) -> None:
+    async def test_older_finer_price_stays_until_written(self, shop: ProductShop) -> None:
         product = await shop.create()
         await rewrite(shop, product.id, currency="JPY", price_micros=100_500_000)
         changed = await update(shop, product_pb2.Product(id=product.id, name="Clock"))
@@ -72,7 +68,7 @@ class TestText:
         changed = await update(shop, product_pb2.Product(id=made.id, name="The\u0301"))
         assert changed.name == "Thé"
 
-    async def test_search_and_category_meet_however_they_are_composed(self, shop: ProductShop) -> None:
+    async def test_search_and_category_ignore_composition(self, shop: ProductShop) -> None:
         await shop.create("Cafe\u0301", category="Cafe\u0301 stuff")
         await shop.create("Caf\u00e9 2", category="Caf\u00e9 stuff")
         categories = await shop.products.ListCategories(product_pb2.ListCategoriesRequest())
@@ -83,7 +79,7 @@ class TestText:
             )
             assert [each.name for each in found.products] == ["Caf\u00e9", "Caf\u00e9 2"]
 
-    async def test_mask_names_the_path_that_is_wrong(self, shop: ProductShop) -> None:
+    async def test_unknown_path_of_a_mask_is_named(self, shop: ProductShop) -> None:
         made = await shop.create()
         for path, shown in (
             (" description", '" description"'),
@@ -96,13 +92,13 @@ class TestText:
 
 
 WIDE = "\U0001f381"
-"""A character of four bytes: nothing is longer."""
+"""A character of four bytes, which is the most."""
 
 
 class TestSizes:
-    """No answer is larger than the 4 MiB that clients take by default: the tests' channel is such a client."""
+    """No response exceeds the 4 MiB that clients accept by default. The channel of the tests is such a client."""
 
-    async def test_batch_of_the_longest_products_fits_or_is_refused(self, shop: ProductShop) -> None:
+    async def test_batch_too_large_for_a_response_is_rejected(self, shop: ProductShop) -> None:
         longest = await shop.create(
             WIDE * 200, variant=WIDE * 100, category=WIDE * 100, description=WIDE * 10_000, image_uri="/" + "ä" * 1_999
         )
@@ -126,8 +122,8 @@ class TestSizes:
         with refused():
             await shop.products.BatchGetProducts(product_pb2.BatchGetProductsRequest(ids=ids[: number + 1]))
 
-    async def test_reservations_of_the_most_items_fit(self, shop: ProductShop) -> None:
-        """The order service asks for 50 at a time."""
+    async def test_largest_reservations_are_listed_in_pages(self, shop: ProductShop) -> None:
+        """The order service requests 50 at a time."""
         async with shop.connection() as connection:
             rows = await connection.execute(
                 "INSERT INTO reservation (id, state, items, expire_time)"
@@ -142,7 +138,10 @@ class TestSizes:
         with refused() as error:
             await shop.stock.BatchGetReservations(batch(reservation_ids=ids[:100]))
         assert "request at most" in error.fields["reservation_ids"]
-        assert len((await shop.stock.BatchGetReservations(batch(reservation_ids=ids[:PAGE]))).reservations) == PAGE
+        assert (
+            len((await shop.stock.BatchGetReservations(batch(reservation_ids=ids[:PAGE_SIZE]))).reservations)
+            == PAGE_SIZE
+        )
         listed: list[str] = []
         request = stock_pb2.ListReservationsRequest()
         while not listed or request.page_token:

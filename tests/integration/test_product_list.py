@@ -73,19 +73,19 @@ async def page(
 async def names(
     shop: ProductShop, *, size: int = 0, search: str = "", category: str = "", order: str = ""
 ) -> list[str]:
-    """The names of all products of a query, read page by page."""
+    """Returns the names of all products of a query, read page by page."""
     found: list[str] = []
     token = ""
     while True:
-        answer = await page(shop, size=size, token=token, search=search, category=category, order=order)
-        found += [product.name for product in answer.products]
-        token = answer.next_page_token
+        response = await page(shop, size=size, token=token, search=search, category=category, order=order)
+        found += [product.name for product in response.products]
+        token = response.next_page_token
         if not token:
             return found
 
 
 async def fill(shop: ProductShop, number: int) -> None:
-    """Products `00`, `01` … with many ties in price and star."""
+    """Creates products `00`, `01` … of which many have the same price and star."""
     for index in range(number):
         await shop.create(f"{index:02}", price=euros(index % 3), star=index % 2)
 
@@ -95,9 +95,7 @@ def first_page(order: str) -> Cursor:
 
 
 class TestPages:
-    async def test_pages_hold_each_product_once_and_in_order(
-        self, shop: ProductShop, subtests: pytest.Subtests
-    ) -> None:
+    async def test_pages_have_each_product_once_in_order(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
         await fill(shop, 13)
         for order in ("", *ORDERS):
             with subtests.test(order):
@@ -108,8 +106,8 @@ class TestPages:
                 keys = [int(name) % modulus for name in found]
                 assert keys == sorted(keys, reverse=order.endswith("desc") or not order)
 
-    async def test_what_is_created_between_two_pages_shifts_nothing(self, shop: ProductShop) -> None:
-        """Newest first: a page begins after the last product seen, not at a number of rows."""
+    async def test_product_created_between_pages_shifts_nothing(self, shop: ProductShop) -> None:
+        """Newest first: a page starts after the last product seen, not after a number of rows."""
         await fill(shop, 6)
         first = await page(shop, size=3)
         await shop.create("newer")
@@ -117,7 +115,7 @@ class TestPages:
         assert [each.name for each in [*first.products, *second.products]] == ["05", "04", "03", "02", "01", "00"]
         assert not second.next_page_token
 
-    async def test_what_is_deleted_between_two_pages_shifts_nothing(self, shop: ProductShop) -> None:
+    async def test_product_deleted_between_pages_shifts_nothing(self, shop: ProductShop) -> None:
         await fill(shop, 6)
         first = await page(shop, size=3, order="name")
         for product in first.products:
@@ -125,7 +123,7 @@ class TestPages:
         second = await page(shop, size=3, order="name", token=first.next_page_token)
         assert [each.name for each in second.products] == ["03", "04", "05"]
 
-    async def test_the_page_size_is_20_by_default_and_100_at_most(self, shop: ProductShop) -> None:
+    async def test_page_size_is_20_by_default_100_at_most(self, shop: ProductShop) -> None:
         async with shop.connection() as connection:
             await connection.execute(
                 "INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros,"
@@ -136,10 +134,10 @@ class TestPages:
         assert len((await page(shop, size=1_000_000)).products) == 100
         assert len(await names(shop, size=7)) == 120, "also where all have one create_time"
 
-    async def test_an_empty_list_has_no_token(self, shop: ProductShop) -> None:
+    async def test_empty_list_has_no_token(self, shop: ProductShop) -> None:
         assert await page(shop) == product_pb2.ListProductsResponse()
 
-    async def test_names_are_sorted_without_regard_to_case(self, shop: ProductShop) -> None:
+    async def test_order_by_name_ignores_case(self, shop: ProductShop) -> None:
         for name in ("banana", "Apple", "apple pie", "Banana split", "Äpfel", "cherry"):
             await shop.create(name)
         found = await names(shop, size=2, order="name")
@@ -147,7 +145,7 @@ class TestPages:
 
 
 class TestTokens:
-    async def test_a_token_is_bound_to_its_query(self, shop: ProductShop) -> None:
+    async def test_token_of_another_query_is_rejected(self, shop: ProductShop) -> None:
         await fill(shop, 3)
         token = (await page(shop, size=1, order="name")).next_page_token
         assert (await page(shop, size=2, token=token, order=" name ")).products, "the size may change"
@@ -162,14 +160,14 @@ class TestTokens:
                 await page(shop, token=token, **other)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"page_token"})
 
-    async def test_nonsense_is_no_token(self, shop: ProductShop) -> None:
+    async def test_malformed_token_is_rejected(self, shop: ProductShop) -> None:
         for token in ("x", "%%%", "\0", "e30", "W10", "bnVsbA", "a" * 5000, "ä"):
             with refused() as error:
                 await page(shop, token=token)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"page_token"})
 
-    async def test_a_forged_token_is_refused(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
-        """It is no secret how tokens are made; what somebody makes by hand must not reach the database."""
+    async def test_forged_token_is_rejected(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
+        """The format of tokens is public. A token made by hand must not reach the database."""
         for order, keys in FORGED:
             true_one = first_page(order).token((1, UNKNOWN))
             fingerprint = json.loads(base64.urlsafe_b64decode(true_one + "=="))[0]
@@ -179,20 +177,20 @@ class TestTokens:
                     await page(shop, token=token, order=order)
                 assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"page_token"})
 
-    async def test_a_forged_token_of_odd_values_is_only_another_place(self, shop: ProductShop) -> None:
+    async def test_forged_token_of_valid_types_is_accepted(self, shop: ProductShop) -> None:
         odd: list[tuple[str, SortKey]] = [("price", 10**30), ("star", float("nan")), ("name", "")]
         for order, key in odd:
             await page(shop, token=first_page(order).token((key, UNKNOWN)), order=order)
 
 
 class TestBadInput:
-    async def test_an_order_that_does_not_exist_is_refused(self, shop: ProductShop) -> None:
+    async def test_unknown_order_by_is_rejected(self, shop: ProductShop) -> None:
         for order in ("colour", "name up", "name,price", "name desc desc", "NAME", "id", "\0", "desc"):
             with refused() as error:
                 await page(shop, order=order)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"order_by"})
 
-    async def test_bad_filters_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_filters_are_rejected(self, shop: ProductShop) -> None:
         bad: list[tuple[str, dict[str, Any]]] = [
             ("page_size", {"size": -1}),
             ("search", {"search": "x" * 201}),
@@ -207,8 +205,8 @@ class TestBadInput:
 
 
 class TestSearch:
-    async def test_every_word_is_found_as_a_substring(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
-        """In name, description, category or sku, upper and lower case alike; %, _ and \\ stand for themselves."""
+    async def test_search_finds_words_as_substrings(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
+        """In name, description, category or SKU, in either case. %, _ and \\ have no special meaning."""
         await shop.create("Steel watch", description="path c\\d")
         await shop.create("Gold Watch", sku="GW-0815", description="Größe_41")
         await shop.create("Wall clock", category="Timepieces", description="50% steel")
@@ -217,7 +215,7 @@ class TestSearch:
             with subtests.test(search):
                 assert set(await names(shop, search=search)) - {"Table"} == found
 
-    async def test_search_and_category_hold_together_and_page(self, shop: ProductShop) -> None:
+    async def test_search_and_category_combine_across_pages(self, shop: ProductShop) -> None:
         for index in range(5):
             await shop.create(f"watch {index}", category="Watches")
             await shop.create(f"watch band {index}", category="Bands")
@@ -225,8 +223,8 @@ class TestSearch:
         assert found == [f"watch {index}" for index in range(5)]
         assert not await names(shop, category="watches"), "a category is exact"
 
-    async def test_a_rare_word_is_found_by_the_trigram_index(self, product_database: str) -> None:
-        """A common word needs no index: the first rows in order have it."""
+    async def test_rare_word_uses_the_trigram_index(self, product_database: str) -> None:
+        """A common word needs no index: the first rows already have it."""
         async with product_shop(product_database) as shop:
             async with shop.connection() as connection:
                 await connection.execute(
@@ -249,20 +247,22 @@ class TestSearch:
 
 
 class TestCategories:
-    async def test_categories_of_live_products_come_by_name_each_once(self, shop: ProductShop) -> None:
+    async def test_categories_are_sorted_and_listed_once(self, shop: ProductShop) -> None:
         for category in ("Watches", "Bands", "", "Watches", "Clocks", "Äpfel"):
             await shop.create(category=category)
         gone = await shop.create(category="Gone")
         await shop.products.DeleteProduct(product_pb2.DeleteProductRequest(id=gone.id))
-        answer = await shop.products.ListCategories(product_pb2.ListCategoriesRequest())
-        assert [each.name for each in answer.categories] == ["Bands", "Clocks", "Watches", "Äpfel"]
-        assert not answer.next_page_token
+        response = await shop.products.ListCategories(product_pb2.ListCategoriesRequest())
+        assert [each.name for each in response.categories] == ["Bands", "Clocks", "Watches", "Äpfel"]
+        assert not response.next_page_token
 
     async def categories(self, shop: ProductShop, size: int = 0, token: str = "") -> tuple[list[str], str]:
-        answer = await shop.products.ListCategories(product_pb2.ListCategoriesRequest(page_size=size, page_token=token))
-        return [each.name for each in answer.categories], answer.next_page_token
+        response = await shop.products.ListCategories(
+            product_pb2.ListCategoriesRequest(page_size=size, page_token=token)
+        )
+        return [each.name for each in response.categories], response.next_page_token
 
-    async def test_pages_hold_each_category_once_and_in_order(self, shop: ProductShop) -> None:
+    async def test_pages_have_each_category_once_in_order(self, shop: ProductShop) -> None:
         for category in ("e", "b", "a", "d", "c", "b", ""):
             await shop.create(category=category)
         for size in (1, 2, 3, 5):
@@ -277,7 +277,7 @@ class TestCategories:
             assert found == ["a", "b", "c", "d", "e"]
 
     async def fill(self, shop: ProductShop) -> None:
-        """Categories `0001` to `1001`."""
+        """Creates categories `0001` to `1001`."""
         async with shop.connection() as connection:
             await connection.execute(
                 "INSERT INTO product (id, name, slug, sku, variant, description, category, currency, price_micros,"
@@ -287,14 +287,14 @@ class TestCategories:
             )
             await connection.execute("VACUUM ANALYZE product")
 
-    async def test_page_has_a_thousand_categories_at_most(self, shop: ProductShop) -> None:
-        """A client from before there were pages reads one page only."""
+    async def test_page_has_at_most_1000_categories(self, shop: ProductShop) -> None:
+        """Clients that know no page tokens read the first page only."""
         await self.fill(shop)
         first, token = await self.categories(shop)
         assert (first[0], first[-1], len(first)) == ("0001", "1000", 1_000)
         assert await self.categories(shop, 5_000, token) == (["1001"], "")
 
-    async def test_page_looks_at_no_more_categories_than_it_has(self, product_database: str) -> None:
+    async def test_page_reads_only_its_own_categories(self, product_database: str) -> None:
         async with product_shop(product_database) as shop:
             await self.fill(shop)
             assert (await self.categories(shop, 3))[0] == ["0001", "0002", "0003"]
@@ -305,7 +305,7 @@ class TestCategories:
             )
             assert await rows.fetchall() == [(4,)]
 
-    async def test_bad_page_of_categories_is_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_page_of_categories_is_rejected(self, shop: ProductShop) -> None:
         foreign = Cursor(("products",), (str,)).token(("a",))
         forged = Cursor(("categories",), (str,)).token(("a\0",))
         bad = [(-1, "", "page_size"), *((0, token, "page_token") for token in ("x", foreign, forged))]

@@ -1,4 +1,4 @@
-"""The product process as operators have it: its commands, its readiness, its end."""
+"""The product process as operators see it: its commands, its readiness, how it stops."""
 
 import asyncio
 import os
@@ -55,14 +55,14 @@ async def until(channel: grpc.aio.Channel, service: str, status: int) -> None:
     stub: Any = health_pb2_grpc.HealthStub(channel)
     async with asyncio.timeout(20):
         while True:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
-            if answer.status == status:
+            response = await stub.Check(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
+            if response.status == status:
                 return
             await asyncio.sleep(0.1)
 
 
-async def test_it_waits_for_its_schema_and_ends_at_sigterm(empty_database: str, free_port: int) -> None:
-    """Live at once, ready once `migrate` has run, and over with exit status 0."""
+async def test_process_waits_for_schema_and_stops_on_sigterm(empty_database: str, free_port: int) -> None:
+    """It is live at once and ready after `migrate`. It exits with status 0."""
     async with running(free_port, empty_database) as (process, channel):
         await until(channel, "liveness", SERVING)
         await until(channel, "shop.product.v1.ProductService", NOT_SERVING)
@@ -77,7 +77,7 @@ async def test_it_waits_for_its_schema_and_ends_at_sigterm(empty_database: str, 
             assert await process.wait() == 0
 
 
-async def test_bad_configuration_is_one_line_and_exit_status_2() -> None:
+async def test_bad_configuration_exits_with_status_2() -> None:
     for variables in ({"GRPC_PORT": "x"}, {"DATABASE_POOL_SIZE": "0"}, {"DATABASE_URL": "no such thing"}):
         process = await start("serve", **variables)
         _, said = await process.communicate()
@@ -87,8 +87,8 @@ async def test_bad_configuration_is_one_line_and_exit_status_2() -> None:
         assert name in said.decode()
 
 
-async def test_a_create_that_runs_twice_creates_one_product(product_database: str) -> None:
-    """A statement whose connection is lost is run again, and may have been done before."""
+async def test_repeated_create_statement_writes_once(product_database: str) -> None:
+    """A statement whose connection is lost runs again, even if the first run has written."""
     database = Database(DatabaseConfig(conninfo=product_database, pool_size=1, pool_waiting=1, timeout=5), "test")
     await database.open()
     store, product_id = ProductStore(database, database), uuid4()

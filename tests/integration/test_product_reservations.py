@@ -1,4 +1,4 @@
-"""What order reads of all reservations, and which databases belong together."""
+"""What the order service reads of all reservations, and which databases belong together."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +23,7 @@ class TestExpired:
         request = stock_pb2.ListExpiredReservationsRequest(page_size=size)
         return list((await shop.stock.ListExpiredReservations(request)).reservation_ids)
 
-    async def test_holds_past_their_time_are_listed_oldest_first_and_left_alone(self, shop: ProductShop) -> None:
+    async def test_expired_holds_are_listed_oldest_first(self, shop: ProductShop) -> None:
         created = await shop.create(stock=10)
         keys = [(await shop.reserve({created.id: 1}, ttl=3600)).id for _ in range(6)]
         async with shop.connection() as connection:
@@ -39,8 +39,8 @@ class TestExpired:
         assert await self.expired(shop, 1_000_000) == [keys[4], keys[3], keys[2]]
         assert await shop.stock_of(created.id) == 5
 
-    async def test_pages_list_each_hold_once(self, shop: ProductShop) -> None:
-        """Also those that ran out at the same moment, and with holds before them that stay."""
+    async def test_pages_have_each_hold_once(self, shop: ProductShop) -> None:
+        """Even if holds expired at the same moment."""
         created = await shop.create(stock=10)
         keys = {(await shop.reserve({created.id: 1}, ttl=3600)).id for _ in range(5)}
         async with shop.connection() as connection:
@@ -48,35 +48,35 @@ class TestExpired:
         listed: list[str] = []
         request = stock_pb2.ListExpiredReservationsRequest(page_size=2)
         while True:
-            answer = await shop.stock.ListExpiredReservations(request)
-            listed += answer.reservation_ids
-            if not answer.next_page_token:
+            response = await shop.stock.ListExpiredReservations(request)
+            listed += response.reservation_ids
+            if not response.next_page_token:
                 break
-            request.page_token = answer.next_page_token
+            request.page_token = response.next_page_token
         assert (set(listed), len(listed)) == (keys, 5)
         request.page_token = "x"
         with refused() as error:
             await shop.stock.ListExpiredReservations(request)
         assert set(error.fields) == {"page_token"}
 
-    async def test_a_negative_page_size_is_refused(self, shop: ProductShop) -> None:
+    async def test_negative_page_size_is_rejected(self, shop: ProductShop) -> None:
         with refused() as error:
             await self.expired(shop, -1)
         assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"page_size"})
 
 
 class TestComparison:
-    """What order's `reconcile` reads."""
+    """What `order reconcile` reads."""
 
-    async def test_reservations_are_found_by_their_ids(self, shop: ProductShop) -> None:
+    async def test_batch_get_returns_existing_reservations(self, shop: ProductShop) -> None:
         created = await shop.create()
         held = await shop.reserve({created.id: 2})
         released = await shop.release(str(uuid4()))
         ids = [held.id, UNKNOWN, released.id]
-        answer = await shop.stock.BatchGetReservations(stock_pb2.BatchGetReservationsRequest(reservation_ids=ids))
-        assert sorted(answer.reservations, key=lambda each: ids.index(each.id)) == [held, released]
+        response = await shop.stock.BatchGetReservations(stock_pb2.BatchGetReservationsRequest(reservation_ids=ids))
+        assert sorted(response.reservations, key=lambda each: ids.index(each.id)) == [held, released]
 
-    async def test_reservations_are_listed_by_id_page_after_page(self, shop: ProductShop) -> None:
+    async def test_pages_have_each_reservation_once_by_id(self, shop: ProductShop) -> None:
         created = await shop.create()
         reservations = [await shop.reserve({created.id: 1}) for _ in range(7)]
         confirmed = await shop.confirm(reservations[0].id)
@@ -84,12 +84,12 @@ class TestComparison:
         request = stock_pb2.ListReservationsRequest(states=[CONFIRMED, HELD], page_size=2)
         listed: list[stock_pb2.Reservation] = []
         while True:
-            answer = await shop.stock.ListReservations(request)
-            listed += answer.reservations
-            if not answer.next_page_token:
+            response = await shop.stock.ListReservations(request)
+            listed += response.reservations
+            if not response.next_page_token:
                 break
-            assert len(answer.reservations) == 2
-            request.page_token = answer.next_page_token
+            assert len(response.reservations) == 2
+            request.page_token = response.next_page_token
         assert listed == sorted([confirmed, *reservations[2:]], key=lambda each: each.id)
         everything = await shop.stock.ListReservations(stock_pb2.ListReservationsRequest())
         assert len(everything.reservations) == 7
@@ -97,7 +97,7 @@ class TestComparison:
             await shop.stock.ListReservations(stock_pb2.ListReservationsRequest(page_token=request.page_token))
         assert set(error.fields) == {"page_token"}
 
-    async def test_malformed_requests_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_requests_are_rejected(self, shop: ProductShop) -> None:
         batch, listing = stock_pb2.BatchGetReservationsRequest, stock_pb2.ListReservationsRequest
         for ids, field in (
             ([], "reservation_ids"),
@@ -114,12 +114,12 @@ class TestComparison:
 
 
 class TestPairing:
-    """PairDatabases: the first order database that calls is the one, until people say otherwise."""
+    """PairDatabases: the first order database that calls is recorded, until an operator replaces it."""
 
     async def pair(self, shop: ProductShop, order: str, **fields: Any) -> stock_pb2.DatabasePair:
         return await shop.stock.PairDatabases(stock_pb2.PairDatabasesRequest(order_database_id=order, **fields))
 
-    async def test_the_first_order_database_is_recorded(self, shop: ProductShop) -> None:
+    async def test_first_order_database_is_recorded(self, shop: ProductShop) -> None:
         first, second = str(uuid4()), str(uuid4())
         looked = await self.pair(shop, first, read_only=True)
         assert looked.order_database_id == ""
@@ -132,7 +132,7 @@ class TestPairing:
         assert (await self.pair(shop, second, replace=True)).order_database_id == second
         assert (await self.pair(shop, first)).order_database_id == second
 
-    async def test_malformed_ids_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_ids_are_rejected(self, shop: ProductShop) -> None:
         with refused() as error:
             await self.pair(shop, "x", product_database_id="y")
         assert set(error.fields) == {"order_database_id", "product_database_id"}

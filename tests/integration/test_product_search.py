@@ -1,4 +1,4 @@
-"""What a search may cost: its plan, its time, its connections. It keeps nobody else waiting."""
+"""What a search costs: its plan, its time, its connections. It does not delay other calls."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,14 +20,14 @@ from tests.support.product import product_shop, refused
 
 @dataclass(frozen=True)
 class Plans:
-    """How often the statements that a connection has prepared were planned for any parameters, and for theirs."""
+    """How often prepared statements had a plan for any parameters (generic), and one for their own (custom)."""
 
     generic: int
     custom: int
 
 
 async def plans(database: Database, part: str) -> Plans:
-    """The plans of the prepared statements in which `part` is, on the one connection of a pool."""
+    """Counts the plans of the prepared statements that contain `part`, on the one connection of a pool."""
     query = """
         SELECT coalesce(sum(generic_plans), 0)::int AS generic, coalesce(sum(custom_plans), 0)::int AS custom
         FROM pg_prepared_statements WHERE strpos(statement, %(part)s) > 0 AND strpos(statement, 'pg_prepared') = 0
@@ -47,9 +47,9 @@ async def pool_of_one(conninfo: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def test_lists_with_a_filter_never_get_a_generic_plan(product_database: str) -> None:
-    """PostgreSQL changes to one after five runs on a connection, whatever the parameters. For a word without trigrams
-    it is many times slower: it reads the whole index, and then every row. A plain list stays prepared."""
+async def test_filtered_lists_get_no_generic_plan(product_database: str) -> None:
+    """PostgreSQL changes to a generic plan after five runs on a connection. For a word without trigrams that plan is
+    many times slower: it reads the whole index, and then every row. A list without filters stays prepared."""
     await fill(product_database, 2_000)
     async with pool_of_one(product_database) as database:
         store = ProductStore(database, database)
@@ -64,14 +64,14 @@ async def test_lists_with_a_filter_never_get_a_generic_plan(product_database: st
         assert kept.generic + kept.custom == 8
 
 
-async def test_word_that_is_everywhere_and_one_that_is_rare_are_found_by_index(product_database: str) -> None:
-    """Whichever of them is longer."""
+async def test_common_and_rare_word_use_the_trigram_index(product_database: str) -> None:
+    """Whichever of the two is longer."""
     await fill(product_database, 5_000)
     async with product_shop(product_database) as shop:
         needle = await shop.create("A needle for her watch")
         for search in ("watch needle", "steel needle zq", "for needle", "needle"):
-            answer = await shop.products.ListProducts(product_pb2.ListProductsRequest(search=search))
-            assert [each.id for each in answer.products] == ([] if NOWHERE in search else [needle.id])
+            response = await shop.products.ListProducts(product_pb2.ListProductsRequest(search=search))
+            assert [each.id for each in response.products] == ([] if NOWHERE in search else [needle.id])
     async with await psycopg.AsyncConnection.connect(product_database) as connection:
         rows = await connection.execute(
             "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'product_search_idx'"
@@ -79,7 +79,7 @@ async def test_word_that_is_everywhere_and_one_that_is_rare_are_found_by_index(p
         assert await rows.fetchone() == (4,)
 
 
-async def test_words_of_a_search_are_counted(product_database: str) -> None:
+async def test_too_many_words_are_rejected(product_database: str) -> None:
     async with product_shop(product_database) as shop:
         ten = " ".join(f"w{n}" for n in range(10))
         await shop.products.ListProducts(product_pb2.ListProductsRequest(search=f"{ten} w0 w1"))
@@ -89,8 +89,8 @@ async def test_words_of_a_search_are_counted(product_database: str) -> None:
         assert error.fields == {"search": "must have at most 10 different words, not 11"}
 
 
-async def test_search_that_takes_too_long_says_what_to_do(product_database: str) -> None:
-    """It is no empty list, and nothing invites anybody to repeat it."""
+async def test_search_timeout_says_what_to_do(product_database: str) -> None:
+    """The list does not look empty, and the error does not ask to retry."""
     async with product_shop(product_database, SEARCH_TIMEOUT="0.3") as shop:
         await fill(product_database, 10)
         async with await psycopg.AsyncConnection.connect(product_database) as other:
@@ -103,9 +103,9 @@ async def test_search_that_takes_too_long_says_what_to_do(product_database: str)
 
 
 @pytest.mark.timeout(120)
-async def test_searches_keep_nobody_waiting(product_database: str, order_database: str) -> None:
-    """A hundred clients search for what makes the database read every product. Orders, and reads that are not searches,
-    take no longer than without them, but for the processors that all share."""
+async def test_searches_do_not_delay_other_calls(product_database: str, order_database: str) -> None:
+    """A hundred clients send searches for which the database reads every product. Orders and other reads wait for the
+    shared processors at most."""
     await fill(product_database, 20_000)
     async with product_shop(product_database) as products, order_shop(order_database, products.address) as orders:
         product = await products.create("Mug", stock=1_000)
@@ -115,11 +115,11 @@ async def test_searches_keep_nobody_waiting(product_database: str, order_databas
             await products.products.ListProducts(product_pb2.ListProductsRequest())
             await products.products.ListProducts(product_pb2.ListProductsRequest(category="C3", order_by="price"))
 
-        async with searching(products.address, 100) as told:
-            while not told:
+        async with searching(products.address, 100) as codes:
+            while not codes:
                 await asyncio.sleep(0.05)
             order = await slowest(lambda: orders.create({product.id: 1}), 10)
             reads = await slowest(browse, 5)
             assert order < 1
             assert reads < 1.5
-            assert set(told) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+            assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}

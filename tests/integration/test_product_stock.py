@@ -1,4 +1,4 @@
-"""Stock: adjusted, reserved, confirmed and given back, each once, with every piece accounted for."""
+"""Stock is adjusted, reserved, confirmed and released, each once, and no piece is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ HELD, CONFIRMED, RELEASED = (stock_pb2.Reservation.State.Value(name) for name in
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service; whatever a test did with it, no piece is lost or invented."""
+    """A running service. After each test, every piece of stock is accounted for."""
     async with product_shop(product_database, CALLER_HEADER="x-caller") as shop:
         yield shop
         async with shop.connection() as connection:
@@ -24,34 +24,34 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 class TestAdjust:
-    async def test_a_delta_is_added_or_taken(self, shop: ProductShop) -> None:
+    async def test_delta_is_added_to_the_stock(self, shop: ProductShop) -> None:
         created = await shop.create(stock=10)
         assert (await shop.adjust(created.id, 5)).stock == 15
         after = await shop.adjust(created.id, -15)
         assert (after.stock, after.etag) == (0, created.etag)
 
-    async def test_a_request_id_changes_the_stock_once(self, shop: ProductShop) -> None:
+    async def test_request_id_changes_the_stock_once(self, shop: ProductShop) -> None:
         created = await shop.create(stock=10)
         key = str(uuid4())
-        answers = await asyncio.gather(*(shop.adjust(created.id, 3, key) for _ in range(8)))
-        assert {answer.stock for answer in answers} == {13}
+        responses = await asyncio.gather(*(shop.adjust(created.id, 3, key) for _ in range(8)))
+        assert {response.stock for response in responses} == {13}
         assert (await shop.adjust(created.id, 3, idempotency_key=key)).stock == 13, "the header is the same key"
         await shop.delete(created.id)
         assert (await shop.adjust(created.id, 3, key)).HasField("delete_time"), "a replay is answered all the same"
 
-    async def test_without_a_key_each_call_counts(self, shop: ProductShop) -> None:
+    async def test_each_call_without_a_key_counts(self, shop: ProductShop) -> None:
         created = await shop.create(stock=0)
         await asyncio.gather(*(shop.adjust(created.id, 1) for _ in range(20)))
         assert await shop.stock_of(created.id) == 20
 
-    async def test_a_key_belongs_to_its_caller(self, shop: ProductShop) -> None:
+    async def test_callers_may_use_the_same_key(self, shop: ProductShop) -> None:
         created = await shop.create(stock=0)
         key = str(uuid4())
         for name in ("ann", "bob", "ann"):
             await shop.adjust(created.id, 1, key, x_caller=name)
         assert await shop.stock_of(created.id) == 2
 
-    async def test_a_key_with_another_payload_is_refused(self, shop: ProductShop) -> None:
+    async def test_key_with_another_request_is_rejected(self, shop: ProductShop) -> None:
         first, second = await shop.create(), await shop.create()
         key = str(uuid4())
         await shop.adjust(first.id, 1, key)
@@ -63,7 +63,7 @@ class TestAdjust:
         assert await shop.stock_of(second.id) == 10
 
     @pytest.mark.parametrize(("delta", "left"), [(-11, 10), (-(2**63), 10)])
-    async def test_less_than_nothing_is_refused(self, shop: ProductShop, delta: int, left: int) -> None:
+    async def test_negative_stock_is_rejected(self, shop: ProductShop, delta: int, left: int) -> None:
         created = await shop.create(stock=10)
         with refused() as error:
             await shop.adjust(created.id, delta)
@@ -71,14 +71,14 @@ class TestAdjust:
         assert error.metadata == {"product_id": created.id, "requested": str(-delta), "available": str(left)}
 
     @pytest.mark.parametrize("delta", [99_999_991, 2**63 - 1])
-    async def test_more_than_the_limit_is_refused(self, shop: ProductShop, delta: int) -> None:
+    async def test_stock_above_the_limit_is_rejected(self, shop: ProductShop, delta: int) -> None:
         created = await shop.create(stock=10)
         with refused() as error:
             await shop.adjust(created.id, delta)
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "STOCK_LIMIT")
         assert (await shop.adjust(created.id, 99_999_990)).stock == 100_000_000
 
-    async def test_a_refused_key_may_be_tried_again(self, shop: ProductShop) -> None:
+    async def test_key_of_a_rejected_call_can_be_reused(self, shop: ProductShop) -> None:
         """Nothing was written, so the same request may succeed later."""
         created = await shop.create(stock=1)
         key = str(uuid4())
@@ -87,8 +87,8 @@ class TestAdjust:
         await shop.adjust(created.id, 1)
         assert (await shop.adjust(created.id, -2, key)).stock == 0
 
-    async def test_a_stale_etag_changes_nothing_and_a_replay_needs_none(self, shop: ProductShop) -> None:
-        """The etag is not the stock's: adjusting leaves it as it is."""
+    async def test_stale_etag_aborts_unless_replayed(self, shop: ProductShop) -> None:
+        """The etag does not depend on the stock: an adjustment keeps it."""
         created = await shop.create(stock=10)
         key, etag = str(uuid4()), f'"{created.etag}"'
         for _ in range(2):
@@ -99,7 +99,7 @@ class TestAdjust:
         assert (error.code, error.reason) == ("ABORTED", "ETAG_MISMATCH")
         assert (await shop.adjust(created.id, 1, key, if_match='"2"')).stock == 11
 
-    async def test_an_unknown_or_deleted_product_is_refused(self, shop: ProductShop) -> None:
+    async def test_unknown_or_deleted_product_is_rejected(self, shop: ProductShop) -> None:
         with refused() as error:
             await shop.adjust(UNKNOWN, 1)
         assert (error.code, error.reason) == ("NOT_FOUND", "PRODUCT_NOT_FOUND")
@@ -109,7 +109,7 @@ class TestAdjust:
             await shop.adjust(created.id, 1)
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "PRODUCT_DELETED")
 
-    async def test_malformed_requests_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_requests_are_rejected(self, shop: ProductShop) -> None:
         with refused() as error:
             await shop.adjust("x", 0)
         assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {"id", "delta"})
@@ -122,7 +122,7 @@ class TestAdjust:
 
 
 class TestReserve:
-    async def test_the_answer_has_names_and_prices_in_the_order_asked_for(self, shop: ProductShop) -> None:
+    async def test_reservation_has_items_in_the_given_order(self, shop: ProductShop) -> None:
         ids = [(await shop.create(f"Watch {index}", price=euros(index))).id for index in range(4)]
         key = str(uuid4())
         held = await shop.reserve({ids[2]: 1, ids[0]: 2, ids[3]: 10}, key, ttl=90.5)
@@ -140,8 +140,8 @@ class TestReserve:
             )
             assert await rows.fetchall() == [(90.5,)]
 
-    async def test_the_same_again_is_the_same_answer(self, shop: ProductShop) -> None:
-        """Also when the price has changed since, the last piece is gone, and the items come in another order."""
+    async def test_repeated_reserve_is_idempotent(self, shop: ProductShop) -> None:
+        """Even if the price has changed, the last piece is gone, and the items come in another order."""
         first, second = await shop.create(stock=1), await shop.create(stock=5)
         key = str(uuid4())
         held = await shop.reserve({first.id: 1, second.id: 2}, key)
@@ -153,15 +153,15 @@ class TestReserve:
         assert await shop.reserve({first.id: 1, second.id: 2}, key) == held
         assert await shop.stock_of(second.id) == 3
 
-    async def test_of_many_at_once_with_one_id_one_takes_the_stock(self, shop: ProductShop) -> None:
-        """All get the same answer, also those that find too little left because of the one."""
+    async def test_concurrent_reserves_with_one_id_take_once(self, shop: ProductShop) -> None:
+        """All get the same response, even those that find too little stock because of the first."""
         created = await shop.create(stock=3)
         key = str(uuid4())
-        answers = await asyncio.gather(*(shop.reserve({created.id: 2}, key) for _ in range(16)))
-        assert all(answer == answers[0] for answer in answers)
+        responses = await asyncio.gather(*(shop.reserve({created.id: 2}, key) for _ in range(16)))
+        assert all(response == responses[0] for response in responses)
         assert await shop.stock_of(created.id) == 1
 
-    async def test_an_id_with_other_items_is_refused(self, shop: ProductShop) -> None:
+    async def test_id_with_other_items_is_rejected(self, shop: ProductShop) -> None:
         first, second = await shop.create(), await shop.create()
         key = str(uuid4())
         await shop.reserve({first.id: 1}, key)
@@ -171,7 +171,7 @@ class TestReserve:
             assert (error.code, error.reason) == ("ALREADY_EXISTS", "RESERVATION_MISMATCH")
         assert await shop.stock_of(first.id) == 9
 
-    async def test_an_unknown_product_is_named_and_nothing_is_taken(self, shop: ProductShop) -> None:
+    async def test_unknown_product_is_named(self, shop: ProductShop) -> None:
         created = await shop.create()
         with refused() as error:
             await shop.reserve({created.id: 1, UNKNOWN: 1})
@@ -180,7 +180,7 @@ class TestReserve:
         assert set(error.fields) == {"items[1].product_id"}
         assert await shop.stock_of(created.id) == 10
 
-    async def test_a_deleted_product_is_named_and_nothing_is_taken(self, shop: ProductShop) -> None:
+    async def test_deleted_product_is_named(self, shop: ProductShop) -> None:
         live, gone = await shop.create(), await shop.create("Old watch")
         await shop.delete(gone.id)
         with refused() as error:
@@ -190,7 +190,7 @@ class TestReserve:
         assert "Old watch" in error.message
         assert await shop.stock_of(live.id) == 10
 
-    async def test_too_little_stock_is_told_to_people_and_programs(self, shop: ProductShop) -> None:
+    async def test_shortage_is_in_message_and_metadata(self, shop: ProductShop) -> None:
         plenty = await shop.create("Band", stock=100)
         few, none = await shop.create("Watch", stock=2), await shop.create("Clock", stock=0)
         with refused() as error:
@@ -200,7 +200,7 @@ class TestReserve:
         assert error.message == '3 of "Watch" were asked for, but only 2 are left; "Clock" is sold out'
         assert await shop.stock_of(plenty.id) == 100
 
-    async def test_items_of_two_currencies_are_refused(self, shop: ProductShop) -> None:
+    async def test_items_of_two_currencies_are_rejected(self, shop: ProductShop) -> None:
         dollars = euros(3)
         dollars.currency_code = "USD"
         first, second = await shop.create(), await shop.create(price=dollars)
@@ -209,7 +209,7 @@ class TestReserve:
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "CURRENCY_MISMATCH")
         assert await shop.stock_of(first.id) == 10
 
-    async def test_malformed_requests_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_requests_are_rejected(self, shop: ProductShop) -> None:
         item = stock_pb2.StockItem
         cases = [
             (reserve_request({}), {"items"}),
@@ -231,7 +231,7 @@ class TestReserve:
                 await shop.stock.ReserveStock(request)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", fields)
 
-    async def test_an_amount_beyond_any_stock_is_only_too_much(self, shop: ProductShop) -> None:
+    async def test_largest_quantity_is_a_shortage(self, shop: ProductShop) -> None:
         created = await shop.create()
         with refused() as error:
             await shop.reserve({created.id: 2**31 - 1})
@@ -239,7 +239,7 @@ class TestReserve:
 
 
 class TestConfirmAndRelease:
-    async def test_a_confirmed_reservation_stays(self, shop: ProductShop) -> None:
+    async def test_repeated_confirm_is_idempotent(self, shop: ProductShop) -> None:
         created = await shop.create()
         held = await shop.reserve({created.id: 4})
         confirmed = await shop.confirm(held.id)
@@ -249,14 +249,14 @@ class TestConfirmAndRelease:
         assert await shop.stock_of(created.id) == 6
 
     @pytest.mark.parametrize("confirmed", [False, True])
-    async def test_a_release_gives_the_stock_back_once(self, shop: ProductShop, confirmed: bool) -> None:
+    async def test_release_returns_the_stock_once(self, shop: ProductShop, confirmed: bool) -> None:
         first, second = await shop.create(), await shop.create()
         held = await shop.reserve({first.id: 4, second.id: 1})
         if confirmed:
             await shop.confirm(held.id)
-        answers = await asyncio.gather(*(shop.release(held.id) for _ in range(8)))
-        assert {answer.state for answer in answers} == {RELEASED}
-        assert list(answers[0].items) == list(held.items)
+        responses = await asyncio.gather(*(shop.release(held.id) for _ in range(8)))
+        assert {response.state for response in responses} == {RELEASED}
+        assert list(responses[0].items) == list(held.items)
         assert [await shop.stock_of(each.id) for each in (first, second)] == [10, 10]
 
     async def test_released_is_final(self, shop: ProductShop) -> None:
@@ -270,9 +270,7 @@ class TestConfirmAndRelease:
         assert error.reason == "RESERVATION_MISMATCH"
         assert await shop.stock_of(created.id) == 10
 
-    async def test_releasing_an_unknown_id_keeps_a_later_reservation_from_taking_anything(
-        self, shop: ProductShop
-    ) -> None:
+    async def test_release_before_reserve_prevents_the_hold(self, shop: ProductShop) -> None:
         created = await shop.create()
         key = str(uuid4())
         released = await shop.release(key)
@@ -282,15 +280,15 @@ class TestConfirmAndRelease:
         assert await shop.confirm(key) == released
         assert await shop.stock_of(created.id) == 10
 
-    async def test_a_deleted_product_gets_its_stock_back_too(self, shop: ProductShop) -> None:
+    async def test_release_returns_stock_of_a_deleted_product(self, shop: ProductShop) -> None:
         created = await shop.create()
         held = await shop.reserve({created.id: 4})
         await shop.delete(created.id)
         await shop.release(held.id)
         assert await shop.stock_of(created.id) == 10
 
-    async def test_stock_comes_back_even_above_the_limit(self, shop: ProductShop) -> None:
-        """The limit is for what people enter. An order that was cancelled must never fail on it."""
+    async def test_release_may_exceed_the_stock_limit(self, shop: ProductShop) -> None:
+        """The limit is for what people enter. The cancellation of an order must never fail because of it."""
         created = await shop.create(stock=100_000_000)
         held = await shop.reserve({created.id: 10})
         await shop.adjust(created.id, 10)
@@ -305,12 +303,12 @@ class TestConfirmAndRelease:
         assert error.reason == "STOCK_LIMIT"
         assert (await shop.adjust(created.id, -7)).stock == 100_000_000
 
-    async def test_confirming_an_unknown_id_is_not_found(self, shop: ProductShop) -> None:
+    async def test_confirm_of_unknown_id_is_not_found(self, shop: ProductShop) -> None:
         with refused() as error:
             await shop.confirm(UNKNOWN)
         assert (error.code, error.reason) == ("NOT_FOUND", "RESERVATION_NOT_FOUND")
 
-    async def test_malformed_ids_are_refused(self, shop: ProductShop) -> None:
+    async def test_malformed_ids_are_rejected(self, shop: ProductShop) -> None:
         for call in (shop.confirm, shop.release):
             with refused() as error:
                 await call("x")

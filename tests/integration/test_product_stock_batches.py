@@ -30,7 +30,7 @@ from tests.support.stock_batches import (
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service; whatever a test did with it, no piece is lost or invented."""
+    """A running service. After each test, every piece of stock is accounted for."""
     async with product_shop(product_database) as shop:
         yield shop
         async with shop.connection() as connection:
@@ -38,7 +38,7 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 async def many_products(shop: ProductShop, number: int) -> list[str]:
-    """The ids of so many products, with ten pieces of each and the longest names."""
+    """Creates products with ten pieces each and the longest names. Returns their ids."""
     first = await shop.create("\u4e2d" * 200, stock=10)
     async with shop.connection() as connection:
         rows = await connection.execute(
@@ -62,7 +62,7 @@ async def many_products(shop: ProductShop, number: int) -> list[str]:
 
 
 class TestReserve:
-    async def test_all_of_a_batch_are_one_statement(self, shop: ProductShop) -> None:
+    async def test_batch_is_one_statement(self, shop: ProductShop) -> None:
         first, second = await shop.create("Band", stock=100), await shop.create("Watch", stock=100, price=euros(3))
         requests = [reserve_request({second.id: 2, first.id: 1}, ttl=10 + n) for n in range(20)]
         results = await reserve(shop, *requests)
@@ -78,8 +78,8 @@ class TestReserve:
             )
             assert await rows.fetchall() == [(1, list(range(10, 30)))]
 
-    async def test_each_refusal_is_that_of_the_single_call(self, shop: ProductShop) -> None:
-        """And none takes another one with it."""
+    async def test_rejections_equal_those_of_single_calls(self, shop: ProductShop) -> None:
+        """And none of them makes another one fail."""
         dollars = euros(3)
         dollars.currency_code = "USD"
         plenty, few, gone = await shop.create(stock=100), await shop.create(stock=2), await shop.create()
@@ -107,7 +107,7 @@ class TestReserve:
         for message, result in list(zip(bad, results[::2], strict=True))[:-1]:
             assert MessageToDict(result.error) == await status_of_call(shop.stock.ReserveStock(message))
 
-    async def test_a_replay_and_a_tombstone_are_answered_as_they_are(self, shop: ProductShop) -> None:
+    async def test_existing_reservations_are_returned_as_they_are(self, shop: ProductShop) -> None:
         created = await shop.create(stock=3)
         held, confirmed, released = [await shop.reserve({created.id: 1}) for _ in range(3)]
         confirmed = await shop.confirm(confirmed.id)
@@ -120,7 +120,7 @@ class TestReserve:
         assert states(results[4:5]) == [HELD], "what is answered already takes no stock"
         assert reasons(results[5:]) == ["INSUFFICIENT_STOCK"]
 
-    async def test_an_id_that_comes_twice_is_reserved_once(self, shop: ProductShop) -> None:
+    async def test_duplicate_id_is_reserved_once(self, shop: ProductShop) -> None:
         created = await shop.create(stock=10)
         key = str(uuid4())
         same, other = reserve_request({created.id: 2}, key), reserve_request({created.id: 3}, key)
@@ -129,8 +129,8 @@ class TestReserve:
         assert reasons(results) == ["", "", "RESERVATION_MISMATCH", ""]
         assert await shop.stock_of(created.id) == 7
 
-    async def test_scarce_stock_goes_to_those_who_come_first(self, shop: ProductShop) -> None:
-        """What a refused one would have taken is not lost for those behind it."""
+    async def test_scarce_stock_goes_to_the_first_requests(self, shop: ProductShop) -> None:
+        """What a rejected request would have taken is left for the requests after it."""
         scarce, none = await shop.create("Watch", stock=5), await shop.create(stock=0)
         wanted = [{scarce.id: 4, none.id: 1}, {scarce.id: 3}, {scarce.id: 3}, {scarce.id: 1}, {scarce.id: 1}]
         results = await reserve(shop, *map(reserve_request, wanted), reserve_request({scarce.id: 1}))
@@ -139,9 +139,7 @@ class TestReserve:
         assert results[5].error.message == '"Watch" is sold out'
         assert await shop.stock_of(scarce.id) == 0
 
-    async def test_a_sold_out_product_costs_two_rounds_for_all(
-        self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_sold_out_product_takes_two_rounds(self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch) -> None:
         rounds: list[int] = []
         original = StockStore.reserve
 
@@ -155,8 +153,8 @@ class TestReserve:
         assert reasons(results) == [""] * 10 + ["INSUFFICIENT_STOCK"] * 54
         assert rounds == [64, 54]
 
-    async def test_the_largest_batch_is_one_message_and_soon_done(self, shop: ProductShop) -> None:
-        """However often its statement ran before: the plan that it keeps must not be one for few items."""
+    async def test_largest_batch_fits_and_is_quick(self, shop: ProductShop) -> None:
+        """Even if its statement ran often before: PostgreSQL must not keep a plan for few items."""
         few = await shop.create()
         for _ in range(12):
             (held,) = await reserve(shop, reserve_request({few.id: 1}))
@@ -181,7 +179,7 @@ class TestReserve:
 
 
 @pytest.mark.parametrize("call", [reserve, confirm, release])
-async def test_empty_and_too_large_batches_are_refused(shop: ProductShop, call: Any) -> None:
+async def test_empty_and_too_large_batches_are_rejected(shop: ProductShop, call: Any) -> None:
     one = reserve_request({UNKNOWN: 1}) if call is reserve else str(uuid4())
     field = "requests" if call is reserve else "reservation_ids"
     for number in (0, 65):

@@ -30,7 +30,7 @@ from tests.support.stock_batches import (
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service; whatever a test did with it, no piece is lost or invented."""
+    """A running service. After each test, every piece of stock is accounted for."""
     async with product_shop(product_database) as shop:
         yield shop
         async with shop.connection() as connection:
@@ -38,7 +38,7 @@ async def shop(product_database: str) -> AsyncIterator[ProductShop]:
 
 
 class TestConfirmAndRelease:
-    async def test_each_is_answered_as_alone(self, shop: ProductShop) -> None:
+    async def test_confirm_results_equal_single_calls(self, shop: ProductShop) -> None:
         created = await shop.create(stock=10)
         held, other, settled, gone = [await shop.reserve({created.id: 1}) for _ in range(4)]
         await shop.confirm(settled.id)
@@ -57,7 +57,7 @@ class TestConfirmAndRelease:
             assert MessageToDict(result.error) == await status_of_call(shop.confirm(key))
         assert await shop.stock_of(created.id) == 7
 
-    async def test_stock_comes_back_once_and_summed_by_product(self, shop: ProductShop) -> None:
+    async def test_release_returns_each_stock_once(self, shop: ProductShop) -> None:
         first, second = await shop.create(stock=100), await shop.create(stock=100)
         holds = [await shop.reserve({second.id: n, first.id: 1}) for n in range(1, 6)]
         await shop.confirm(holds[0].id)
@@ -78,8 +78,8 @@ class TestConfirmAndRelease:
         assert late[0].reservation == results[5].reservation
         assert await shop.stock_of(first.id) == 100
 
-    async def test_a_release_that_meets_a_reservation_on_its_way_tries_again(self, shop: ProductShop) -> None:
-        """Its statement began before the reservation was there, and so has not locked its product."""
+    async def test_release_retries_a_concurrent_reservation(self, shop: ProductShop) -> None:
+        """The statement began before the reservation existed, so it has not locked the product."""
         created = await shop.create(stock=10)
         held = await shop.reserve({created.id: 1})
         key = str(uuid4())
@@ -98,10 +98,10 @@ class TestConfirmAndRelease:
         assert await shop.stock_of(created.id) == 10
 
 
-async def test_what_one_request_breaks_fails_that_one_alone(
+async def test_failing_request_fails_alone(
     shop: ProductShop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Here a constraint that it alone meets."""
+    """Here it violates a constraint that only it violates."""
     good, bad = await shop.create(stock=10), await shop.create(stock=10)
     holds = [await shop.reserve({good.id: 1}), await shop.reserve({bad.id: 1}), await shop.reserve({good.id: 1})]
     async with shop.connection() as connection:
@@ -123,9 +123,9 @@ async def test_what_one_request_breaks_fails_that_one_alone(
 
 
 class TestDatabaseThatGoesAway:
-    """What is known by then stays known. Where nothing is, the call fails, so that whoever called may try again."""
+    """Outcomes that are known are returned. If none is known, the call fails, and its client can retry."""
 
-    async def test_between_the_reservations_and_the_look_for_the_others(
+    async def test_database_lost_after_the_first_statement(
         self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         created = await shop.create(stock=1)
@@ -144,7 +144,7 @@ class TestDatabaseThatGoesAway:
         assert first.reservation.state == CONFIRMED
         assert second.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
 
-    async def test_between_two_rounds(self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_database_lost_between_rounds(self, shop: ProductShop, monkeypatch: pytest.MonkeyPatch) -> None:
         original = StockStore.reserve
 
         async def once(self: StockStore, holds: Any) -> Any:
@@ -159,12 +159,10 @@ class TestDatabaseThatGoesAway:
 
 
 async def _away(*_: Any) -> Any:
-    raise unavailable("the database does not answer")
+    raise unavailable("the database is unavailable")
 
 
-async def test_a_reservation_that_changes_again_and_again_may_be_tried_later(
-    shop: ProductShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_endless_conflict_is_unavailable(shop: ProductShop, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unchanged(*_: Any) -> Any:
         return []
 
@@ -180,8 +178,8 @@ async def test_a_reservation_that_changes_again_and_again_may_be_tried_later(
     assert second.reservation.state == RELEASED
 
 
-async def test_a_statement_that_takes_too_long_fails_the_call(product_database: str) -> None:
-    """Nothing is known of any of its requests, so the call itself fails; nothing was written."""
+async def test_statement_timeout_fails_the_whole_call(product_database: str) -> None:
+    """No outcome is known, so the call itself fails. Nothing was written."""
     async with product_shop(product_database, DATABASE_TIMEOUT="1") as shop:
         created = await shop.create(stock=5)
         async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:
@@ -192,7 +190,7 @@ async def test_a_statement_that_takes_too_long_fails_the_call(product_database: 
         assert await shop.stock_of(created.id) == 5
 
 
-async def test_each_reservation_is_logged(shop: ProductShop, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_batch_is_logged_with_its_ids(shop: ProductShop, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     created = await shop.create(stock=2)
     requests = [reserve_request({created.id: 1}) for _ in range(3)]

@@ -1,10 +1,11 @@
-"""An order service in the test's process, on a real database and a free port, with its clients."""
+"""An order service in the process of the test, on a real database and a free port, with its clients."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,43 +18,45 @@ from order.app import serving
 from order.config import Config
 from order.domain import Item, Line
 from order.live.logs import Followers
-from order.stock import DatabasePair, ProductUnavailable, Reservation, State, Stock
+from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
 from runtime.server import Server
 
 T = TypeVar("T")
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 A, B, C = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
-"""Ids of products; FakeStock has every product."""
+"""Ids of products. FakeStock has every product."""
 
 
 @dataclass
 class FakeStock:
-    """A product service that never runs out, for tests of what only concerns order."""
+    """A product service that never runs out of stock."""
 
     reservations: dict[UUID, Reservation] = field(default_factory=dict)
     calls: list[tuple[str, UUID]] = field(default_factory=list)
     overdue: list[UUID] = field(default_factory=list)
-    """The holds whose time is over."""
+    """The expired holds."""
     down: bool = False
     price_micros: int = 1_500_000
 
-    def _called(self, name: str, order_id: UUID) -> None:
+    def _record(self, name: str, order_id: UUID) -> None:
         self.calls.append((name, order_id))
         if self.down:
             raise ProductUnavailable
 
-    def _set(self, order_id: UUID, state: State) -> None:
+    def _set(self, order_id: UUID, state: ReservationState) -> None:
         before = self.reservations.get(order_id, Reservation(state, "", []))
         self.reservations[order_id] = Reservation(state, before.currency, before.items)
         self.overdue = [each for each in self.overdue if each != order_id]
 
-    def state(self, order_id: str) -> State | None:
+    def state(self, order_id: str) -> ReservationState | None:
         reservation = self.reservations.get(UUID(order_id))
         return reservation.state if reservation else None
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], patience: float | None) -> Reservation:
-        self._called("reserve", order_id)
+    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+        self._record("reserve", order_id)
         items = [
             Item(
                 product_id=str(line.product_id),
@@ -63,19 +66,19 @@ class FakeStock:
             )
             for line in lines
         ]
-        return self.reservations.setdefault(order_id, Reservation(State.HELD, "EUR", items))
+        return self.reservations.setdefault(order_id, Reservation(ReservationState.HELD, "EUR", items))
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
-        self._called("confirm", order_id)
+        self._record("confirm", order_id)
         if order_id not in self.reservations:
             return None
-        if self.reservations[order_id].state is State.HELD:
-            self._set(order_id, State.CONFIRMED)
+        if self.reservations[order_id].state is ReservationState.HELD:
+            self._set(order_id, ReservationState.CONFIRMED)
         return self.reservations[order_id]
 
     async def release(self, order_id: UUID) -> None:
-        self._called("release", order_id)
-        self._set(order_id, State.RELEASED)
+        self._record("release", order_id)
+        self._set(order_id, ReservationState.RELEASED)
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
         return [await _outcome(self.confirm(each)) for each in order_ids]
@@ -83,12 +86,23 @@ class FakeStock:
     async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
         return [await _outcome(self.release(each)) for each in order_ids]
 
-    async def expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+    async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         if self.down:
             raise ProductUnavailable
         later = [each for each in self.overdue if str(each) not in page_token]
         more = ",".join([page_token, *map(str, later[:limit])])
         return later[:limit], more if len(later) > limit else ""
+
+    async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
+        return {each: self._stored(each) for each in order_ids if each in self.reservations}
+
+    async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
+        stored = [self._stored(each) for each in sorted(self.reservations)]
+        yield [each for each in stored if each.state is not ReservationState.RELEASED]
+
+    def _stored(self, order_id: UUID) -> StoredReservation:
+        expire_time = EPOCH if order_id in self.overdue else datetime.now(UTC) + timedelta(minutes=1)
+        return StoredReservation(**vars(self.reservations[order_id]), id=order_id, expire_time=expire_time)
 
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
@@ -136,7 +150,7 @@ class OrderShop:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection of the test's own, past the service."""
+        """A connection to the database that does not pass through the service."""
         async with await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True) as connection:
             yield connection
 
@@ -148,7 +162,7 @@ PATHS = {
     "RECEIVED": ["PROCESSED", "DELIVERED", "RECEIVED"],
     "CANCELLED": ["CANCELLED"],
 }
-"""How an order gets to each status from PLACED."""
+"""The moves that bring a placed order to each status."""
 
 
 def create_request(items: dict[str, int] | None = None, **fields: Any) -> order_pb2.CreateOrderRequest:
@@ -175,8 +189,14 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 async def order_shop(
     conninfo: str, product: str | Stock, *, wait: bool = True, **variables: str
 ) -> AsyncIterator[OrderShop]:
-    """The service on a migrated database. `product` is the product service's address, or stands in for it. `variables`
-    are environment variables that differ from the tests' own; `wait` is for readiness."""
+    """Runs the service on a migrated database.
+
+    Args:
+        conninfo: The connection string of the database.
+        product: The address of the product service, or a fake.
+        wait: Wait until the service is ready.
+        variables: Environment variables of the service.
+    """
     (port,) = free_ports(1)
     own = {
         "LISTEN_HOST": "127.0.0.1",

@@ -47,7 +47,7 @@ class Refusal:
 
     @property
     def what(self) -> "Refusal":
-        """The same. Tests that still ask for it get it."""
+        """The error itself, for tests that still ask for `.what`."""
         return self
 
 

@@ -1,4 +1,4 @@
-"""Batches of reservations, as tests send them, and what they get."""
+"""Calls with batches of reservations, and what their results say."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +17,8 @@ Result = stock_pb2.ReservationResult
 
 
 async def reserve(shop: ProductShop, *requests: stock_pb2.ReserveStockRequest) -> Sequence[Result]:
-    answer = await shop.stock.BatchReserveStock(stock_pb2.BatchReserveStockRequest(requests=requests))
-    return answer.results
+    response = await shop.stock.BatchReserveStock(stock_pb2.BatchReserveStockRequest(requests=requests))
+    return response.results
 
 
 async def confirm(shop: ProductShop, *ids: str) -> Sequence[Result]:
@@ -37,12 +37,12 @@ def states(results: Sequence[Result]) -> list[int]:
 
 
 def reasons(results: Sequence[Result]) -> list[str]:
-    """The reason of each refusal; empty for a reservation."""
+    """Returns the reason of each error, and an empty text for a reservation."""
     return [of_status(each.error)[1] if each.HasField("error") else "" for each in results]
 
 
 async def status_of_call(call: Any) -> dict[str, Any]:
-    """The status with which a single call is refused."""
+    """Returns the status of a single call that fails."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     _, _, status = parse_rpc_error(caught.value)

@@ -1,9 +1,9 @@
-"""A product service over real gRPC that fails as it is told, for tests of what order makes of its answers."""
+"""A product service over real gRPC that fails as told, for tests of how order handles its responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.type import money_pb2
@@ -12,9 +12,16 @@ from shop.product.v1 import stock_pb2, stock_pb2_grpc
 from runtime.errors import ApiError, not_found
 from tests.support.order import A
 
+State: TypeAlias = stock_pb2.Reservation.State.ValueType
+HELD, CONFIRMED, RELEASED = (
+    stock_pb2.Reservation.HELD,
+    stock_pb2.Reservation.CONFIRMED,
+    stock_pb2.Reservation.RELEASED,
+)
+
 
 class Product(stock_pb2_grpc.StockServiceServicer):
-    """A product service that fails as it is told."""
+    """A product service that fails as told."""
 
     def __init__(
         self,
@@ -27,23 +34,24 @@ class Product(stock_pb2_grpc.StockServiceServicer):
     ) -> None:
         self.code = code
         self.refusal = refusal
-        """Of each single request; in a batch too, unless that is refused as a whole."""
+        """The error of each request, in a batch too. If `as_a_whole`, it is the error of the whole batch."""
         self.as_a_whole = as_a_whole
         self.delay = delay
         self.knows_batches = knows_batches
         self.deadlines: list[float] = []
         self.calls: list[str] = []
         self.batches: list[list[str]] = []
-        """The ids of each batch for stock."""
+        """The ids of each BatchReserveStock call."""
         self.unknown: set[str] = set()
-        """Reservations that cannot be confirmed because they are not there."""
+        """Reservations that do not exist, so they can be neither confirmed nor released."""
         self.open = asyncio.Event()
-        """Calls for stock wait for it."""
+        """Every call waits for it."""
         self.open.set()
         self.together = self.most_together = 0
-        """Calls that are under way, now and at most."""
+        """The calls under way, now and at most."""
 
-    async def _called(self, name: str, context: Any) -> None:
+    async def _serve(self, name: str, context: Any) -> None:
+        """Records a call, and waits or fails as told."""
         self.calls.append(name)
         if name.startswith("Batch") and not self.knows_batches:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
@@ -59,18 +67,27 @@ class Product(stock_pb2_grpc.StockServiceServicer):
         if self.code:
             await context.abort(self.code, "SQLSTATE 08006: something internal")
 
+    async def _single(
+        self, name: str, reservation_id: str, state: State, context: Any, refusal: ApiError | None
+    ) -> stock_pb2.Reservation:
+        await self._serve(name, context)
+        if refusal:
+            await context.abort(refusal.code, refusal.text, refusal.trailers())
+        return reservation(reservation_id, state)
+
+    def _refusal(self, reservation_id: str) -> ApiError | None:
+        missing = reservation_id in self.unknown
+        return not_found("RESERVATION_NOT_FOUND", "reservation not found") if missing else self.refusal
+
     async def ReserveStock(self, request: stock_pb2.ReserveStockRequest, context: Any) -> stock_pb2.Reservation:
-        await self._called("ReserveStock", context)
-        if self.refusal:
-            await context.abort(self.refusal.code, self.refusal.text, self.refusal.trailers())
-        return _reserved(request.reservation_id)
+        return await self._single("ReserveStock", request.reservation_id, HELD, context, self.refusal)
 
     async def BatchReserveStock(
         self, request: stock_pb2.BatchReserveStockRequest, context: Any
     ) -> stock_pb2.BatchReserveStockResponse:
         if self.knows_batches:
             self.batches.append([each.reservation_id for each in request.requests])
-        await self._called("BatchReserveStock", context)
+        await self._serve("BatchReserveStock", context)
         if self.refusal and self.as_a_whole:
             await context.abort(self.refusal.code, self.refusal.text, self.refusal.trailers())
         results = [result(each.reservation_id, self.refusal) for each in request.requests]
@@ -79,39 +96,27 @@ class Product(stock_pb2_grpc.StockServiceServicer):
     async def ConfirmReservation(
         self, request: stock_pb2.ConfirmReservationRequest, context: Any
     ) -> stock_pb2.Reservation:
-        await self._called("ConfirmReservation", context)
-        if refusal := self._unconfirmed(request.reservation_id):
-            await context.abort(refusal.code, refusal.text, refusal.trailers())
-        return _reserved(request.reservation_id, stock_pb2.Reservation.CONFIRMED)
-
-    def _unconfirmed(self, reservation_id: str) -> ApiError | None:
-        missing = reservation_id in self.unknown
-        return not_found("RESERVATION_NOT_FOUND", "there is no reservation") if missing else self.refusal
+        key = request.reservation_id
+        return await self._single("ConfirmReservation", key, CONFIRMED, context, self._refusal(key))
 
     async def BatchConfirmReservations(
         self, request: stock_pb2.BatchConfirmReservationsRequest, context: Any
     ) -> stock_pb2.BatchConfirmReservationsResponse:
-        await self._called("BatchConfirmReservations", context)
-        results = [
-            result(each, self._unconfirmed(each), stock_pb2.Reservation.CONFIRMED) for each in request.reservation_ids
-        ]
+        await self._serve("BatchConfirmReservations", context)
+        results = [result(each, self._refusal(each), CONFIRMED) for each in request.reservation_ids]
         return stock_pb2.BatchConfirmReservationsResponse(results=results)
 
     async def ReleaseReservation(
         self, request: stock_pb2.ReleaseReservationRequest, context: Any
     ) -> stock_pb2.Reservation:
-        await self._called("ReleaseReservation", context)
-        if refusal := self._unconfirmed(request.reservation_id):
-            await context.abort(refusal.code, refusal.text, refusal.trailers())
-        return _reserved(request.reservation_id, stock_pb2.Reservation.RELEASED)
+        key = request.reservation_id
+        return await self._single("ReleaseReservation", key, RELEASED, context, self._refusal(key))
 
     async def BatchReleaseReservations(
         self, request: stock_pb2.BatchReleaseReservationsRequest, context: Any
     ) -> stock_pb2.BatchReleaseReservationsResponse:
-        await self._called("BatchReleaseReservations", context)
-        results = [
-            result(each, self._unconfirmed(each), stock_pb2.Reservation.RELEASED) for each in request.reservation_ids
-        ]
+        await self._serve("BatchReleaseReservations", context)
+        results = [result(each, self._refusal(each), RELEASED) for each in request.reservation_ids]
         return stock_pb2.BatchReleaseReservationsResponse(results=results)
 
     async def ListExpiredReservations(
@@ -120,33 +125,29 @@ class Product(stock_pb2_grpc.StockServiceServicer):
         return stock_pb2.ListExpiredReservationsResponse()
 
     async def PairDatabases(self, request: stock_pb2.PairDatabasesRequest, context: Any) -> stock_pb2.DatabasePair:
-        """As an older product service, which does not know it."""
+        """Fails as in an older product service, which does not know this call."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
         raise AssertionError("abort raises")
 
     async def BatchGetReservations(self, request: stock_pb2.BatchGetReservationsRequest, context: Any) -> NoReturn:
-        raise AssertionError("only `reconcile` asks")
+        raise AssertionError("only `reconcile` calls this")
 
     async def ListReservations(self, request: stock_pb2.ListReservationsRequest, context: Any) -> NoReturn:
-        raise AssertionError("only `reconcile` asks")
+        raise AssertionError("only `reconcile` calls this")
 
 
-def _reserved(
-    reservation_id: str, state: stock_pb2.Reservation.State.ValueType = stock_pb2.Reservation.HELD
-) -> stock_pb2.Reservation:
+def reservation(reservation_id: str, state: State = HELD) -> stock_pb2.Reservation:
+    """Returns a reservation of one piece of product A."""
     price = money_pb2.Money(currency_code="EUR", units=1, nanos=5_000)
     item = stock_pb2.ReservedItem(product_id=A, quantity=1, name="Watch", unit_price=price)
     return stock_pb2.Reservation(id=reservation_id, state=state, items=[item])
 
 
-def result(
-    reservation_id: str,
-    refusal: ApiError | None,
-    state: stock_pb2.Reservation.State.ValueType = stock_pb2.Reservation.HELD,
-) -> stock_pb2.ReservationResult:
+def result(reservation_id: str, refusal: ApiError | None, state: State = HELD) -> stock_pb2.ReservationResult:
+    """Returns one result of a batch: the refusal, or a reservation."""
     if refusal:
         return stock_pb2.ReservationResult(error=refusal.status())
-    return stock_pb2.ReservationResult(reservation=_reserved(reservation_id, state))
+    return stock_pb2.ReservationResult(reservation=reservation(reservation_id, state))
 
 
 @asynccontextmanager

@@ -84,7 +84,8 @@ async def test_a_batch_that_fails_fails_all_of_it_and_nothing_else() -> None:
     assert await later == "C"
 
 
-async def test_requests_with_one_key_are_in_different_batches_in_their_sequence() -> None:
+async def test_requests_with_one_key_share_no_batch() -> None:
+    """While one waits or is under way, the others of its key run alone, beside the batch."""
     desk = Desk()
     number = itertools.count()
     seen: list[tuple[str, int]] = []
@@ -98,8 +99,35 @@ async def test_requests_with_one_key_are_in_different_batches_in_their_sequence(
     waiting = [asyncio.create_task(ask((key, next(number)))) for key in "aabab"]
     desk.open()
     assert await asyncio.gather(*waiting) == [0, 1, 2, 3, 4]
-    assert desk.batches == [["a", "b"], ["a", "b"], ["a"]]
-    assert seen == [("a", 0), ("b", 2), ("a", 1), ("b", 4), ("a", 3)]
+    assert sorted(desk.batches) == [["a"], ["a"], ["a", "b"], ["b"]]
+    assert sorted(seen) == [("a", 0), ("a", 1), ("a", 3), ("b", 2), ("b", 4)]
+    assert await ask(("a", 5)) == 5
+    assert sum(map(len, desk.batches)) == 6, "the key is free again"
+
+
+async def test_request_that_runs_alone_raises_its_own_error() -> None:
+    async def run(requests: Sequence[str]) -> Sequence[str]:
+        await asyncio.sleep(0.01)
+        return requests
+
+    async def run_alone(requests: Sequence[str]) -> Sequence[Exception]:
+        return [KeyError(*requests)]
+
+    ask = Batcher[str, str]("desk", run, key=lambda request: request, run_alone=run_alone)
+    first, second = await asyncio.gather(ask("a"), ask("a"), return_exceptions=True)
+    assert first == "a"
+    assert isinstance(second, KeyError)
+
+
+async def test_requests_that_run_alone_are_bounded() -> None:
+    desk = Desk()
+    ask = Batcher("desk", desk, key=lambda request: request, most_waiting=2)
+    waiting = [asyncio.create_task(ask("a")) for _ in range(2)]
+    await _settle()
+    with pytest.raises(ApiError, match="too many calls are waiting"):
+        await ask("a")
+    desk.open()
+    assert await asyncio.gather(*waiting) == ["A", "A"]
 
 
 async def test_a_batch_is_bounded() -> None:

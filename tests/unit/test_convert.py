@@ -11,7 +11,7 @@ from shop.order.v1 import order_pb2
 from shop.product.v1 import stock_pb2
 
 from order.convert import event_messages, order_message
-from order.domain import Item, Order, StatusEvent
+from order.domain import Item, Order, Status, StatusEvent
 from product.convert import product_message, reservation_message
 from product.domain import Product
 from product.reservation import Item as ReservedItem
@@ -25,7 +25,7 @@ TIME = datetime(2026, 11, 23, 7, 8, 9, 123456, tzinfo=UTC)
 ORDER = Order(
     id=ID,
     number="INV-1",
-    status="PLACED",
+    status=Status.PLACED,
     items=[
         Item(product_id="a", quantity=2, name="Watch", price_micros=12_500_000),
         Item(product_id="b", quantity=1, name="Strap", price_micros=0),

@@ -3,9 +3,10 @@
 import json
 import logging
 
+import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from runtime.logs import CALL, JsonFormatter
+from runtime.logs import CALL, JsonFormatter, LogOnce
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -58,3 +59,12 @@ def test_ids_that_are_malformed_are_left_out() -> None:
     finally:
         CALL.reset(token)
     assert not {"trace_id", "span_id", "request_id"} & line.keys()
+
+
+def test_log_once_logs_a_message_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    log_once = LogOnce(logging.getLogger("test"), logging.WARNING)
+    assert [log_once(message) for message in ("a", "a", "b", "a")] == [True, False, True, True]
+    assert log_once.reset()
+    assert not log_once.reset()
+    assert log_once("a")
+    assert [record.getMessage() for record in caplog.records] == ["a", "b", "a", "a"]

@@ -81,6 +81,19 @@ def test_token_of_an_older_release_is_valid() -> None:
     assert token(*expected) == older
 
 
+def test_time_may_be_text_with_a_time_zone() -> None:
+    """Lists of expired holds have it so."""
+    written = token("2026-11-23T04:03:04.567891+02:00", ID)
+    expected = (datetime(2026, 11, 23, 2, 3, 4, 567891, UTC), ID)
+    assert Cursor.parse(written, QUERY, (datetime, UUID)).after == expected
+
+
+@pytest.mark.parametrize("text", ["", "1", "2026-11-23T02:03:04", "0001-01-01T00:00:00+23:00"])
+def test_text_that_is_no_time_is_rejected(text: str) -> None:
+    with pytest.raises(ApiError, match="not a valid page token"):
+        Cursor.parse(token(text), QUERY, (datetime,))
+
+
 def test_empty_token_is_the_first_page() -> None:
     assert Cursor.parse("", QUERY, (str,)).after is None
 

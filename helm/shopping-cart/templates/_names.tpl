@@ -1,8 +1,13 @@
+{{/*
+The name of the chart. Arguments: the root context.
+*/}}
 {{- define "shopping-cart.name" -}}
 {{- default .Chart.Name .Values.nameOverride }}
 {{- end }}
 
-{{/* What the names of all objects begin with. */}}
+{{/*
+The prefix of all object names. Arguments: the root context.
+*/}}
 {{- define "shopping-cart.fullname" -}}
 {{- $name := include "shopping-cart.name" . }}
 {{- $fullname := .Values.fullnameOverride }}
@@ -10,39 +15,65 @@
 {{- $fullname = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
 {{- end }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) }}
-{{- fail (printf "%q cannot be the beginning of a Service's name, which starts with a letter and has letters, digits and hyphens only: set fullnameOverride" $fullname) }}
+{{- fail (printf "%q cannot be the prefix of a Service's name, which starts with a letter and contains letters, digits and hyphens only: set fullnameOverride" $fullname) }}
 {{- end }}
 {{- $fullname }}
 {{- end }}
 
 {{/*
-A component's name: a Service has 63 characters, and a StatefulSet 52, since Kubernetes makes labels of it. A longer one is
-cut and gets a hash of the whole, so that no two releases share it. Call with (list $ "product-db").
+The name of a component's objects. A Service's name has at most 63 characters. A StatefulSet's has at most 52, because
+Kubernetes adds a hash and makes a label of it. A longer name is cut and gets a hash of the whole, so that it stays unique.
+Arguments:
+  root       the root context
+  component  a component, as in "product-db"
 */}}
-{{- define "shopping-cart.component" -}}
-{{- $fullname := include "shopping-cart.fullname" (index . 0) }}
-{{- $room := int (sub 51 (len (index . 1))) }}
-{{- if gt (len $fullname) $room }}
-{{- $fullname = printf "%s-%s" ($fullname | trunc (int (sub $room 6)) | trimSuffix "-") ($fullname | sha256sum | trunc 5) }}
+{{- define "shopping-cart.componentName" -}}
+{{- $fullname := include "shopping-cart.fullname" .root }}
+{{- $max := int (sub 51 (len .component)) }}
+{{- if gt (len $fullname) $max }}
+{{- $fullname = printf "%s-%s" ($fullname | trunc (int (sub $max 6)) | trimSuffix "-") ($fullname | sha256sum | trunc 5) }}
 {{- end }}
-{{- printf "%s-%s" $fullname (index . 1) }}
-{{- end }}
-
-{{/* Never change these: a Deployment's selector is for ever. Call with (list $ "product"). */}}
-{{- define "shopping-cart.selector" -}}
-{{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "shopping-cart.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+{{- printf "%s-%s" $fullname .component }}
 {{- end }}
 
 {{/*
-Labels, each key once. Call with a dict: root, component, and maybe labels of the user's; `lasting` leaves out what a new
-version of the chart would change.
+The port that a component listens on. Arguments:
+  component  a component, as in "product"
+*/}}
+{{- define "shopping-cart.port" -}}
+{{- get (dict "product" "50052" "order" "50053" "gateway" "8080" "product-db" "5432" "order-db" "5432") .component }}
+{{- end }}
+
+{{/*
+The address of a service for gRPC clients inside the cluster. Arguments:
+  root       the root context
+  component  "product" or "order"
+*/}}
+{{- define "shopping-cart.grpcTarget" -}}
+dns:///{{ include "shopping-cart.componentName" . }}:{{ include "shopping-cart.port" . }}
+{{- end }}
+
+{{/*
+The labels that select a component's pods. Selectors are immutable. Do not change these labels. Arguments:
+  root       the root context
+  component  a component
+*/}}
+{{- define "shopping-cart.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "shopping-cart.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/*
+All labels of an object, each key once. Arguments:
+  root       the root context
+  component  a component
+  labels     labels from values, optional
+  stable     if true, leaves out labels that change with the chart's version; optional
 */}}
 {{- define "shopping-cart.labels" -}}
-{{- $own := include "shopping-cart.selector" (list .root .component) | fromYaml }}
-{{- if not .lasting }}
+{{- $own := include "shopping-cart.selectorLabels" . | fromYaml }}
+{{- if not .stable }}
 {{- $chart := .root.Chart }}
 {{- $own = merge $own (dict
   "app.kubernetes.io/version" $chart.AppVersion
@@ -55,35 +86,48 @@ version of the chart would change.
 {{- end }}
 
 {{/*
-The metadata of an object. Call with a dict: root and component; and maybe name, where it differs, labels and annotations.
+The metadata of an object. Arguments:
+  root         the root context
+  component    a component
+  name         the object's name; optional, the component's name by default
+  labels       labels from values, optional
+  annotations  annotations from values, optional
 */}}
 {{- define "shopping-cart.metadata" -}}
-name: {{ .name | default (include "shopping-cart.component" (list .root .component)) }}
+name: {{ .name | default (include "shopping-cart.componentName" .) }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "shopping-cart.labels" (dict "root" .root "component" .component "labels" .labels) | nindent 2 }}
+  {{- include "shopping-cart.labels" (pick . "root" "component" "labels") | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* Where gRPC clients inside find a service. Call with (list $ "product" 50052). */}}
-{{- define "shopping-cart.target" -}}
-dns:///{{ include "shopping-cart.component" . }}:{{ index . 2 }}
-{{- end }}
-
-{{/* The Secret with a database's address and credentials. Call with (list $ "product"). */}}
-{{- define "shopping-cart.database.secret" -}}
-{{- $root := index . 0 }}
-{{- default (include "shopping-cart.component" (list $root (printf "%s-db" (index . 1)))) (index $root.Values (index . 1)).database.existingSecret }}
-{{- end }}
-
-{{/* A component's ServiceAccount. Call with (list $ "product" .Values.product). */}}
-{{- define "shopping-cart.account" -}}
+{{/*
+The name of a component's ServiceAccount. Arguments:
+  root       the root context
+  component  a component
+  values     the component's values
+*/}}
+{{- define "shopping-cart.serviceAccountName" -}}
 {{- $name := "" }}
-{{- with get (index . 2) "serviceAccount" }}
+{{- with get .values "serviceAccount" }}
 {{- $name = .name }}
 {{- end }}
-{{- default (include "shopping-cart.component" .) $name }}
+{{- default (include "shopping-cart.componentName" .) $name }}
+{{- end }}
+
+{{/*
+The address families of a Service. Begins with a line break, and is empty for the cluster's default. Arguments: the root
+context.
+*/}}
+{{- define "shopping-cart.ipFamilies" }}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -1,43 +1,48 @@
 {{/*
-What every template begins with. It puts defaults where values are missing, once, and checks what the schema cannot.
+Every template begins with this. It sets defaults for missing values, once, and checks what the schema cannot check.
+Arguments: the root context.
 */}}
 {{- define "shopping-cart.prepare" -}}
 {{- if not (hasKey .Values "prepared") }}
-{{- include "shopping-cart.fill" (dict "values" .Values "defaults" (.Files.Get "files/values.yaml" | fromYaml)) }}
+{{- include "shopping-cart.setDefaults" (dict "values" .Values "defaults" (.Files.Get "files/values.yaml" | fromYaml)) }}
 {{- $_ := set .Values "prepared" true }}
-{{- include "shopping-cart.check.databases" . }}
+{{- include "shopping-cart.checkDatabases" . }}
 {{- end }}
 {{- end }}
 
 {{/*
-Puts defaults where values are missing. `key:` with nothing behind it takes the default away, and `--reuse-values` lacks what an
-older chart did not have. Below the keys named here a null is meant: it takes one entry out. Call with a dict: values, defaults.
+Sets defaults for missing values. A key without a value removes the chart's default, and `--reuse-values` lacks keys that an
+older chart did not have. Below the keys named here, null is meant: it removes one entry. Arguments:
+  values    values, which are changed
+  defaults  the values.yaml of this chart
 */}}
-{{- define "shopping-cart.fill" -}}
+{{- define "shopping-cart.setDefaults" -}}
 {{- range $key, $default := .defaults }}
 {{- if or (not (hasKey $.values $key)) (kindIs "invalid" (index $.values $key)) }}
 {{- if ne $key "ttlSecondsAfterFinished" }}
 {{- $_ := set $.values $key $default }}
 {{- end }}
 {{- else if and (kindIs "map" $default) (not (has $key (list "resources" "parameters" "podSecurityContext" "containerSecurityContext"))) }}
-{{- include "shopping-cart.fill" (dict "values" (index $.values $key) "defaults" $default) }}
+{{- include "shopping-cart.setDefaults" (dict "values" (index $.values $key) "defaults" $default) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Refuses one database for both services, where it can be seen. */}}
-{{- define "shopping-cart.check.databases" -}}
-{{- $product := include "shopping-cart.database.place" .Values.product.database }}
-{{- if and $product (eq $product (include "shopping-cart.database.place" .Values.order.database)) }}
+{{/*
+Fails if both services are given the same database. Arguments: the root context.
+*/}}
+{{- define "shopping-cart.checkDatabases" -}}
+{{- $product := include "shopping-cart.database.identity" .Values.product.database }}
+{{- if and $product (eq $product (include "shopping-cart.database.identity" .Values.order.database)) }}
 {{- fail "product.database and order.database are the same database: each service needs one of its own" }}
 {{- end }}
 {{- end }}
 
 {{/*
-Which database it is: address and name, each as it is or as the key of a Secret that has it. Nothing for the bundled one. Call
-with a service's database.
+A text that identifies a database: address and name, each as its value or as the Secret's key that has it. Empty for the
+bundled one. Arguments: the `database` values of a service.
 */}}
-{{- define "shopping-cart.database.place" -}}
+{{- define "shopping-cart.database.identity" -}}
 {{- if .existingSecret }}
 {{- $secret := printf "%s/" .existingSecret }}
 {{- $address := printf "%s:%v" .host .port }}

@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from edge import Failed, call, connection, create_product, eventually
-from watch import PATH, Watch, move_on
+from watch import PATH, Watch, advance
 
 STOP = Path("/tmp/stop")
 STEP = 8.0
@@ -149,7 +149,7 @@ class Traffic:
 
     @staticmethod
     def _moved(order_id: str, status: str) -> bool:
-        move_on(order_id, status)
+        advance(order_id, status)
         return True
 
 

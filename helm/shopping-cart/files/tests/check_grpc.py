@@ -1,4 +1,4 @@
-"""gRPC at the edge, with reflection only: no generated code of the shop is used."""
+"""Checks gRPC at the edge by reflection, without generated code of the shop."""
 
 import socket
 import ssl
@@ -19,7 +19,7 @@ INTERNAL = {"shop.product.v1.StockService", "shop.order.v1.StatusFeedService"}
 def channel() -> grpc.Channel:
     if not TLS:
         return grpc.insecure_channel(f"{HOST}:{PORT}")
-    # The certificate that the edge shows is what is trusted here, under a name that it has.
+    # Trusts the certificate that the edge presents, under one of its names.
     certificate = ssl.get_server_certificate((HOST, PORT))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -43,16 +43,16 @@ def check() -> None:
         print("health: SERVING")
         call(edge, pool, "shop.product.v1.ProductService", "ListProducts", {"page_size": 1})
         call(edge, pool, "shop.order.v1.OrderService", "ListOrders", {"page_size": 1})
-        print("calls: answered")
+        print("calls: succeeded")
         for service in sorted(INTERNAL):
             try:
                 edge.unary_unary(f"/{service}/Anything")(b"", timeout=10)
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                     continue
-                raise Failed(f"{service} is answered by {error.code()}") from None
-            raise Failed(f"{service} can be reached")
-        print("internal services: not there")
+                raise Failed(f"{service} returned {error.code()}") from None
+            raise Failed(f"{service} is reachable")
+        print("internal services: not reachable")
 
 
 def services(database: ProtoReflectionDescriptorDatabase) -> None:

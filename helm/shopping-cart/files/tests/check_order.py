@@ -1,13 +1,13 @@
-"""A whole order of a product of its own, moved on by calls and watched as server-sent events to `completed`.
+"""Places an order for a new product, moves it through its statuses, and follows it until `completed`.
 
-What it made is over when it ends: the product is deleted, and the order RECEIVED, or cancelled if something went wrong.
+It cleans up: the product is deleted, and the order ends as RECEIVED, or as cancelled if the check fails.
 """
 
 import uuid
 from typing import Any
 
-from edge import Failed, ask, call, create_product, eventually, main
-from watch import PATH, Watch, move_on
+from edge import Failed, call, create_product, eventually, main, send
+from watch import PATH, Watch, advance
 
 
 def check() -> None:
@@ -28,19 +28,19 @@ def follow(product_id: str) -> None:
     key = str(uuid.uuid4())
     order = call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})
     try:
-        check_whole(product_id, order, body, key)
+        check_order(product_id, order, body, key)
     except BaseException:
-        ask("POST", f"/api/v1/orders/{order['id']}:cancel", {})
+        send("POST", f"/api/v1/orders/{order['id']}:cancel", {})
         raise
 
 
-def check_whole(product_id: str, order: dict[str, Any], body: object, key: str) -> None:
+def check_order(product_id: str, order: dict[str, Any], body: object, key: str) -> None:
     if call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})["id"] != order["id"]:
-        raise Failed("a retry with the same Idempotency-Key made another order")
+        raise Failed("a retry with the same Idempotency-Key placed another order")
     if order["total"] != {"currencyCode": "EUR", "units": "19", "nanos": 980000000}:
-        raise Failed(f"two pieces at 9.99 make {order['total']}")
+        raise Failed(f"two pieces at 9.99 cost {order['total']}")
     if call("GET", f"/api/v1/products/{product_id}")["stock"] != "0":
-        raise Failed("the order took no stock")
+        raise Failed("the order reserved no stock")
     print(f"order {order['number']}: placed once")
 
     seen: list[tuple[int, str]] = []
@@ -48,10 +48,10 @@ def check_whole(product_id: str, order: dict[str, Any], body: object, key: str) 
         seen.append((version, status))
         print(f"  {version} {status}")
         if status != PATH[-1]:
-            move_on(order["id"], status)
+            advance(order["id"], status)
     if seen != list(enumerate(PATH, start=1)):
-        raise Failed(f"the stream told {seen}")
-    print("stream: every status once, in order, to its end")
+        raise Failed(f"the stream sent {seen}")
+    print("stream: each status once, in order, until completed")
 
 
 main(check)

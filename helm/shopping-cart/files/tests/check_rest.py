@@ -1,6 +1,6 @@
-"""REST: a product's whole life, and errors in the one shape."""
+"""Checks REST: the life cycle of a product, and the shape of errors."""
 
-from edge import Failed, ask, call, create_product, eventually, main
+from edge import Failed, call, create_product, eventually, main, send
 
 
 def check() -> None:
@@ -9,24 +9,24 @@ def check() -> None:
     path = f"/api/v1/products/{product['id']}"
     try:
         if call("GET", path)["stock"] != "3":
-            raise Failed("the stock is not what was written")
+            raise Failed("the product has the wrong stock")
         changed = call("PATCH", path + "?updateMask=variant", {"variant": "blue", "etag": product["etag"]})
         if changed["variant"] != "blue":
-            raise Failed("the change did not last")
-        status, answer = ask("PATCH", path + "?updateMask=variant", {"variant": "red", "etag": product["etag"]})
-        if (status, answer["code"]) != (409, 10):
-            raise Failed(f"a stale etag was answered by {status} {answer}")
+            raise Failed("the update was lost")
+        status, response = send("PATCH", path + "?updateMask=variant", {"variant": "red", "etag": product["etag"]})
+        if (status, response["code"]) != (409, 10):
+            raise Failed(f"a stale etag returned {status} {response}")
         found = call("GET", "/api/v1/products?search=" + product["name"].replace(" ", "%20"))
         if [each["id"] for each in found["products"]] != [product["id"]]:
             raise Failed("the search does not find the product")
-        print("products: created, read, changed, found")
+        print("products: created, read, updated, found")
     finally:
         call("DELETE", path)
     for wrong, code in (("/api/v1/products/no-uuid", 3), ("/api/v1/nothing", 5)):
-        status, answer = ask("GET", wrong)
-        if status < 400 or answer.get("code") != code or "message" not in answer:
-            raise Failed(f"GET {wrong}: {status} {answer}")
-    print("errors: one shape")
+        status, response = send("GET", wrong)
+        if status < 400 or response.get("code") != code or "message" not in response:
+            raise Failed(f"GET {wrong}: {status} {response}")
+    print("errors: all in one shape")
 
 
 main(check)

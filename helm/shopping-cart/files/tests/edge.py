@@ -1,4 +1,4 @@
-"""What the checks of `helm test` share. EDGE is the address of the edge, as in `http://shop-gateway:8080`."""
+"""Helpers for the checks of `helm test`. EDGE is the address of the edge, as in `http://shop-gateway:8080`."""
 
 import json
 import os
@@ -14,20 +14,21 @@ from urllib.parse import urlsplit
 EDGE = urlsplit(os.environ["EDGE"])
 HOST, PORT = str(EDGE.hostname), int(EDGE.port or 80)
 TLS = EDGE.scheme == "https"
-PATIENCE = 60.0
-"""Seconds in which everything has to work: a test may begin while the shop still starts."""
+START_TIMEOUT = 60.0
+"""Seconds until everything has to work. A test may run while the shop still starts."""
 
 TIMEOUT = float(os.environ.get("TIMEOUT", "10"))
-"""Seconds that an answer may take."""
+"""Timeout of a request, in seconds."""
 
 
 class Failed(Exception):
-    """The shop does not do what it should."""
+    """The shop does not behave as it should."""
 
 
 def connection(timeout: float = TIMEOUT) -> HTTPConnection:
+    """Returns a connection to the edge, which opens with the first request."""
     if TLS:
-        # The certificate is for the shop's public name, not for the Service that is asked here.
+        # The certificate is for the public name of the shop, not for its Service.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -35,28 +36,29 @@ def connection(timeout: float = TIMEOUT) -> HTTPConnection:
     return HTTPConnection(HOST, PORT, timeout=timeout)
 
 
-def ask(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-    """The status and the JSON of an answer."""
+def send(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Sends a request. Returns the status and the JSON of the response."""
     http = connection()
     try:
         payload = None if body is None else json.dumps(body)
         http.request(method, path, payload, {"Content-Type": "application/json", **(headers or {})})
-        answer: HTTPResponse = http.getresponse()
-        text = answer.read()
-        return answer.status, json.loads(text) if text else None
+        response: HTTPResponse = http.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text else None
     finally:
         http.close()
 
 
 def call(method: str, path: str, body: object = None, **headers: str) -> Any:
-    """As `ask`, for what has to succeed."""
-    status, answer = ask(method, path, body, headers)
+    """Sends a request that has to succeed. Returns the JSON of the response, or raises Failed."""
+    status, response = send(method, path, body, headers)
     if status != 200:
-        raise Failed(f"{method} {path}: {status} {answer}")
-    return answer
+        raise Failed(f"{method} {path}: {status} {response}")
+    return response
 
 
 def create_product(stock: int) -> Any:
+    """Creates a product with a unique name. Returns it."""
     name = f"helm test {uuid.uuid4()}"
     price = {"currencyCode": "EUR", "units": "9", "nanos": 990000000}
     return call(
@@ -65,18 +67,19 @@ def create_product(stock: int) -> Any:
 
 
 def eventually(check: Callable[[], None]) -> None:
-    """Tries until it works, at most PATIENCE seconds."""
-    end = time.monotonic() + PATIENCE
+    """Repeats a check until it passes, for at most START_TIMEOUT seconds. Then raises Failed."""
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
             return check()
         except (Failed, OSError) as error:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise Failed(str(error)) from None
             time.sleep(1)
 
 
 def main(check: Callable[[], None]) -> None:
+    """Runs a check as a program. Exits with 1 if it fails."""
     try:
         check()
     except (Failed, OSError) as error:

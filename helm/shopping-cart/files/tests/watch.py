@@ -1,34 +1,34 @@
-"""An order's status as server-sent events, followed as an EventSource does: after a break it resumes where it was."""
+"""Follows an order by server-sent events as an EventSource does: after a break it resumes where it was."""
 
 import json
 import time
 from collections.abc import Generator, Iterator
 from http.client import HTTPException
 
-from edge import Failed, ask, connection
+from edge import Failed, connection, send
 
 PATH = ["PLACED", "PROCESSED", "DELIVERED", "RECEIVED"]
 _VERBS = {"PLACED": "process", "PROCESSED": "deliver", "DELIVERED": "receive"}
 
 STREAM_TIMEOUT = 40.0
-"""Seconds of silence after which a stream is given up. Heartbeats come every 15."""
+"""Read timeout of a stream, in seconds. A heartbeat comes every 15."""
 
 
 class Watch:
-    """One watcher. Iterating gives version and status of each event until `completed`."""
+    """Follows one order. Iterating yields version and status of each event until `completed`."""
 
     def __init__(self, order_id: str, attempts: int = 10) -> None:
-        """`attempts` that bring nothing new, one after another, are a failure."""
+        """Creates a watch that fails after `attempts` connections in a row without a new event."""
         self.order_id = order_id
         self.connections = 0
-        """How often it connected."""
+        """Number of connections so far."""
         self.last = 0
-        """The newest version that it has seen."""
+        """The newest version so far."""
         self._attempts = attempts
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        vain = 0
-        while vain < self._attempts:
+        unproductive = 0
+        while unproductive < self._attempts:
             before = self.last
             try:
                 done = yield from self._connected()
@@ -36,24 +36,24 @@ class Watch:
                 done = False  # the connection broke
             if done:
                 return
-            vain = 0 if self.last > before else vain + 1
+            unproductive = 0 if self.last > before else unproductive + 1
             time.sleep(0.5)
-        raise Failed(f"the stream of {self.order_id} breaks again and again")
+        raise Failed(f"the stream of {self.order_id} keeps breaking")
 
     def _connected(self) -> Generator[tuple[int, str], None, bool]:
-        """The events of one connection; answers whether the stream is at its end."""
+        """Yields the events of one connection. Returns whether the stream is complete."""
         http = connection(timeout=STREAM_TIMEOUT)
         try:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(self.last)} if self.last else {})
             http.request("GET", f"/api/orders/stream?order_id={self.order_id}", headers=headers)
-            answer = http.getresponse()
+            response = http.getresponse()
             self.connections += 1
-            if answer.status == 204:
+            if response.status == 204:
                 return True
-            if answer.status != 200:
-                raise Failed(f"the stream is answered by {answer.status} {answer.read()!r}")
+            if response.status != 200:
+                raise Failed(f"the stream returned {response.status} {response.read()!r}")
             event: dict[str, str] = {}
-            for line in answer:
+            for line in response:
                 name, _, value = line.decode().rstrip("\r\n").partition(": ")
                 if name:
                     event[name] = value
@@ -69,9 +69,9 @@ class Watch:
             http.close()
 
 
-def move_on(order_id: str, status: str) -> None:
-    """One step on from a status; the demo's simulator may have been quicker."""
+def advance(order_id: str, status: str) -> None:
+    """Moves an order from a status to the next one, unless the demo's simulator was faster."""
     verb = _VERBS[status]
-    code, answer = ask("POST", f"/api/v1/orders/{order_id}:{verb}", {})
-    if code != 200 and not (code == 400 and answer.get("code") == 9):
-        raise Failed(f"{verb}: {code} {answer}")
+    code, response = send("POST", f"/api/v1/orders/{order_id}:{verb}", {})
+    if code != 200 and not (code == 400 and response.get("code") == 9):
+        raise Failed(f"{verb}: {code} {response}")

@@ -1,0 +1,69 @@
+"""NOTES.txt: what `helm install` prints."""
+
+import pytest
+
+from tests.chart import tools
+from tests.chart.pods import pods
+
+
+def notes(sets: str) -> str:
+    done = tools.run("install", "shop", str(tools.CHART), "--dry-run=client", "--set", sets)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
+@pytest.mark.parametrize(("hops", "warned"), [("0", True), ("1", False)])
+def test_notes_warn_of_untrusted_proxy(hops: str, warned: bool) -> None:
+    found = notes(f"ingress.enabled=true,gateway.trustedHops={hops}")
+    assert ("all customers count as one client" in found) == warned
+
+
+@pytest.mark.parametrize(
+    ("sets", "warned"),
+    [
+        ("gateway.service.type=LoadBalancer", True),
+        ("gateway.service.type=NodePort,gateway.service.externalTrafficPolicy=Cluster", True),
+        ("gateway.service.type=LoadBalancer,gateway.service.externalTrafficPolicy=Local", False),
+        ("gateway.service.type=LoadBalancer,gateway.trustedHops=1", False),
+        ("gateway.service.type=NodePort,gateway.trustedHops=1,ingress.enabled=true", False),
+        ("gateway.service.type=ClusterIP", False),
+    ],
+)
+def test_notes_warn_of_hidden_client_addresses(sets: str, warned: bool) -> None:
+    assert ("Set gateway.service.externalTrafficPolicy: Local" in notes(sets)) == warned
+
+
+BEHIND = "networkPolicy.from[0].namespaceSelector.matchLabels.name=gateways"
+PARENT = "parentRefs[0].name=public"
+
+
+@pytest.mark.parametrize(
+    ("sets", "ways"),
+    [
+        ("gateway.service.type=LoadBalancer", "the load balancer"),
+        ("gateway.service.type=NodePort", "the port on each node"),
+        ("ingress.enabled=true", "the Ingress"),
+        (f"httpRoute.enabled=true,httpRoute.{PARENT}", "the HTTPRoute"),
+        (f"grpcRoute.enabled=true,grpcRoute.{PARENT}", "the GRPCRoute"),
+        ("gateway.service.type=NodePort,ingress.enabled=true", "the port on each node and the Ingress"),
+        (f"ingress.enabled=true,networkPolicy.enabled=false,{BEHIND}", "the Ingress"),
+        ("gateway.service.type=ClusterIP", ""),
+        ("gateway.service.type=LoadBalancer,gateway.service.loadBalancerSourceRanges={192.0.2.0/24}", ""),
+        (f"gateway.service.type=LoadBalancer,ingress.enabled=true,{BEHIND}", ""),
+    ],
+)
+def test_notes_warn_of_public_access(sets: str, ways: str) -> None:
+    """There is no authentication: everyone who reaches the edge can read and change everything."""
+    found = notes(sets)
+    assert ("there is no authentication" in found) == bool(ways)
+    assert f"and {ways} may be open to everyone" in found or not ways
+
+
+def test_notes_command_selects_service_pods() -> None:
+    """The selector in the notes matches the labels of the service's pods."""
+    sets = "product.database.existingSecret=mine"
+    [command] = (line for line in notes(sets).splitlines() if "describe pod" in line)
+    asked = dict(each.split("=") for each in command.rpartition(" ")[2].split(","))
+    labels = {pod: metadata["labels"] for pod, metadata, _ in pods("--set", sets)}
+    assert asked.items() <= labels["Deployment/shop-shopping-cart-product"].items()
+    assert not asked.items() <= labels["Deployment/shop-shopping-cart-order"].items()
