@@ -242,3 +242,37 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
     with refused() as error:
         await waiting
     assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is shutting down")
+
+
+async def test_news_carries_id_of_newest_follow(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    for follow_id in (7, 8):
+        follow = [
+            status_feed_pb2.FollowedOrder(order_id=key, follow_id=follow_id) for key in (order.id, UNKNOWN, "malformed")
+        ]
+        await feed.call.write(status_feed_pb2.FollowOrdersRequest(follow=follow))
+        told: dict[str, int] = {}
+        while len(told) < 3:
+            told |= {news.order_id: news.follow_id for news in await feed.read()}
+        assert set(told.values()) == {follow_id}
+    await shop.move("CANCELLED", order.id)
+    (news,) = await feed.read()
+    assert (news.follow_id, news.done) == (8, True)
+
+
+async def test_sidecar_without_follow_ids_works(shop: OrderShop) -> None:
+    """During an upgrade, the sidecar may be of the version before: it sends no follow id and gets none."""
+    order = await shop.create()
+    feed = Feed(shop)
+    for _ in range(2):
+        await feed.follow(order.id)
+        (news,) = await feed.read()
+        assert news.follow_id == 0
+        await feed.unfollow(order.id)
+    await feed.follow((order.id, 1))
+    await feed.read()
+    await shop.move("CANCELLED", order.id)
+    (news,) = await feed.read()
+    assert (news.follow_id, news.done) == (0, True)
+    assert feed.seen[order.id] == [(1, "PLACED"), (1, "PLACED"), (2, "CANCELLED")]

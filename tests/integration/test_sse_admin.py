@@ -67,7 +67,7 @@ async def test_a_sidecar_that_is_restarted_because_it_hangs_leaves_the_edge_alon
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kubelet runs the hook then too. What hangs is still connected to, and says nothing."""
-    monkeypatch.setattr("sse.gateway.drain.PATIENCE", 0.5)
+    monkeypatch.setattr("sse.gateway.drain.HANG_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as hung:
         async with edge() as running, httpx.AsyncClient(base_url=running.url) as http:
             ports = (hung.getsockname()[1], running.settings.sse_http_port)

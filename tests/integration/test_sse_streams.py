@@ -11,7 +11,7 @@ import pytest
 
 from runtime.subscriptions import Subscription
 from sse.config import Limits, Timing
-from sse.streams.wire import RETRY
+from sse.streams.wire import RETRY_RANGE
 from tests.support.order import eventually
 from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 
@@ -19,7 +19,7 @@ from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, side
 def retry(block: str) -> int:
     name, _, value = block.partition(": ")
     assert name == "retry"
-    assert RETRY[0] <= int(value) <= RETRY[1]
+    assert RETRY_RANGE[0] <= int(value) <= RETRY_RANGE[1]
     return int(value)
 
 
