@@ -13,11 +13,11 @@ from runtime.pages import Cursor, Position, SortKey
 
 @dataclass(frozen=True, eq=False)
 class Sort:
-    """A way to sort products. Each of them is there once, so it is compared by identity.
+    """A way to sort products. Each way exists once, so two are compared by identity.
 
     Attributes:
         order_by: Its name in requests and in page tokens.
-        sql: The columns to sort by. The id makes the order total.
+        sql: The columns to sort by. The id decides between equal products.
         after: The condition for the rows after a position, `%(key)s` and `%(id)s`.
         type: The type of the first sort key.
         key: Returns the first sort key of a product.

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from shop.product.v1 import product_pb2
 
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.product import ProductShop, product_shop, refused
 from tests.support.proxy import Proxy
 
@@ -30,7 +31,7 @@ def update_request(product_id: str, **fields: Any) -> product_pb2.UpdateProductR
     return product_pb2.UpdateProductRequest(product=product_pb2.Product(id=product_id, **fields))
 
 
-async def lose_answer(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
+async def lose_response(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
     """Lets a call's statement reach the database, and cuts the connection before the response is back."""
     proxy.lateness = 30
     task = asyncio.ensure_future(call)
@@ -38,6 +39,14 @@ async def lose_answer(proxy: Proxy, call: Awaitable[object], done: Callable[[], 
     proxy.lateness = 0
     proxy.cut()
     await task
+
+
+async def has_name(shop: ProductShop, product_id: str, name: str) -> bool:
+    return (await shop.get(product_id)).name == name
+
+
+async def is_deleted(shop: ProductShop, product_id: str) -> bool:
+    return (await shop.get(product_id)).HasField("delete_time")
 
 
 @pytest.mark.parametrize("conditional", [True, False])
@@ -48,16 +57,14 @@ async def test_update_with_lost_response_is_never_a_conflict(product_database: s
         product = await shop.create("Steel watch")
         etag = product.etag if conditional else ""
         update = shop.products.UpdateProduct(update_request(product.id, name="Gold watch", etag=etag))
-
-        async def written() -> bool:
-            return (await other.get(product.id)).name == "Gold watch"
+        written = partial(has_name, other, product.id, "Gold watch")
 
         if conditional:
             with refused() as error:
-                await lose_answer(proxy, update, written)
+                await lose_response(proxy, update, written)
             assert (error.code, error.message) == ("UNAVAILABLE", "the database does not answer")
         else:
-            await lose_answer(proxy, update, written)
+            await lose_response(proxy, update, written)
         assert int((await other.get(product.id)).etag) == int(product.etag) + (1 if conditional else 2)
 
 
@@ -65,10 +72,7 @@ async def test_delete_with_lost_response_succeeds(product_database: str) -> None
     """A second run finds the product deleted, which is what the call asks for."""
     async with behind_proxy(product_database) as (shop, proxy), product_shop(product_database) as other:
         product = await shop.create("Steel watch")
-
-        async def deleted() -> bool:
-            return (await other.get(product.id)).HasField("delete_time")
-
+        deleted = partial(is_deleted, other, product.id)
         delete = shop.products.DeleteProduct(product_pb2.DeleteProductRequest(id=product.id, etag=product.etag))
-        await lose_answer(proxy, delete, deleted)
+        await lose_response(proxy, delete, deleted)
         assert await deleted()

@@ -18,6 +18,7 @@ from product.domain import Content
 from product.store import Created, ProductStore, Replayed
 from runtime.config import DatabaseConfig
 from runtime.database import Database
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.product import product_shop
 
@@ -51,14 +52,14 @@ async def running(port: int, conninfo: str) -> AsyncIterator[tuple[asyncio.subpr
         await process.wait()
 
 
-async def until(channel: grpc.aio.Channel, service: str, status: int) -> None:
+async def has_status(channel: grpc.aio.Channel, service: str, status: int) -> bool:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    async with asyncio.timeout(20):
-        while True:
-            response = await stub.Check(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
-            if response.status == status:
-                return
-            await asyncio.sleep(0.1)
+    response = await stub.Check(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
+    return bool(response.status == status)
+
+
+async def until(channel: grpc.aio.Channel, service: str, status: int) -> None:
+    await eventually(lambda: has_status(channel, service, status), 20, interval=0.1)
 
 
 async def test_process_waits_for_schema_and_stops_on_sigterm(empty_database: str, free_port: int) -> None:
