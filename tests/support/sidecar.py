@@ -79,11 +79,13 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
         """Learns nothing by itself of what happens, as a process whose tailer has no connection."""
         self._followed: set[str] = set()
 
-    async def FollowOrders(self, requests: Any, context: Any) -> Any:
+    async def FollowOrders(
+        self, request_iterator: AsyncIterator[status_feed_pb2.FollowOrdersRequest], context: Any
+    ) -> AsyncIterator[status_feed_pb2.FollowOrdersResponse]:
         self.calls += 1
         followed: dict[str, Followed] = {}
         async with self.logs.changes() as changed:
-            reader = asyncio.create_task(self._read(requests, followed, changed))
+            reader = asyncio.create_task(self._read(request_iterator, followed, changed))
             try:
                 while self.script:
                     yield await self.script.responses.get()
@@ -105,7 +107,12 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
         await eventually(done)
         self._followed.discard(order_id)
 
-    async def _read(self, requests: Any, followed: dict[str, "Followed"], changed: asyncio.Event) -> None:
+    async def _read(
+        self,
+        requests: AsyncIterator[status_feed_pb2.FollowOrdersRequest],
+        followed: dict[str, "Followed"],
+        changed: asyncio.Event,
+    ) -> None:
         async for request in requests:
             if self.script:
                 self.script.requests.put_nowait(request)
