@@ -1,4 +1,4 @@
-"""Requests, checked and turned into what the domain knows."""
+"""Checks requests and converts them to what the domain and the store take."""
 
 import re
 from datetime import datetime
@@ -8,69 +8,75 @@ from shop.order.v1 import order_pb2
 
 from order.domain import Draft, Line, OrderQuery, Status
 from runtime import pages
-from runtime.errors import invalid_argument
+from runtime.constraints import Constraints
 from runtime.pages import Cursor
-from runtime.validate import NIL, Violations, is_invisible
+from runtime.validate import Violations, is_invisible
+
+CONSTRAINTS = Constraints(order_pb2.DESCRIPTOR, multiline={"shipping_address", "notes"})
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
-MOST_ITEMS = 50
-
 Listing = tuple[OrderQuery, Cursor, int]
-"""Which orders to list, where the page begins, and how many orders it gets."""
+"""Which orders to list, where the page starts, and its size."""
+
+Move = (
+    order_pb2.ProcessOrderRequest
+    | order_pb2.DeliverOrderRequest
+    | order_pb2.ReceiveOrderRequest
+    | order_pb2.CancelOrderRequest
+)
+"""A request for a transition."""
+
+
+def order_id(request: order_pb2.GetOrderRequest | Move) -> UUID:
+    """Returns the id of the order that a request is for. Raises INVALID_ARGUMENT if the request is malformed."""
+    CONSTRAINTS.enforce(request)
+    return UUID(request.id)
 
 
 def draft(request: order_pb2.CreateOrderRequest) -> Draft:
-    with Violations() as check:
-        lines = _lines(check, request)
-        email = _email(check, "customer.email", request.customer.email)
-        return Draft(
-            lines=lines,
-            customer_name=check.text("customer.name", request.customer.name, most=200),
-            customer_email=email,
-            customer_phone=check.text("customer.phone", request.customer.phone, most=32),
-            shipping_address=check.text("shipping_address", request.shipping_address, most=1_000, lines=True),
-            payment_method=check.text("payment_method", request.payment_method, most=64),
-            notes=check.text("notes", request.notes, most=2_000, lines=True),
+    """Returns the order to create. Raises INVALID_ARGUMENT if the request is malformed."""
+    with Violations() as violations:
+        CONSTRAINTS.check(violations, request)
+        items = list(request.items)
+        violations.distinct(
+            "items[{}].product_id", [item.product_id for item in items], "duplicate product; combine into one item"
         )
+        _check_email(violations, "customer.email", request.customer.email)
+    customer = request.customer
+    return Draft(
+        lines=tuple([Line(product_id=UUID(item.product_id), quantity=item.quantity) for item in items]),
+        customer_name=customer.name,
+        customer_email=customer.email,
+        customer_phone=customer.phone,
+        shipping_address=request.shipping_address,
+        payment_method=request.payment_method,
+        notes=request.notes,
+    )
 
 
-def _email(check: Violations, field: str, value: str) -> str:
-    email = check.text(field, value, most=254)
-    # Of ASCII, only white space cannot be seen, and control characters, which no text may have.
+def _check_email(violations: Violations, field: str, email: str) -> None:
+    # The only invisible ASCII characters are white space, which the pattern excludes, and control characters, which no
+    # text may have.
     if email and (not _EMAIL.fullmatch(email) or (not email.isascii() and any(map(is_invisible, email)))):
-        check.add(field, "must be an e-mail address, as in ada@example.com")
-    return email
-
-
-def _lines(check: Violations, request: order_pb2.CreateOrderRequest) -> tuple[Line, ...]:
-    if not 1 <= len(request.items) <= MOST_ITEMS:
-        check.add("items", f"must be 1 to {MOST_ITEMS}, not {len(request.items)}")
-        return ()
-    lines: dict[UUID, Line] = {}
-    for index, item in enumerate(request.items):
-        product_id = check.uuid(f"items[{index}].product_id", item.product_id)
-        if item.quantity < 1:
-            check.add(f"items[{index}].quantity", "must be at least 1")
-        if product_id in lines and product_id != NIL:
-            check.add(f"items[{index}].product_id", "is there twice; give one item with the whole quantity")
-        lines[product_id] = Line(product_id=product_id, quantity=item.quantity)
-    return tuple(lines.values())
+        violations.add(field, "must be an e-mail address, as in ada@example.com")
 
 
 def listing(request: order_pb2.ListOrdersRequest) -> Listing:
-    with Violations() as check:
-        if request.status and request.status not in order_pb2.Order.Status.values():
-            check.add("status", "must be a status of orders")
-        email = _email(check, "customer_email", request.customer_email)
-        number = check.text("number", request.number, most=64)
+    """Returns what to list. Raises INVALID_ARGUMENT if the request is malformed."""
+    with Violations() as violations:
+        CONSTRAINTS.check(violations, request)
+        _check_email(violations, "customer_email", request.customer_email)
     status = Status(order_pb2.Order.Status.Name(request.status)) if request.status else None
-    query = OrderQuery(status=status, customer_email=email, number=number)
-    cursor = Cursor.parse(request.page_token, ("orders", query.status or "", email.lower(), number), (datetime, UUID))
-    return query, cursor, pages.page_size(request.page_size)
+    query = OrderQuery(status=status, customer_email=request.customer_email, number=request.number)
+    described = ("orders", query.status or "", query.customer_email.lower(), query.number)
+    return query, Cursor.parse(request.page_token, described, (datetime, UUID)), pages.page_size(request.page_size)
 
 
-def after_version(request: order_pb2.StreamOrderStatusRequest) -> int:
-    if request.after_version < 0:
-        raise invalid_argument([("after_version", "must not be negative")])
-    return request.after_version
+def stream(request: order_pb2.StreamOrderStatusRequest) -> tuple[UUID, int]:
+    """Returns the id of the order to stream and the version to start after.
+
+    Raises INVALID_ARGUMENT if the request is malformed.
+    """
+    CONSTRAINTS.enforce(request)
+    return UUID(request.order_id), request.after_version

@@ -19,7 +19,6 @@ from runtime.headers import Context, caller, expected_version, request_key, send
 from runtime.limits import CallerLimit, caller_of_call
 from runtime.shielded import run_shielded
 from runtime.subscriptions import LogNotFound, LogRewound, Subscription
-from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         return await _respond(order, context)
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
-        order_id = parse_uuid("id", request.id)
+        order_id = parse.order_id(request)
         order = await self._store.get(order_id)
         if order is None:
             raise not_found(order_id)
@@ -84,20 +83,20 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         return order_pb2.ListOrdersResponse(orders=page, next_page_token=token)
 
     async def ProcessOrder(self, request: order_pb2.ProcessOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.PROCESSED, request.id, request.etag, context)
+        return await self._move(Status.PROCESSED, request, context)
 
     async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.DELIVERED, request.id, request.etag, context)
+        return await self._move(Status.DELIVERED, request, context)
 
     async def ReceiveOrder(self, request: order_pb2.ReceiveOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.RECEIVED, request.id, request.etag, context)
+        return await self._move(Status.RECEIVED, request, context)
 
     async def CancelOrder(self, request: order_pb2.CancelOrderRequest, context: Context) -> order_pb2.Order:
-        return await self._move(Status.CANCELLED, request.id, request.etag, context)
+        return await self._move(Status.CANCELLED, request, context)
 
-    async def _move(self, target: Status, text: str, etag: str, context: Context) -> order_pb2.Order:
-        order_id = parse_uuid("id", text)
-        version = expected_version(context, etag)
+    async def _move(self, target: Status, request: parse.Move, context: Context) -> order_pb2.Order:
+        order_id = parse.order_id(request)
+        version = expected_version(context, request.etag)
         order, moved = await self._store.move(order_id, target, version)
         if order is None:
             raise not_found(order_id)
@@ -111,7 +110,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def StreamOrderStatus(
         self, request: order_pb2.StreamOrderStatusRequest, context: Context
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
-        key, after = parse_uuid("order_id", request.order_id), parse.after_version(request)
+        key, after = parse.stream(request)
         with (
             self._streams.admit(caller_of_call(context)),
             self._followers.follow(str(key), after) as subscription,

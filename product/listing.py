@@ -59,8 +59,6 @@ _BY_NAME = {sort.order_by: sort for sort in SORTS}
 
 NEWEST_FIRST = _BY_NAME["create_time desc"]
 
-MAX_ORDER_BY_LENGTH = 100
-
 
 @dataclass(frozen=True)
 class ProductQuery:
@@ -94,7 +92,7 @@ def parse_order_by(order_by: str) -> Sort:
     Raises:
         ApiError: INVALID_ARGUMENT.
     """
-    words = order_by.split() if len(order_by) <= MAX_ORDER_BY_LENGTH else [order_by]
+    words = order_by.split(maxsplit=2)
     if not words:
         return NEWEST_FIRST
     field = "create_time" if words[0] == "createTime" else words[0]  # as REST spells it

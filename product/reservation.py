@@ -9,9 +9,6 @@ from uuid import UUID
 from product.domain import MAX_STOCK, describe_shortage, insufficient_stock, product_deleted
 from runtime.refusals import DomainError, ErrorKind
 
-MAX_ITEMS = 50
-"""Items of one reservation."""
-
 MAX_NAMED_ITEMS = 5
 """Items that the message of a rejection names."""
 

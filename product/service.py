@@ -15,7 +15,6 @@ from runtime.batch import Shared
 from runtime.errors import ApiError, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.pages import Position
-from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         raise _no_free_code()
 
     async def GetProduct(self, request: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
-        product_id = parse_uuid("id", request.id)
+        product_id = parse.product_id(request)
         product = domain.check_exists(await self._store.get(product_id), product_id)
         return await _respond(product, context)
 
@@ -105,7 +104,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         raise _no_free_code()
 
     async def DeleteProduct(self, request: product_pb2.DeleteProductRequest, context: Context) -> product_pb2.Product:
-        product_id = parse_uuid("id", request.id)
+        product_id = parse.product_id(request)
         version = expected_version(context, request.etag)
         product = await self._store.delete(product_id, version)
         if product:
@@ -117,7 +116,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def UndeleteProduct(
         self, request: product_pb2.UndeleteProductRequest, context: Context
     ) -> product_pb2.Product:
-        product_id = parse_uuid("id", request.id)
+        product_id = parse.product_id(request)
         version = expected_version(context, request.etag)
         product = await self._store.undelete(product_id, version)
         if isinstance(product, Conflict):
@@ -138,7 +137,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         return product_pb2.ListCategoriesResponse(categories=categories, next_page_token=token)
 
     async def AdjustStock(self, request: product_pb2.AdjustStockRequest, context: Context) -> product_pb2.Product:
-        product_id = parse.adjustment(request)
+        product_id = parse.product_id(request)
         version = expected_version(context, request.etag)
         key = request_key(context, request.request_id) or uuid4()
         request_id = self._scoped_id(_ADJUSTMENTS, context, key)

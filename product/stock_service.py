@@ -7,7 +7,7 @@ from uuid import UUID
 
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
-from product import parse
+from product import stock_parse as parse
 from product.convert import reservation_message
 from product.stock_batches import Outcome, StockBatches
 from product.stock_store import StockStore
@@ -38,31 +38,31 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
     async def ConfirmReservation(
         self, request: stock_pb2.ConfirmReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        return _only(await self._batches.confirm([parse_uuid("reservation_id", request.reservation_id)]))
+        return _only(await self._batches.confirm([parse.reservation_id(request)]))
 
     async def ReleaseReservation(
         self, request: stock_pb2.ReleaseReservationRequest, context: Context
     ) -> stock_pb2.Reservation:
-        return _only(await self._batches.release([parse_uuid("reservation_id", request.reservation_id)]))
+        return _only(await self._batches.release([parse.reservation_id(request)]))
 
     async def BatchReserveStock(
         self, request: stock_pb2.BatchReserveStockRequest, context: Context
     ) -> stock_pb2.BatchReserveStockResponse:
-        parse.check_batch("requests", request.requests)
+        parse.check_batch(request)
         results = await _batch("ReserveStock", request.requests, parse.hold, self._batches.reserve)
         return stock_pb2.BatchReserveStockResponse(results=results)
 
     async def BatchConfirmReservations(
         self, request: stock_pb2.BatchConfirmReservationsRequest, context: Context
     ) -> stock_pb2.BatchConfirmReservationsResponse:
-        parse.check_batch("reservation_ids", request.reservation_ids)
+        parse.check_batch(request)
         results = await _batch("ConfirmReservation", request.reservation_ids, _reservation_id, self._batches.confirm)
         return stock_pb2.BatchConfirmReservationsResponse(results=results)
 
     async def BatchReleaseReservations(
         self, request: stock_pb2.BatchReleaseReservationsRequest, context: Context
     ) -> stock_pb2.BatchReleaseReservationsResponse:
-        parse.check_batch("reservation_ids", request.reservation_ids)
+        parse.check_batch(request)
         results = await _batch("ReleaseReservation", request.reservation_ids, _reservation_id, self._batches.release)
         return stock_pb2.BatchReleaseReservationsResponse(results=results)
 

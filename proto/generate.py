@@ -1,10 +1,13 @@
-"""Generates the Python code of the protos and the edge's descriptor set; with --check, says what is out of date.
+"""Generates the Python code of the protos and the edge's descriptor set.
 
     python proto/generate.py [--check]
 
-Generated code is checked in, so that nobody needs a compiler to run the shop, and a review sees what changed. So are
-Google's protos that ours import, in `third_party/googleapis`: whoever clones the repository can compile ours with them.
-They are those of the googleapis-common-protos package, which has their Python code.
+Generated code is checked in, so that the shop runs without a compiler and a review shows what changed. The protos that
+ours import are checked in too, so that a clone compiles without a download:
+
+- `third_party/googleapis` is copied from the googleapis-common-protos package, which has the Python code.
+- `third_party/protovalidate` is `buf/validate/validate.proto` of protovalidate v1.2.2, unchanged. The package of that
+  name has no code for our protobuf runtime, so it is generated beside ours.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import grpc_tools
+from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
@@ -24,11 +28,12 @@ ROOT = Path(__file__).resolve().parent
 DESCRIPTORS = ROOT.parent / "envoy" / "shop.binpb"
 
 GOOGLEAPIS = ROOT.parent / "third_party" / "googleapis"
+PROTOVALIDATE = ROOT.parent / "third_party" / "protovalidate"
 
-# The last one has google/protobuf, which every compiler brings along.
-INCLUDES = [ROOT, GOOGLEAPIS, Path(grpc_tools.__path__[0]) / "_proto"]
+# The last one has google/protobuf, which is part of every compiler.
+INCLUDES = [ROOT, GOOGLEAPIS, PROTOVALIDATE, Path(grpc_tools.__path__[0]) / "_proto"]
 
-# By path, since a virtual environment that is not activated is not on PATH.
+# By path, because a virtual environment that is not activated is not on PATH.
 PLUGINS = [
     f"--plugin={name}={Path(sysconfig.get_path('scripts')) / name}"
     for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
@@ -43,27 +48,46 @@ VENDORED = [
     "google/type/money.proto",
 ]
 
-# Not imported by ours, but sent in the details of errors: Envoy can only show what it knows.
+VALIDATION = "buf/validate/validate.proto"
+
+KEPT_OPTIONS = (annotations_pb2.http, field_behavior_pb2.field_behavior)
+"""The options in Envoy's descriptor set."""
+
+# Our protos do not import it, but errors have it in their details, and Envoy shows only messages that it knows.
 ALSO_DESCRIBED = ["google/rpc/error_details.proto"]
 
 
 def installed(name: str) -> Path:
-    """A proto of the googleapis-common-protos package."""
+    """Returns the path of a proto of the googleapis-common-protos package."""
     return Path(str(distribution("googleapis-common-protos").locate_file(name)))
 
 
 def compile_all(target: Path) -> None:
     """Writes all generated Python under `target`, laid out as the protos are."""
-    protos = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("shop/**/*.proto"))]
-    outputs = ("--python_out={}", "--grpc_python_out={}", "--mypy_out=quiet:{}", "--mypy_grpc_out=quiet:{}")
-    run([*(each.format(target) for each in outputs), *protos])
+    messages = (f"--python_out={target}", f"--mypy_out=quiet:{target}")
+    services = (f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}")
+    run([*messages, *services, *our_protos()])
+    run([*messages, VALIDATION])
+
+
+def our_protos() -> list[str]:
+    """Returns the paths of our protos, relative to ROOT."""
+    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("shop/**/*.proto"))]
 
 
 def describe_all(target: Path) -> None:
-    """Writes the descriptor set, without source info: comments are no business of the edge's."""
-    protos = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("shop/**/*.proto"))]
-    run([f"--descriptor_set_out={target}", "--include_imports", *protos, *ALSO_DESCRIBED])
+    """Writes the descriptor set for Envoy, without comments and validation rules.
+
+    Envoy does not enforce the rules, and their proto would make the set three times as large.
+    """
+    run([f"--descriptor_set_out={target}", "--include_imports", *our_protos(), *ALSO_DESCRIBED])
     described = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
+    for file in [each for each in described.file if each.name == VALIDATION]:
+        described.file.remove(file)
+    for file in described.file:
+        if VALIDATION in file.dependency:
+            file.dependency.remove(VALIDATION)
+    described.DiscardUnknownFields()  # protobuf knows the options of imported modules only, which are KEPT_OPTIONS
     target.write_bytes(described.SerializeToString(deterministic=True))
 
 
@@ -74,14 +98,15 @@ def run(arguments: list[str]) -> None:
 
 
 def generated(folder: Path) -> Iterator[Path]:
-    """The generated Python under `folder`, relative to it; not the bytecode that running it leaves beside it."""
-    for path in sorted(folder.glob("shop/**/*_pb2*")):
-        if path.suffix in (".py", ".pyi"):
-            yield path.relative_to(folder)
+    """Yields the paths of the generated Python files in `folder`, relative to it, without bytecode."""
+    for package in ("buf", "shop"):
+        for path in sorted(folder.glob(f"{package}/**/*_pb2*")):
+            if path.suffix in (".py", ".pyi"):
+                yield path.relative_to(folder)
 
 
 def stale() -> list[str]:
-    """The checked-in files that differ from what would be generated, or that nothing generates any more."""
+    """Returns the checked-in files that differ from the generated ones, or that are no longer generated."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         compile_all(fresh)
@@ -112,7 +137,7 @@ def main() -> int:
             print(f"out of date, run `make generate`: {', '.join(wrong)}", file=sys.stderr)
         return 1 if wrong else 0
     for name in generated(ROOT):
-        (ROOT / name).unlink()  # of a proto that is gone, nothing stays
+        (ROOT / name).unlink()  # so that no code of a deleted proto remains
     for name in VENDORED:
         (GOOGLEAPIS / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(installed(name), GOOGLEAPIS / name)

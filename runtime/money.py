@@ -19,18 +19,21 @@ def set_money(field: money_pb2.Money, currency: str, micros: int) -> None:
     field.nanos = micros % MICROS * NANOS_PER_MICRO
 
 
-def price_micros(check: Violations, field: str, money: money_pb2.Money) -> int:
-    """The micros of a price; violations where it is not one: no currency of ISO 4217, negative, too large, or with more
-    decimal places than its currency has."""
+def price_micros(violations: Violations, field: str, money: money_pb2.Money) -> int:
+    """Returns the micros of a price.
+
+    Adds violations if its currency is not one of ISO 4217, or if its amount is negative, too large, or has more decimal
+    places than the currency.
+    """
     decimals = DECIMALS.get(money.currency_code)
     if decimals is None:
-        check.add(f"{field}.currency_code", "must be a currency of ISO 4217 in capital letters, as in EUR")
+        violations.add(f"{field}.currency_code", "must be an ISO 4217 currency code in capital letters, as in EUR")
     if not 0 <= money.units <= LARGEST_PRICE_UNITS:
-        check.add(f"{field}.units", f"must be from 0 to {LARGEST_PRICE_UNITS:,}")
+        violations.add(f"{field}.units", f"must be from 0 to {LARGEST_PRICE_UNITS:,}")
     if not 0 <= money.nanos < MICROS * NANOS_PER_MICRO:
-        check.add(f"{field}.nanos", "must be from 0 to 999,999,999")
+        violations.add(f"{field}.nanos", "must be from 0 to 999,999,999")
     elif decimals is not None and money.nanos % 10 ** (_NANO_DIGITS - decimals):
-        check.add(f"{field}.nanos", _too_fine(money.currency_code, decimals))
+        violations.add(f"{field}.nanos", _too_fine(money.currency_code, decimals))
     micros: int = money.units * MICROS + money.nanos // NANOS_PER_MICRO
     return micros
 

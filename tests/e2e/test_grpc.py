@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -79,6 +80,13 @@ async def test_every_public_symbol_can_be_described(shop: RunningShop) -> None:
     for symbol in (*PUBLIC, *symbols):
         status, _, err = await run(shop.target, "describe", symbol)
         assert status == 0, err
+
+
+async def test_descriptions_show_the_limits_of_fields(shop: RunningShop) -> None:
+    for target in (shop.target, shop.order_target):
+        status, out, err = await run(target, "describe", "shop.order.v1.Customer")
+        assert status == 0, err
+        assert re.search(r"string name = 1 .*max_len: ?200", out), out
 
 
 @pytest.mark.parametrize("version", ["grpc-v1", "grpc-v1alpha"])

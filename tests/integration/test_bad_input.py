@@ -60,7 +60,7 @@ async def test_an_item_without_an_id_is_not_called_the_same_as_another(order_dat
     async with order_shop(order_database, FakeStock()) as shop:
         with refused() as error:
             await shop.orders.CreateOrder(order_pb2.CreateOrderRequest(items=items))
-        assert "there twice" not in error.what.message
+        assert "duplicate" not in error.what.message
 
 
 async def test_a_batch_full_of_bad_requests_is_refused_one_by_one(product_database: str) -> None:

@@ -121,7 +121,7 @@ class TestRefusals:
         with refused() as error:
             await shop.create({}, request_id="1")
         assert error.what.code == "INVALID_ARGUMENT"
-        assert set(error.what.fields) == {"items"}
+        assert set(error.what.fields) == {"items", "request_id"}
         with refused() as error:
             await shop.create({UNKNOWN: 1}, request_id="1")
         assert set(error.what.fields) == {"request_id"}

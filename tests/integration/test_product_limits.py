@@ -88,7 +88,7 @@ class TestText:
         ):
             with refused() as error:
                 await update(shop, product_pb2.Product(id=made.id, name="x"), "name", path)
-            assert error.fields == {"update_mask": f"names {shown}, which is no field of a product"}
+            assert error.fields == {"update_mask": f"unknown field {shown}"}
 
 
 WIDE = "\U0001f381"

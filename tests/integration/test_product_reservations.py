@@ -107,7 +107,7 @@ class TestComparison:
             with refused() as error:
                 await shop.stock.BatchGetReservations(batch(reservation_ids=ids))
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {field})
-        for request, field in ((listing(states=[0]), "states"), (listing(page_size=-1), "page_size")):  # type: ignore[list-item]  # malformed
+        for request, field in ((listing(states=[0]), "states[0]"), (listing(page_size=-1), "page_size")):  # type: ignore[list-item]  # malformed
             with refused() as error:
                 await shop.stock.ListReservations(request)
             assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", {field})

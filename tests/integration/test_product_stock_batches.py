@@ -9,12 +9,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from shop.product.v1 import product_pb2, stock_pb2
 
-from product import parse
-from product.reservation import MAX_ITEMS
 from product.stock_store import StockStore
 from runtime import server
 from tests.support.invariants import check_stock
 from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
+from tests.support.requests import max_items
 from tests.support.stock_batches import (
     CONFIRMED,
     HELD,
@@ -26,6 +25,9 @@ from tests.support.stock_batches import (
     states,
     status_of_call,
 )
+
+MAX_BATCH = max_items(stock_pb2.BatchReserveStockRequest, "requests")
+MAX_ITEMS = max_items(stock_pb2.ReserveStockRequest, "items")
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ class TestReserve:
             (held,) = await reserve(shop, reserve_request({few.id: 1}))
             await confirm(shop, held.reservation.id)
             await release(shop, held.reservation.id)
-        ids = await many_products(shop, parse.LARGEST_STOCK_BATCH * MAX_ITEMS)
+        ids = await many_products(shop, MAX_BATCH * MAX_ITEMS)
         requests = [
             reserve_request(dict.fromkeys(ids[start : start + MAX_ITEMS], 1)) for start in range(0, len(ids), MAX_ITEMS)
         ]
@@ -185,5 +187,5 @@ async def test_empty_and_too_large_batches_are_rejected(shop: ProductShop, call:
     for number in (0, 65):
         with refused() as error:
             await call(shop, *[one] * number)
-        assert (error.code, error.fields) == ("INVALID_ARGUMENT", {field: f"must be 1 to 64, not {number}"})
+        assert (error.code, error.fields) == ("INVALID_ARGUMENT", {field: f"must have 1 to 64 elements, not {number}"})
     assert len(await call(shop, *[one] * 64)) == 64

@@ -1,18 +1,17 @@
 """The documentation has what the code has."""
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
-from shop.order.v1 import order_pb2
+from google.protobuf.descriptor import FieldDescriptor
 from shop.product.v1 import product_pb2
 
-import order.parse
-import product.parse
+from product.parse import MAX_MASK_PATHS, changes, new_product
 from runtime.errors import ApiError
+from runtime.money import LARGEST_PRICE_UNITS
+from tests.support.requests import PUBLIC, RequestField, request_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,58 +28,72 @@ def test_every_variable_that_a_process_reads_is_documented() -> None:
     assert read - documented == set()
 
 
-def limits() -> Iterator[tuple[str, int]]:
-    """The fields of the table in docs/api.md, each with its limit."""
-    table = (ROOT / "docs" / "api.md").read_text().split("| field | at most |")[1].split("\n\n")[0]
-    for names, limit in re.findall(r"^\| (`.+`) \| ([0-9,]+)", table, re.MULTILINE):
-        for name in re.findall(r"`([a-z_.]+)`", names):
-            yield name, int(limit.replace(",", ""))
-
-
-READERS: dict[str, tuple[type[Message], Callable[[Any], Any]]] = {
-    "product": (product_pb2.CreateProductRequest, lambda message: product.parse.new_product(message.product)),
-    "search": (product_pb2.ListProductsRequest, product.parse.listing),
-    "category": (product_pb2.ListProductsRequest, product.parse.listing),
-    "ids": (product_pb2.BatchGetProductsRequest, product.parse.batch_ids),
-    "update_mask": (product_pb2.UpdateProductRequest, product.parse.changes),
-    "customer_email": (order_pb2.ListOrdersRequest, order.parse.listing),
-    "number": (order_pb2.ListOrdersRequest, order.parse.listing),
+IN_CODE = {
+    "product.price": f"0 to {LARGEST_PRICE_UNITS:,} units of an ISO 4217 currency",
+    "update_mask": f"at most {MAX_MASK_PATHS} paths",
 }
+"""The limits that no rule of a proto can state."""
 
 
-def violations(field: str, size: int) -> str:
-    """What a request with a field of that size is told."""
-    kind, read = READERS.get(field.split(".", maxsplit=1)[0], (order_pb2.CreateOrderRequest, order.parse.draft))
-    message: Any = kind()
-    *path, last = field.split(".")
-    parent = message
-    for each in path:
-        parent = getattr(parent, each)
-    value = getattr(parent, last)
-    if last == "update_mask":
-        value.paths.extend(["name"] * size)
-    elif last == "items":
-        for _ in range(size):
-            value.add()
-    elif last == "ids":
-        value.extend(["x"] * size)
-    elif isinstance(value, str):
-        setattr(parent, last, {"image_uri": "/" + "a" * (size - 1)}.get(last) or _filled(last, size))
-    else:
-        setattr(parent, last, size)
-    try:
-        read(message)
-    except ApiError as error:
-        return error.text
-    return ""
+def describe(limited: RequestField) -> str:
+    """Returns the limit of a field in words; empty if it has none."""
+    rules = limited.rules
+    if rules.HasField("repeated"):
+        return f"{rules.repeated.min_items} to {rules.repeated.max_items} elements"
+    if rules.string.uuid:
+        return "a UUID"
+    if rules.string.max_bytes:
+        return f"at most {rules.string.max_bytes:,} bytes"
+    if rules.string.max_len:
+        least = f"{rules.string.min_len} to" if rules.string.min_len else "at most"
+        return f"{least} {rules.string.max_len:,} characters"
+    for kind in ("int32", "int64", "double"):
+        if rules.HasField(kind):
+            numbers: Any = getattr(rules, kind)
+            highest = f"{numbers.lte:,.10g}" if numbers.HasField("lte") else ""
+            return f"{numbers.gte:,.10g} to {highest}" if highest else f"at least {numbers.gte}"
+    if rules.enum.defined_only:
+        return "a status, by name"
+    return "not 0" if rules.required else IN_CODE.get(limited.path, "")
 
 
-def _filled(field: str, size: int) -> str:
-    return "a" * (size - 2) + "@b" if "email" in field else "a" * size
+def limits_table() -> str:
+    """Returns the table of docs/api.md: all fields of public requests, by their limits."""
+    rows: dict[str, list[str]] = {}
+    for limited in request_fields(*PUBLIC):
+        rows.setdefault(describe(limited), []).append(f"`{limited.path}`")
+    lines = [f"| {', '.join(dict.fromkeys(paths))} | {limit} |" for limit, paths in rows.items()]
+    return "\n".join(["| field | limit |", "| --- | --- |", *lines])
 
 
-@pytest.mark.parametrize(("field", "limit"), list(limits()))
-def test_every_documented_limit_is_the_one_enforced(field: str, limit: int) -> None:
-    named = re.compile(rf"(^|; ){re.escape(field)}: must (have at most|be at most|be 1 to|be from)")
-    assert named.search(violations(field, limit + 1))
-    assert not named.search(violations(field, limit))
+def test_every_request_field_has_a_limit() -> None:
+    """All but true or false, of which a request has none: what is unlimited takes memory."""
+    unlimited = [limited.path for limited in request_fields(*PUBLIC) if not describe(limited)]
+    assert unlimited == []
+    texts = [limited for limited in request_fields(*PUBLIC) if limited.field.type == FieldDescriptor.TYPE_STRING]
+    assert len(texts) > 40
+
+
+def test_documented_limits_are_those_of_the_protos() -> None:
+    assert limits_table() in (ROOT / "docs" / "api.md").read_text(), f"docs/api.md must have:\n\n{limits_table()}\n"
+
+
+@pytest.mark.parametrize("units", [LARGEST_PRICE_UNITS, LARGEST_PRICE_UNITS + 1])
+def test_documented_limit_of_a_price_is_enforced(units: int) -> None:
+    product = product_pb2.Product(name="Oak table")
+    product.price.currency_code, product.price.units = "EUR", units
+    product.star = 6  # so that there is always an error to read
+    with pytest.raises(ApiError) as caught:
+        new_product(product)
+    refused = "product.price.units: must be from 0 to 1,000,000,000" in caught.value.text
+    assert refused is (units > LARGEST_PRICE_UNITS)
+
+
+@pytest.mark.parametrize("number", [MAX_MASK_PATHS, MAX_MASK_PATHS + 1])
+def test_documented_limit_of_a_mask_is_enforced(number: int) -> None:
+    request = product_pb2.UpdateProductRequest()
+    request.update_mask.paths.extend(["variant"] * number)
+    with pytest.raises(ApiError) as caught:
+        changes(request)
+    refused = "update_mask: must have at most 50 paths, not 51" in caught.value.text
+    assert refused is (number > MAX_MASK_PATHS)

@@ -43,7 +43,7 @@ def test_a_header_that_is_not_one_etag_is_refused_and_not_dropped(values: tuple[
         expected_etag(call(*(("if-match", value) for value in values)), "")
 
 
-@pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " ", "7" + " " * 100])
+@pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " "])
 def test_an_etag_of_nothing_is_no_condition_and_refused(etag: str) -> None:
     with pytest.raises(ApiError, match="etag: must be an etag"):
         expected_etag(call(), etag)

@@ -37,7 +37,7 @@ def test_price_has_no_more_decimals_than_its_currency(currency: str, decimals: i
     "currency", ["XXX", "XTS", "XAU", "XDR", "ZZZ", "BGN", "HRK", "DEM", "eur", "Eur", " EUR", "EU", ""]
 )
 def test_currency_outside_iso_4217_is_refused(currency: str) -> None:
-    with pytest.raises(ApiError, match="must be a currency of ISO 4217"), Violations() as check:
+    with pytest.raises(ApiError, match="must be an ISO 4217 currency code"), Violations() as check:
         price_micros(check, "price", money_pb2.Money(currency_code=currency, units=1))
 
 

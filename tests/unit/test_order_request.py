@@ -118,4 +118,4 @@ def test_a_bad_listing_is_refused(fields: dict[str, Any], field: str) -> None:
 
 def test_a_stream_cannot_resume_after_a_negative_version() -> None:
     with pytest.raises(ApiError, match="after_version"):
-        parse.after_version(order_pb2.StreamOrderStatusRequest(order_id=B, after_version=-1))
+        parse.stream(order_pb2.StreamOrderStatusRequest(order_id=B, after_version=-1))

@@ -129,8 +129,3 @@ def test_random_text_is_rejected_as_a_token(text: str) -> None:
 @pytest.mark.parametrize(("requested", "size"), [(0, 20), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])
 def test_page_size_is_lowered_to_the_maximum(requested: int, size: int) -> None:
     assert pages.page_size(requested) == size
-
-
-def test_negative_page_size_is_rejected() -> None:
-    with pytest.raises(ApiError, match="page_size"):
-        pages.page_size(-1)

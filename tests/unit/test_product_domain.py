@@ -7,12 +7,14 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shop.product.v1 import product_pb2
 
 from product import domain
 from product.domain import WRITABLE, Content, Product
 from product.parse import _SKU, _SLUG
 from product.store import COLUMN_PATHS
 from runtime.refusals import DomainError, ErrorKind
+from tests.support.requests import max_length
 
 ID = UUID("123e4567-e89b-42d3-a456-426614174000")
 NOW = datetime(2026, 11, 23, 2, 3, 4, 567891, UTC)
@@ -60,7 +62,7 @@ def test_any_name_makes_valid_slugs_and_skus(name: str) -> None:
         assert _SLUG.fullmatch(content.slug)
         assert len(content.slug) <= domain.MAX_SLUG_LENGTH
         assert _SKU.fullmatch(content.sku)
-        assert len(content.sku) <= domain.MAX_SKU_LENGTH
+        assert len(content.sku) <= max_length(product_pb2.Product, "sku")
         content = content.with_alternative("slug", ID).with_alternative("sku", ID)
 
 

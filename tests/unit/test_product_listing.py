@@ -61,7 +61,7 @@ def test_order_by_is_read_in_every_spelling(order_by: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "order_by",
-    ["create_Time", "CREATETIME", "NAME", "name desc asc", "name,price", "-name", "desc", "name" + " " * 100],
+    ["create_Time", "CREATETIME", "NAME", "name desc asc", "name,price", "-name", "desc"],
 )
 def test_order_by_of_no_field_is_rejected(order_by: str) -> None:
     with pytest.raises(ApiError, match="order_by: must be one of"):

@@ -41,7 +41,7 @@ def test_buf_builds_a_clone(clone: Path) -> None:
 
 def test_protoc_compiles_a_clone(clone: Path) -> None:
     protoc = [sys.executable, "-m", "grpc_tools.protoc"]
-    includes = ["-I", "proto", "-I", "third_party/googleapis"]
+    includes = ["-I", "proto", "-I", "third_party/googleapis", "-I", "third_party/protovalidate"]
     run(clone, *protoc, *includes, "--include_imports", "-oall.binpb", *PROTOS)
     for name, file in described(clone / "all.binpb").items():
         if name.startswith("shop/"):

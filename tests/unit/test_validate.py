@@ -14,8 +14,8 @@ from runtime.validate import Violations, parse_uuid
 def bad_request() -> None:
     with Violations() as check:
         check.uuid("id", "x")
-        check.text("name", "", most=10, least=1)
-        check.within("stock", -1, 0, 1_000)
+        check.text("name", "", max_length=10, min_length=1)
+        check.add("stock", "must be from 0 to 1,000")
 
 
 def test_all_violations_are_in_one_answer() -> None:
@@ -35,7 +35,7 @@ def test_another_error_in_the_block_is_not_hidden() -> None:
 
 def test_a_block_without_violations_passes() -> None:
     with Violations() as check:
-        assert check.text("name", "  Käse  ", most=4) == "Käse"
+        assert check.text("name", "  Käse  ", max_length=4) == "Käse"
 
 
 @given(st.uuids())
@@ -52,15 +52,15 @@ def test_a_uuid_in_another_form_is_refused(value: str) -> None:
 
 
 @given(st.text(max_size=30), st.booleans())
-def test_text_that_passes_has_no_control_characters_and_its_length(value: str, lines: bool) -> None:
+def test_text_that_passes_has_no_control_characters_and_its_length(value: str, multiline: bool) -> None:
     try:
         with Violations() as check:
-            passed = check.text("name", value, most=10, least=1, lines=lines)
+            passed = check.text("name", value, max_length=10, min_length=1, multiline=multiline)
     except ApiError:
         return
     assert 1 <= len(passed) <= 10
     assert "\0" not in passed
-    assert lines or not set(passed) & set("\t\n\r")
+    assert multiline or not set(passed) & set("\t\n\r")
 
 
 class Unread(str):
@@ -76,13 +76,13 @@ class Unread(str):
 
 
 def test_text_is_measured_before_it_is_read() -> None:
-    with pytest.raises(ApiError, match="name: must have at most 200 characters, not 1000000"), Violations() as check:
-        check.text("name", Unread("x" * 1_000_000), most=200, least=1)
+    with pytest.raises(ApiError, match="name: must be at most 200 characters, not 1,000,000"), Violations() as check:
+        check.text("name", Unread("x" * 1_000_000), max_length=200, min_length=1)
 
 
-def passed(value: str, *, most: int = 20, least: int = 1, lines: bool = False) -> str:
+def passed(value: str, *, max_length: int = 20, min_length: int = 1, multiline: bool = False) -> str:
     with Violations() as check:
-        return check.text("name", value, most=most, least=least, lines=lines)
+        return check.text("name", value, max_length=max_length, min_length=min_length, multiline=multiline)
 
 
 @pytest.mark.parametrize(
@@ -108,22 +108,16 @@ def test_single_line_has_no_line_breaks(value: str) -> None:
 
 
 def test_several_lines_may_have_any_line_break() -> None:
-    assert passed("a\nb\tc\r\nd\u2028e\u2029f", lines=True) == "a\nb\tc\r\nd\u2028e\u2029f"
+    assert passed("a\nb\tc\r\nd\u2028e\u2029f", multiline=True) == "a\nb\tc\r\nd\u2028e\u2029f"
 
 
 def test_text_is_kept_in_nfc_and_counted_so() -> None:
-    assert passed("Cafe\u0301", most=4) == "Caf\u00e9"
+    assert passed("Cafe\u0301", max_length=4) == "Caf\u00e9"
     with pytest.raises(ApiError, match="at most 4 characters, not 8"):
-        passed("\u0958" * 4, most=4)  # which Unicode composes no more
+        passed("\u0958" * 4, max_length=4)  # which Unicode composes no more
 
 
 def test_marks_that_would_take_long_to_sort_are_refused() -> None:
-    assert passed("a" + "\u0316\u0301" * 15, most=100)
+    assert passed("a" + "\u0316\u0301" * 15, max_length=100)
     with pytest.raises(ApiError, match="more than 30 combining marks in a row"):
-        passed("a" + "\u0301\u0316" * 16, most=100)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 5.1])
-def test_a_number_outside_is_refused(value: float) -> None:
-    with pytest.raises(ApiError, match="star: must be from 0 to 5"), Violations() as check:
-        check.within("star", value, 0, 5)
+        passed("a" + "\u0301\u0316" * 16, max_length=100)

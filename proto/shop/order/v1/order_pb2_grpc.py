@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class OrderServiceStub:
-    """Takes orders and follows them from PLACED to RECEIVED.
+    """Takes orders and tracks them from PLACED to RECEIVED.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database (or, to create, the product service) cannot be reached, and RESOURCE_EXHAUSTED when too many calls
-    wait already. These are not repeated below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     def __init__(self, channel):
@@ -82,19 +82,19 @@ class OrderServiceStub:
 
 
 class OrderServiceServicer:
-    """Takes orders and follows them from PLACED to RECEIVED.
+    """Takes orders and tracks them from PLACED to RECEIVED.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database (or, to create, the product service) cannot be reached, and RESOURCE_EXHAUSTED when too many calls
-    wait already. These are not repeated below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     def CreateOrder(self, request, context):
-        """Creates an order at the catalogue's names and prices, its stock set aside. A retry with the same key answers the
-        same order as it is now. Returns NOT_FOUND (PRODUCT_NOT_FOUND) for an unknown product, FAILED_PRECONDITION
-        (INSUFFICIENT_STOCK, PRODUCT_DELETED or CURRENCY_MISMATCH), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if the key came
-        before with another payload, and ABORTED (ORDER_EXPIRED) if an earlier attempt was given up: nothing was ordered, use
-        a new key.
+        """Creates an order with the names and prices of the catalogue, and reserves its stock. If the same request was sent
+        before, returns that order in its current state. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a product does not
+        exist, FAILED_PRECONDITION (INSUFFICIENT_STOCK, PRODUCT_DELETED or CURRENCY_MISMATCH) if the products cannot be
+        ordered, ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if the idempotency key was used with a different request, and
+        ABORTED (ORDER_EXPIRED) if the previous attempt expired without placing an order: retry with a new key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,43 +115,47 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProcessOrder(self, request, context):
-        """Moves a PLACED order to PROCESSED; answers a PROCESSED one as it is. Returns NOT_FOUND if it does not exist,
-        FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is stale.
+        """Moves a PLACED order to PROCESSED. Returns a PROCESSED order unchanged. Returns NOT_FOUND if the order does not
+        exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is
+        stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeliverOrder(self, request, context):
-        """Moves a PROCESSED order to DELIVERED; answers a DELIVERED one as it is. Returns NOT_FOUND if it does not exist,
-        FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is stale.
+        """Moves a PROCESSED order to DELIVERED. Returns a DELIVERED order unchanged. Returns NOT_FOUND if the order does not
+        exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is
+        stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveOrder(self, request, context):
-        """Moves a DELIVERED order to RECEIVED; answers a RECEIVED one as it is. Returns NOT_FOUND if it does not exist,
-        FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is stale.
+        """Moves a DELIVERED order to RECEIVED. Returns a RECEIVED order unchanged. Returns NOT_FOUND if the order does not
+        exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is
+        stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels a PLACED or PROCESSED order and gives its stock back, once and within seconds; answers a CANCELLED one as it
-        is. Returns NOT_FOUND if it does not exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and
-        ABORTED (ETAG_MISMATCH) if the etag is stale.
+        """Cancels a PLACED or PROCESSED order. Its stock is returned once, within seconds. Returns a CANCELLED order
+        unchanged. Returns NOT_FOUND if the order does not exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other
+        status, and ABORTED (ETAG_MISMATCH) if the etag is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamOrderStatus(self, request, context):
-        """Streams an order's status: what has happened after `after_version`, then each change when it happens, each version
-        once and in order. Ends with OK after RECEIVED or CANCELLED. Sends its initial metadata as soon as the order is
-        found. Returns NOT_FOUND if the order does not exist, and UNAVAILABLE when the server goes away: resume with the last
-        version seen. Browsers reach it as server-sent events at `/api/v1/orders/{order_id}/status/stream`.
+        """Streams the status of an order: the events after `after_version`, then each change when it happens. Each version
+        is sent once, in order. The initial metadata is sent as soon as the order is found. The stream ends with OK after
+        RECEIVED or CANCELLED. Returns NOT_FOUND if the order does not exist, and UNAVAILABLE if the server shuts down:
+        resume after the last version received. Browsers use server-sent events at
+        `/api/v1/orders/{order_id}/status/stream` instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,11 +213,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrderService:
-    """Takes orders and follows them from PLACED to RECEIVED.
+    """Takes orders and tracks them from PLACED to RECEIVED.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database (or, to create, the product service) cannot be reached, and RESOURCE_EXHAUSTED when too many calls
-    wait already. These are not repeated below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StatusFeedServiceStub:
-    """Follows many orders over one call: a call per browser would cost tens of kibibytes each.
+    """Follows many orders over one call, because a call for each browser would use tens of KiB of memory.
     """
 
     def __init__(self, channel):
@@ -43,14 +43,15 @@ class StatusFeedServiceStub:
 
 
 class StatusFeedServiceServicer:
-    """Follows many orders over one call: a call per browser would cost tens of kibibytes each.
+    """Follows many orders over one call, because a call for each browser would use tens of KiB of memory.
     """
 
     def FollowOrders(self, request_iterator, context):
-        """Sends news of each order once when it is followed (what its log then has after `after_version`, maybe nothing, or
-        that there is no such order). Then sends each change when it happens, each version once and in order, until the
-        order is unfollowed or its status is final. An order that is followed again is followed anew. Returns UNAVAILABLE
-        when the server shuts down: follow again after the last versions seen.
+        """Sends news of each followed order. The first news of an order has the events after `after_version`, which may be
+        none, or says that the order does not exist. Later news have each change when it happens. Each version is sent
+        once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
+        down: follow the orders again after the last versions received. An order that is followed twice is followed as the
+        second time says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +74,7 @@ def add_StatusFeedServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatusFeedService:
-    """Follows many orders over one call: a call per browser would cost tens of kibibytes each.
+    """Follows many orders over one call, because a call for each browser would use tens of KiB of memory.
     """
 
     @staticmethod

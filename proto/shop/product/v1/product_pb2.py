@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
@@ -29,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x8e\x03\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0b\n\x03sku\x18\x04 \x01(\t\x12\x0f\n\x07variant\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\r\n\x05stock\x18\t \x01(\x03\x12\x0c\n\x04star\x18\n \x01(\x01\x12\x11\n\timage_uri\x18\x0b \x01(\t\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"[\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"%\n\x11GetProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\",\n\x17\x42\x61tchGetProductsRequest\x12\x11\n\x03ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"p\n\x13ListProductsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"6\n\x14\x44\x65leteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"8\n\x16UndeleteProductRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\">\n\x15ListCategoriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x12\x41\x64justStockRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t2\xe4\x08\n\x0eProductService\x12s\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12i\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x8a\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12u\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x80\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\".\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12o\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x7f\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\")\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12}\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12z\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\",\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*B<\n\x0fshop.product.v1B\x0cProductProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x80\x04\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x04name\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x15\n\x04slug\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x14\n\x03sku\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x18\n\x07variant\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12\x19\n\x08\x63\x61tegory\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x1b\n\x05stock\x18\t \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x00\x12%\n\x04star\x18\n \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x14@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\timage_uri\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\x04\x65tag\x18\x0c \x01(\tB\x07\xbaH\x04r\x02(d\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x11GetProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"=\n\x17\x42\x61tchGetProductsRequest\x12\"\n\x03ids\x18\x01 \x03(\tB\x15\xe2\x41\x01\x02\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"\x9f\x01\n\x13ListProductsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x18\n\x06search\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x08\x63\x61tegory\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x19\n\x08order_by\x18\x05 \x01(\tB\x07\xbaH\x04r\x02(d\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x14\x44\x65leteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"I\n\x16UndeleteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"Q\n\x15ListCategoriesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"`\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x81\x01\n\x12\x41\x64justStockRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02(d2\xe4\x08\n\x0eProductService\x12s\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12i\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x8a\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12u\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x80\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\".\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12o\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x7f\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\")\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12}\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12z\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\",\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*B<\n\x0fshop.product.v1B\x0cProductProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +41,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['id']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_PRODUCT'].fields_by_name['name']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_PRODUCT'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\310\001'
+  _globals['_PRODUCT'].fields_by_name['slug']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['slug']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_PRODUCT'].fields_by_name['sku']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['sku']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PRODUCT'].fields_by_name['variant']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['variant']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_PRODUCT'].fields_by_name['description']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
+  _globals['_PRODUCT'].fields_by_name['category']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['category']._serialized_options = b'\272H\004r\002\030d'
   _globals['_PRODUCT'].fields_by_name['price']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['price']._serialized_options = b'\342A\001\002'
+  _globals['_PRODUCT'].fields_by_name['stock']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['stock']._serialized_options = b'\272H\t\"\007\030\200\302\327/(\000'
+  _globals['_PRODUCT'].fields_by_name['star']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['star']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\024@)\000\000\000\000\000\000\000\000'
+  _globals['_PRODUCT'].fields_by_name['image_uri']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['image_uri']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_PRODUCT'].fields_by_name['etag']._loaded_options = None
+  _globals['_PRODUCT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002(d'
   _globals['_PRODUCT'].fields_by_name['create_time']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_PRODUCT'].fields_by_name['update_time']._loaded_options = None
@@ -51,20 +70,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_CREATEPRODUCTREQUEST'].fields_by_name['product']._loaded_options = None
   _globals['_CREATEPRODUCTREQUEST'].fields_by_name['product']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEPRODUCTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEPRODUCTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETPRODUCTREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_GETPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_GETPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_BATCHGETPRODUCTSREQUEST'].fields_by_name['ids']._loaded_options = None
-  _globals['_BATCHGETPRODUCTSREQUEST'].fields_by_name['ids']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHGETPRODUCTSREQUEST'].fields_by_name['ids']._serialized_options = b'\342A\001\002\272H\016\222\001\013\010\001\020d\"\005r\003\260\001\001'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200 '
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['search']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['category']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['category']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTPRODUCTSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\004r\002(d'
   _globals['_UPDATEPRODUCTREQUEST'].fields_by_name['product']._loaded_options = None
   _globals['_UPDATEPRODUCTREQUEST'].fields_by_name['product']._serialized_options = b'\342A\001\002'
   _globals['_DELETEPRODUCTREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_DELETEPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_DELETEPRODUCTREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETEPRODUCTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002(d'
   _globals['_UNDELETEPRODUCTREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_UNDELETEPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_UNDELETEPRODUCTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_UNDELETEPRODUCTREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UNDELETEPRODUCTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002(d'
+  _globals['_LISTCATEGORIESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCATEGORIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTCATEGORIESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCATEGORIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200 '
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['delta']._loaded_options = None
-  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['delta']._serialized_options = b'\342A\001\002'
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['delta']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002(d'
   _globals['_PRODUCTSERVICE'].methods_by_name['CreateProduct']._loaded_options = None
   _globals['_PRODUCTSERVICE'].methods_by_name['CreateProduct']._serialized_options = b'\202\323\344\223\002\033\"\020/api/v1/products:\007product'
   _globals['_PRODUCTSERVICE'].methods_by_name['GetProduct']._loaded_options = None
@@ -83,34 +126,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCTSERVICE'].methods_by_name['ListCategories']._serialized_options = b'\202\323\344\223\002\024\022\022/api/v1/categories'
   _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._loaded_options = None
   _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/products/{id}:adjustStock:\001*'
-  _globals['_PRODUCT']._serialized_start=206
-  _globals['_PRODUCT']._serialized_end=604
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=606
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=697
-  _globals['_GETPRODUCTREQUEST']._serialized_start=699
-  _globals['_GETPRODUCTREQUEST']._serialized_end=736
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=738
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=782
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=784
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=854
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=856
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=968
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=970
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1061
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1063
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1183
-  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1185
-  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1239
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1241
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1297
-  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1299
-  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1361
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1363
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1459
-  _globals['_CATEGORY']._serialized_start=1461
-  _globals['_CATEGORY']._serialized_end=1485
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1487
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1580
-  _globals['_PRODUCTSERVICE']._serialized_start=1583
-  _globals['_PRODUCTSERVICE']._serialized_end=2707
+  _globals['_PRODUCT']._serialized_start=235
+  _globals['_PRODUCT']._serialized_end=747
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=749
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=853
+  _globals['_GETPRODUCTREQUEST']._serialized_start=855
+  _globals['_GETPRODUCTREQUEST']._serialized_end=900
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=902
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=963
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=965
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=1035
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1038
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=1197
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1199
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1290
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1292
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1412
+  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1414
+  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1485
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1487
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1560
+  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1562
+  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1643
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1645
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1741
+  _globals['_CATEGORY']._serialized_start=1743
+  _globals['_CATEGORY']._serialized_end=1767
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1770
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1899
+  _globals['_PRODUCTSERVICE']._serialized_start=1902
+  _globals['_PRODUCTSERVICE']._serialized_end=3026
 # @@protoc_insertion_point(module_scope)

@@ -28,9 +28,9 @@ if _version_not_supported:
 class ProductServiceStub:
     """Manages the catalogue: products, their categories and their stock.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database cannot be reached, and RESOURCE_EXHAUSTED when too many calls wait already. These are not repeated
-    below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database cannot be reached,
+    and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     def __init__(self, channel):
@@ -89,37 +89,39 @@ class ProductServiceStub:
 class ProductServiceServicer:
     """Manages the catalogue: products, their categories and their stock.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database cannot be reached, and RESOURCE_EXHAUSTED when too many calls wait already. These are not repeated
-    below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database cannot be reached,
+    and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     def CreateProduct(self, request, context):
-        """Creates a product. Returns ALREADY_EXISTS if a live product has the same sku or slug, or (IDEMPOTENCY_KEY_REUSED) if
-        `request_id` came before with another product. A repetition answers the product as it is now.
+        """Creates a product. If the same request was sent before, returns that product in its current state. Returns
+        ALREADY_EXISTS (SKU_TAKEN or SLUG_TAKEN) if a live product has the same sku or slug, and ALREADY_EXISTS
+        (IDEMPOTENCY_KEY_REUSED) if `request_id` was used with a different product.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetProduct(self, request, context):
-        """Gets a product, a deleted one too. Returns NOT_FOUND if it never existed.
+        """Gets a product, even if it is deleted. Returns NOT_FOUND if it never existed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetProducts(self, request, context):
-        """Gets several products, in the order of the ids, deleted ones too. Returns NOT_FOUND, naming the first of them, if
-        any never existed, and INVALID_ARGUMENT, saying how many to ask for, if they are too large for one answer (3 MiB).
+        """Gets several products in the order of their ids, including deleted ones. Returns NOT_FOUND for the first id that
+        never existed. Returns INVALID_ARGUMENT with the number of ids to ask for if the response would be larger than 3
+        MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProducts(self, request, context):
-        """Lists live products, newest first unless `order_by` says otherwise. Returns DEADLINE_EXCEEDED with the reason
-        QUERY_TIMEOUT if a search would have to read too much, and never a shorter list.
+        """Lists live products. Returns DEADLINE_EXCEEDED (QUERY_TIMEOUT) if a search takes too long; it never returns a
+        shortened list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,42 +129,44 @@ class ProductServiceServicer:
 
     def UpdateProduct(self, request, context):
         """Updates the fields that the mask names. Returns NOT_FOUND if the product never existed, FAILED_PRECONDITION
-        (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS if a live
-        product has the new sku or slug.
+        (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS (SKU_TAKEN or
+        SLUG_TAKEN) if another live product has the new sku or slug.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProduct(self, request, context):
-        """Deletes a product softly: it leaves lists and can no longer be ordered, and its orders keep their snapshot. Deleting
-        a deleted product answers it as it is. Returns NOT_FOUND if it never existed, and ABORTED (ETAG_MISMATCH) if the
-        etag is stale.
+        """Deletes a product. A deleted product is not listed and cannot be ordered; existing orders keep their copy of its
+        name and price. Deleting a deleted product returns it unchanged. Returns NOT_FOUND if the product never existed,
+        and ABORTED (ETAG_MISMATCH) if the etag is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteProduct(self, request, context):
-        """Brings a deleted product back. Undeleting a live product answers it as it is. Returns NOT_FOUND if it never existed,
-        ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS if a live product has taken its sku or slug.
+        """Restores a deleted product. Undeleting a live product returns it unchanged. Returns NOT_FOUND if the product never
+        existed, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS (SKU_TAKEN or SLUG_TAKEN) if another
+        live product now has its sku or slug.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCategories(self, request, context):
-        """Lists the categories that live products are in, by name.
+        """Lists the categories that have at least one live product, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdjustStock(self, request, context):
-        """Adds to or takes from the stock of a live product. Returns NOT_FOUND if the product never existed,
-        FAILED_PRECONDITION (INSUFFICIENT_STOCK) if less than zero would be left, FAILED_PRECONDITION (STOCK_LIMIT) if adding
-        made it more than 100,000,000, FAILED_PRECONDITION (PRODUCT_DELETED) if it is deleted, ABORTED (ETAG_MISMATCH) if the
-        etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if `request_id` came before with another product or delta.
+        """Adds pieces to the stock of a live product, or removes pieces from it. Returns NOT_FOUND if the product never
+        existed, FAILED_PRECONDITION (INSUFFICIENT_STOCK) if the stock would become negative, FAILED_PRECONDITION
+        (STOCK_LIMIT) if an addition would exceed the maximum stock, FAILED_PRECONDITION (PRODUCT_DELETED) if the product
+        is deleted, ABORTED (ETAG_MISMATCH) if the etag is stale, and ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED) if
+        `request_id` was used with a different product or delta.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,9 +231,9 @@ def add_ProductServiceServicer_to_server(servicer, server):
 class ProductService:
     """Manages the catalogue: products, their categories and their stock.
 
-    Every method answers INVALID_ARGUMENT with `google.rpc.BadRequest` field violations for malformed input, UNAVAILABLE
-    while its database cannot be reached, and RESOURCE_EXHAUSTED when too many calls wait already. These are not repeated
-    below.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
+    `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database cannot be reached,
+    and RESOURCE_EXHAUSTED if too many calls are waiting.
     """
 
     @staticmethod

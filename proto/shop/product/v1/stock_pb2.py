@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
@@ -29,7 +30,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/product/v1/stock.proto\x12\x0fshop.product.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"\xf2\x01\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".shop.product.v1.Reservation.State\x12,\n\x05items\x18\x03 \x03(\x0b\x32\x1d.shop.product.v1.ReservedItem\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04HELD\x10\x01\x12\r\n\tCONFIRMED\x10\x02\x12\x0c\n\x08RELEASED\x10\x03\"=\n\tStockItem\x12\x18\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\"j\n\x0cReservedItem\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"\x92\x01\n\x13ReserveStockRequest\x12\x1c\n\x0ereservation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x05items\x18\x02 \x03(\x0b\x32\x1a.shop.product.v1.StockItemB\x04\xe2\x41\x01\x02\x12,\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\"9\n\x19\x43onfirmReservationRequest\x12\x1c\n\x0ereservation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x19ReleaseReservationRequest\x12\x1c\n\x0ereservation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"w\n\x11ReservationResult\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1c.shop.product.v1.ReservationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"X\n\x18\x42\x61tchReserveStockRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32$.shop.product.v1.ReserveStockRequestB\x04\xe2\x41\x01\x02\"P\n\x19\x42\x61tchReserveStockResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"@\n\x1f\x42\x61tchConfirmReservationsRequest\x12\x1d\n\x0freservation_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"W\n BatchConfirmReservationsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"@\n\x1f\x42\x61tchReleaseReservationsRequest\x12\x1d\n\x0freservation_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"W\n BatchReleaseReservationsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"G\n\x1eListExpiredReservationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x1fListExpiredReservationsResponse\x12\x17\n\x0freservation_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x1b\x42\x61tchGetReservationsRequest\x12\x1d\n\x0freservation_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"R\n\x1c\x42\x61tchGetReservationsResponse\x12\x32\n\x0creservations\x18\x01 \x03(\x0b\x32\x1c.shop.product.v1.Reservation\"t\n\x17ListReservationsRequest\x12\x32\n\x06states\x18\x01 \x03(\x0e\x32\".shop.product.v1.Reservation.State\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x18ListReservationsResponse\x12\x32\n\x0creservations\x18\x01 \x03(\x0b\x32\x1c.shop.product.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14PairDatabasesRequest\x12\x1f\n\x11order_database_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\x13product_database_id\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12\x0f\n\x07replace\x18\x04 \x01(\x08\"F\n\x0c\x44\x61tabasePair\x12\x1b\n\x13product_database_id\x18\x01 \x01(\t\x12\x19\n\x11order_database_id\x18\x02 \x01(\t2\xc3\x08\n\x0cStockService\x12R\n\x0cReserveStock\x12$.shop.product.v1.ReserveStockRequest\x1a\x1c.shop.product.v1.Reservation\x12^\n\x12\x43onfirmReservation\x12*.shop.product.v1.ConfirmReservationRequest\x1a\x1c.shop.product.v1.Reservation\x12^\n\x12ReleaseReservation\x12*.shop.product.v1.ReleaseReservationRequest\x1a\x1c.shop.product.v1.Reservation\x12j\n\x11\x42\x61tchReserveStock\x12).shop.product.v1.BatchReserveStockRequest\x1a*.shop.product.v1.BatchReserveStockResponse\x12\x7f\n\x18\x42\x61tchConfirmReservations\x12\x30.shop.product.v1.BatchConfirmReservationsRequest\x1a\x31.shop.product.v1.BatchConfirmReservationsResponse\x12\x7f\n\x18\x42\x61tchReleaseReservations\x12\x30.shop.product.v1.BatchReleaseReservationsRequest\x1a\x31.shop.product.v1.BatchReleaseReservationsResponse\x12|\n\x17ListExpiredReservations\x12/.shop.product.v1.ListExpiredReservationsRequest\x1a\x30.shop.product.v1.ListExpiredReservationsResponse\x12s\n\x14\x42\x61tchGetReservations\x12,.shop.product.v1.BatchGetReservationsRequest\x1a-.shop.product.v1.BatchGetReservationsResponse\x12g\n\x10ListReservations\x12(.shop.product.v1.ListReservationsRequest\x1a).shop.product.v1.ListReservationsResponse\x12U\n\rPairDatabases\x12%.shop.product.v1.PairDatabasesRequest\x1a\x1d.shop.product.v1.DatabasePairB:\n\x0fshop.product.v1B\nStockProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/product/v1/stock.proto\x12\x0fshop.product.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\"\xf2\x01\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".shop.product.v1.Reservation.State\x12,\n\x05items\x18\x03 \x03(\x0b\x32\x1d.shop.product.v1.ReservedItem\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04HELD\x10\x01\x12\r\n\tCONFIRMED\x10\x02\x12\x0c\n\x08RELEASED\x10\x03\"L\n\tStockItem\x12 \n\nproduct_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x08quantity\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x02\xbaH\x04\x1a\x02(\x01\"j\n\x0cReservedItem\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"\xb3\x01\n\x13ReserveStockRequest\x12$\n\x0ereservation_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05items\x18\x02 \x03(\x0b\x32\x1a.shop.product.v1.StockItemB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x32\x12;\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x02\xbaH\x0c\xaa\x01\t\"\x03\x08\x90\x1c\x32\x02\x08\x01\"A\n\x19\x43onfirmReservationRequest\x12$\n\x0ereservation_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"A\n\x19ReleaseReservationRequest\x12$\n\x0ereservation_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"w\n\x11ReservationResult\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1c.shop.product.v1.ReservationH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"g\n\x18\x42\x61tchReserveStockRequest\x12K\n\x08requests\x18\x01 \x03(\x0b\x32$.shop.product.v1.ReserveStockRequestB\x13\xe2\x41\x01\x02\xbaH\x0c\x92\x01\t\x08\x01\x10@\"\x03\xd8\x01\x03\"P\n\x19\x42\x61tchReserveStockResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"J\n\x1f\x42\x61tchConfirmReservationsRequest\x12\'\n\x0freservation_ids\x18\x01 \x03(\tB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10@\"W\n BatchConfirmReservationsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"J\n\x1f\x42\x61tchReleaseReservationsRequest\x12\'\n\x0freservation_ids\x18\x01 \x03(\tB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10@\"W\n BatchReleaseReservationsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shop.product.v1.ReservationResult\"Z\n\x1eListExpiredReservationsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"S\n\x1fListExpiredReservationsResponse\x12\x17\n\x0freservation_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x1b\x42\x61tchGetReservationsRequest\x12.\n\x0freservation_ids\x18\x01 \x03(\tB\x15\xe2\x41\x01\x02\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"R\n\x1c\x42\x61tchGetReservationsResponse\x12\x32\n\x0creservations\x18\x01 \x03(\x0b\x32\x1c.shop.product.v1.Reservation\"\x9a\x01\n\x17ListReservationsRequest\x12\x45\n\x06states\x18\x01 \x03(\x0e\x32\".shop.product.v1.Reservation.StateB\x11\xbaH\x0e\x92\x01\x0b\x10\x04\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"g\n\x18ListReservationsResponse\x12\x32\n\x0creservations\x18\x01 \x03(\x0b\x32\x1c.shop.product.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x14PairDatabasesRequest\x12\'\n\x11order_database_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12(\n\x13product_database_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12\x0f\n\x07replace\x18\x04 \x01(\x08\"F\n\x0c\x44\x61tabasePair\x12\x1b\n\x13product_database_id\x18\x01 \x01(\t\x12\x19\n\x11order_database_id\x18\x02 \x01(\t2\xc3\x08\n\x0cStockService\x12R\n\x0cReserveStock\x12$.shop.product.v1.ReserveStockRequest\x1a\x1c.shop.product.v1.Reservation\x12^\n\x12\x43onfirmReservation\x12*.shop.product.v1.ConfirmReservationRequest\x1a\x1c.shop.product.v1.Reservation\x12^\n\x12ReleaseReservation\x12*.shop.product.v1.ReleaseReservationRequest\x1a\x1c.shop.product.v1.Reservation\x12j\n\x11\x42\x61tchReserveStock\x12).shop.product.v1.BatchReserveStockRequest\x1a*.shop.product.v1.BatchReserveStockResponse\x12\x7f\n\x18\x42\x61tchConfirmReservations\x12\x30.shop.product.v1.BatchConfirmReservationsRequest\x1a\x31.shop.product.v1.BatchConfirmReservationsResponse\x12\x7f\n\x18\x42\x61tchReleaseReservations\x12\x30.shop.product.v1.BatchReleaseReservationsRequest\x1a\x31.shop.product.v1.BatchReleaseReservationsResponse\x12|\n\x17ListExpiredReservations\x12/.shop.product.v1.ListExpiredReservationsRequest\x1a\x30.shop.product.v1.ListExpiredReservationsResponse\x12s\n\x14\x42\x61tchGetReservations\x12,.shop.product.v1.BatchGetReservationsRequest\x1a-.shop.product.v1.BatchGetReservationsResponse\x12g\n\x10ListReservations\x12(.shop.product.v1.ListReservationsRequest\x1a).shop.product.v1.ListReservationsResponse\x12U\n\rPairDatabases\x12%.shop.product.v1.PairDatabasesRequest\x1a\x1d.shop.product.v1.DatabasePairB:\n\x0fshop.product.v1B\nStockProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,73 +39,85 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017shop.product.v1B\nStockProtoP\001Z\031shop/product/v1;productv1'
   _globals['_STOCKITEM'].fields_by_name['product_id']._loaded_options = None
-  _globals['_STOCKITEM'].fields_by_name['product_id']._serialized_options = b'\342A\001\002'
+  _globals['_STOCKITEM'].fields_by_name['product_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_STOCKITEM'].fields_by_name['quantity']._loaded_options = None
-  _globals['_STOCKITEM'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_STOCKITEM'].fields_by_name['quantity']._serialized_options = b'\342A\001\002\272H\004\032\002(\001'
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['reservation_id']._loaded_options = None
-  _globals['_RESERVESTOCKREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVESTOCKREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['items']._loaded_options = None
-  _globals['_RESERVESTOCKREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVESTOCKREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\0202'
   _globals['_RESERVESTOCKREQUEST'].fields_by_name['ttl']._loaded_options = None
-  _globals['_RESERVESTOCKREQUEST'].fields_by_name['ttl']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVESTOCKREQUEST'].fields_by_name['ttl']._serialized_options = b'\342A\001\002\272H\014\252\001\t\"\003\010\220\0342\002\010\001'
   _globals['_CONFIRMRESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
-  _globals['_CONFIRMRESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002'
+  _globals['_CONFIRMRESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
-  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_BATCHRESERVESTOCKREQUEST'].fields_by_name['requests']._loaded_options = None
-  _globals['_BATCHRESERVESTOCKREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHRESERVESTOCKREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\014\222\001\t\010\001\020@\"\003\330\001\003'
   _globals['_BATCHCONFIRMRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._loaded_options = None
-  _globals['_BATCHCONFIRMRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCONFIRMRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020@'
   _globals['_BATCHRELEASERESERVATIONSREQUEST'].fields_by_name['reservation_ids']._loaded_options = None
-  _globals['_BATCHRELEASERESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHRELEASERESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020@'
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200 '
   _globals['_BATCHGETRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._loaded_options = None
-  _globals['_BATCHGETRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHGETRESERVATIONSREQUEST'].fields_by_name['reservation_ids']._serialized_options = b'\342A\001\002\272H\016\222\001\013\010\001\020d\"\005r\003\260\001\001'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\004\"\007\202\001\004\020\001 \000'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200 '
   _globals['_PAIRDATABASESREQUEST'].fields_by_name['order_database_id']._loaded_options = None
-  _globals['_PAIRDATABASESREQUEST'].fields_by_name['order_database_id']._serialized_options = b'\342A\001\002'
-  _globals['_RESERVATION']._serialized_start=197
-  _globals['_RESERVATION']._serialized_end=439
-  _globals['_RESERVATION_STATE']._serialized_start=370
-  _globals['_RESERVATION_STATE']._serialized_end=439
-  _globals['_STOCKITEM']._serialized_start=441
-  _globals['_STOCKITEM']._serialized_end=502
-  _globals['_RESERVEDITEM']._serialized_start=504
-  _globals['_RESERVEDITEM']._serialized_end=610
-  _globals['_RESERVESTOCKREQUEST']._serialized_start=613
-  _globals['_RESERVESTOCKREQUEST']._serialized_end=759
-  _globals['_CONFIRMRESERVATIONREQUEST']._serialized_start=761
-  _globals['_CONFIRMRESERVATIONREQUEST']._serialized_end=818
-  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=820
-  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=877
-  _globals['_RESERVATIONRESULT']._serialized_start=879
-  _globals['_RESERVATIONRESULT']._serialized_end=998
-  _globals['_BATCHRESERVESTOCKREQUEST']._serialized_start=1000
-  _globals['_BATCHRESERVESTOCKREQUEST']._serialized_end=1088
-  _globals['_BATCHRESERVESTOCKRESPONSE']._serialized_start=1090
-  _globals['_BATCHRESERVESTOCKRESPONSE']._serialized_end=1170
-  _globals['_BATCHCONFIRMRESERVATIONSREQUEST']._serialized_start=1172
-  _globals['_BATCHCONFIRMRESERVATIONSREQUEST']._serialized_end=1236
-  _globals['_BATCHCONFIRMRESERVATIONSRESPONSE']._serialized_start=1238
-  _globals['_BATCHCONFIRMRESERVATIONSRESPONSE']._serialized_end=1325
-  _globals['_BATCHRELEASERESERVATIONSREQUEST']._serialized_start=1327
-  _globals['_BATCHRELEASERESERVATIONSREQUEST']._serialized_end=1391
-  _globals['_BATCHRELEASERESERVATIONSRESPONSE']._serialized_start=1393
-  _globals['_BATCHRELEASERESERVATIONSRESPONSE']._serialized_end=1480
-  _globals['_LISTEXPIREDRESERVATIONSREQUEST']._serialized_start=1482
-  _globals['_LISTEXPIREDRESERVATIONSREQUEST']._serialized_end=1553
-  _globals['_LISTEXPIREDRESERVATIONSRESPONSE']._serialized_start=1555
-  _globals['_LISTEXPIREDRESERVATIONSRESPONSE']._serialized_end=1638
-  _globals['_BATCHGETRESERVATIONSREQUEST']._serialized_start=1640
-  _globals['_BATCHGETRESERVATIONSREQUEST']._serialized_end=1700
-  _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_start=1702
-  _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_end=1784
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=1786
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=1902
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=1904
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2007
-  _globals['_PAIRDATABASESREQUEST']._serialized_start=2009
-  _globals['_PAIRDATABASESREQUEST']._serialized_end=2129
-  _globals['_DATABASEPAIR']._serialized_start=2131
-  _globals['_DATABASEPAIR']._serialized_end=2201
-  _globals['_STOCKSERVICE']._serialized_start=2204
-  _globals['_STOCKSERVICE']._serialized_end=3295
+  _globals['_PAIRDATABASESREQUEST'].fields_by_name['order_database_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_PAIRDATABASESREQUEST'].fields_by_name['product_database_id']._loaded_options = None
+  _globals['_PAIRDATABASESREQUEST'].fields_by_name['product_database_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_RESERVATION']._serialized_start=226
+  _globals['_RESERVATION']._serialized_end=468
+  _globals['_RESERVATION_STATE']._serialized_start=399
+  _globals['_RESERVATION_STATE']._serialized_end=468
+  _globals['_STOCKITEM']._serialized_start=470
+  _globals['_STOCKITEM']._serialized_end=546
+  _globals['_RESERVEDITEM']._serialized_start=548
+  _globals['_RESERVEDITEM']._serialized_end=654
+  _globals['_RESERVESTOCKREQUEST']._serialized_start=657
+  _globals['_RESERVESTOCKREQUEST']._serialized_end=836
+  _globals['_CONFIRMRESERVATIONREQUEST']._serialized_start=838
+  _globals['_CONFIRMRESERVATIONREQUEST']._serialized_end=903
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=905
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=970
+  _globals['_RESERVATIONRESULT']._serialized_start=972
+  _globals['_RESERVATIONRESULT']._serialized_end=1091
+  _globals['_BATCHRESERVESTOCKREQUEST']._serialized_start=1093
+  _globals['_BATCHRESERVESTOCKREQUEST']._serialized_end=1196
+  _globals['_BATCHRESERVESTOCKRESPONSE']._serialized_start=1198
+  _globals['_BATCHRESERVESTOCKRESPONSE']._serialized_end=1278
+  _globals['_BATCHCONFIRMRESERVATIONSREQUEST']._serialized_start=1280
+  _globals['_BATCHCONFIRMRESERVATIONSREQUEST']._serialized_end=1354
+  _globals['_BATCHCONFIRMRESERVATIONSRESPONSE']._serialized_start=1356
+  _globals['_BATCHCONFIRMRESERVATIONSRESPONSE']._serialized_end=1443
+  _globals['_BATCHRELEASERESERVATIONSREQUEST']._serialized_start=1445
+  _globals['_BATCHRELEASERESERVATIONSREQUEST']._serialized_end=1519
+  _globals['_BATCHRELEASERESERVATIONSRESPONSE']._serialized_start=1521
+  _globals['_BATCHRELEASERESERVATIONSRESPONSE']._serialized_end=1608
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST']._serialized_start=1610
+  _globals['_LISTEXPIREDRESERVATIONSREQUEST']._serialized_end=1700
+  _globals['_LISTEXPIREDRESERVATIONSRESPONSE']._serialized_start=1702
+  _globals['_LISTEXPIREDRESERVATIONSRESPONSE']._serialized_end=1785
+  _globals['_BATCHGETRESERVATIONSREQUEST']._serialized_start=1787
+  _globals['_BATCHGETRESERVATIONSREQUEST']._serialized_end=1864
+  _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_start=1866
+  _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_end=1948
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=1951
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=2105
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=2107
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2210
+  _globals['_PAIRDATABASESREQUEST']._serialized_start=2213
+  _globals['_PAIRDATABASESREQUEST']._serialized_end=2354
+  _globals['_DATABASEPAIR']._serialized_start=2356
+  _globals['_DATABASEPAIR']._serialized_end=2426
+  _globals['_STOCKSERVICE']._serialized_start=2429
+  _globals['_STOCKSERVICE']._serialized_end=3520
 # @@protoc_insertion_point(module_scope)

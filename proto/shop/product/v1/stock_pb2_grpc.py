@@ -26,14 +26,15 @@ if _version_not_supported:
 
 
 class StockServiceStub:
-    """Sets stock aside for orders. A reservation is HELD, then CONFIRMED or RELEASED; RELEASED is final.
+    """Reserves stock for orders. A reservation is first HELD, then CONFIRMED or RELEASED. RELEASED is final.
 
-    Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
-    be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with field
+    violations if the request is malformed, UNAVAILABLE if its database cannot be reached, and RESOURCE_EXHAUSTED if too
+    many calls are waiting.
 
-    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
-    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
-    of any of them.
+    The response of a batch method has one result for each request, in the same order: the reservation, or the error
+    that the single method would have returned. Requests succeed and fail independently. The call itself fails only if
+    the result of every request is unknown.
     """
 
     def __init__(self, channel):
@@ -95,92 +96,94 @@ class StockServiceStub:
 
 
 class StockServiceServicer:
-    """Sets stock aside for orders. A reservation is HELD, then CONFIRMED or RELEASED; RELEASED is final.
+    """Reserves stock for orders. A reservation is first HELD, then CONFIRMED or RELEASED. RELEASED is final.
 
-    Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
-    be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with field
+    violations if the request is malformed, UNAVAILABLE if its database cannot be reached, and RESOURCE_EXHAUSTED if too
+    many calls are waiting.
 
-    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
-    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
-    of any of them.
+    The response of a batch method has one result for each request, in the same order: the reservation, or the error
+    that the single method would have returned. Requests succeed and fail independently. The call itself fails only if
+    the result of every request is unknown.
     """
 
     def ReserveStock(self, request, context):
-        """Takes the stock of all items, or of none, and answers with their names and prices. The same id with the same items
-        answers the reservation as it is, a released one too. Returns NOT_FOUND (PRODUCT_NOT_FOUND) for an unknown product,
-        FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH), and ALREADY_EXISTS
-        (RESERVATION_MISMATCH) if the id came before with other items.
+        """Reserves all items or none, and returns them with their names and prices. If the id was used before with the same
+        items, returns that reservation unchanged, even if it is released. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a
+        product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH) if the
+        items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with different items.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmReservation(self, request, context):
-        """Makes a hold lasting. Answers a confirmed or released reservation as it is. Returns NOT_FOUND
-        (RESERVATION_NOT_FOUND) for an unknown id.
+        """Makes a hold permanent. Returns a confirmed or released reservation unchanged. Returns NOT_FOUND
+        (RESERVATION_NOT_FOUND) if the reservation does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReservation(self, request, context):
-        """Gives the stock of a held or confirmed reservation back, once. Writes RELEASED for an unknown id, so that a
-        reservation which comes later gets nothing.
+        """Returns the stock of a held or confirmed reservation, once. For an unknown id, records a RELEASED reservation
+        without items, so that a late ReserveStock with this id reserves nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchReserveStock(self, request, context):
-        """Takes stock for many reservations, each all or nothing, as ReserveStock does. Where there is too little for all, those
-        that come first are served first.
+        """Reserves stock for many orders; each reservation is all or nothing, as in ReserveStock. If the stock does not
+        suffice for all of them, earlier requests take precedence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchConfirmReservations(self, request, context):
-        """Makes many holds lasting, as ConfirmReservation does each.
+        """Makes many holds permanent, each as in ConfirmReservation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchReleaseReservations(self, request, context):
-        """Gives the stock of many reservations back, as ReleaseReservation does for each.
+        """Returns the stock of many reservations, each as in ReleaseReservation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExpiredReservations(self, request, context):
-        """Lists holds whose time is over, oldest first. It releases nothing: only the order service knows what became of them.
-        Returns INVALID_ARGUMENT for a page token of another query.
+        """Lists the holds whose time is over, oldest first. It releases nothing, because only the order service knows
+        whether an order exists. Returns INVALID_ARGUMENT if the page token belongs to a different query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetReservations(self, request, context):
-        """Gets reservations by their ids, in any sequence; unknown ones are left out. For the comparison of all orders with all
-        reservations after one of the databases was restored from a backup. Returns INVALID_ARGUMENT, saying how many to ask
-        for, if they are too large for one answer (3 MiB).
+        """Gets reservations by their ids, in any order. Unknown ids are omitted. Used to compare all orders with all
+        reservations after a database was restored from a backup. Returns INVALID_ARGUMENT with the number of ids to ask
+        for if the response would be larger than 3 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReservations(self, request, context):
-        """Lists all reservations in some states by their ids, for the same comparison. One that is made meanwhile may be missed.
-        Returns INVALID_ARGUMENT for a page token of another query.
+        """Lists the reservations in some states, by id, for the same comparison. A reservation that is created meanwhile may
+        be missing. Returns INVALID_ARGUMENT if the page token belongs to a different query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PairDatabases(self, request, context):
-        """Returns the ids of this service's database and of the order database that it belongs to. Records the caller's database
-        as that one if none is recorded yet. A backup keeps both ids, so a restored database is known again; another one is not.
+        """Returns the ids of this service's database and of the order database that is paired with it. If none is paired
+        yet, pairs the caller's database. Both ids are part of a backup, so a restored database has its id; a new one does
+        not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,14 +251,15 @@ def add_StockServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StockService:
-    """Sets stock aside for orders. A reservation is HELD, then CONFIRMED or RELEASED; RELEASED is final.
+    """Reserves stock for orders. A reservation is first HELD, then CONFIRMED or RELEASED. RELEASED is final.
 
-    Every method answers INVALID_ARGUMENT with field violations for malformed input, UNAVAILABLE while its database cannot
-    be reached, and RESOURCE_EXHAUSTED when too many calls wait already.
+    The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with field
+    violations if the request is malformed, UNAVAILABLE if its database cannot be reached, and RESOURCE_EXHAUSTED if too
+    many calls are waiting.
 
-    A batch has 1 to 64 requests, and its response one result for each, in their sequence: the reservation, or the error that
-    the single method would have returned. None takes another one with it. The call itself fails only where nothing is known
-    of any of them.
+    The response of a batch method has one result for each request, in the same order: the reservation, or the error
+    that the single method would have returned. Requests succeed and fail independently. The call itself fails only if
+    the result of every request is unknown.
     """
 
     @staticmethod
