@@ -32,7 +32,7 @@ async def connect(shop: OrderShop, **options: Any) -> psycopg.AsyncConnection[An
     return await psycopg.AsyncConnection.connect(shop.conninfo, **options)
 
 
-async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
+async def test_change_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
     """The hint wakes it: far sooner than the look each second."""
     order = await shop.create()
     watching = Watching(shop, order.id)
@@ -43,7 +43,7 @@ async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop,
     watching.check()
 
 
-async def test_without_a_hint_it_is_seen_within_a_second(shop: OrderShop) -> None:
+async def test_change_without_hint_is_seen_within_a_second(shop: OrderShop) -> None:
     order = await shop.create()
     watching = Watching(shop, order.id)
     await watching.until(1)
@@ -52,7 +52,7 @@ async def test_without_a_hint_it_is_seen_within_a_second(shop: OrderShop) -> Non
     await watching.until(2, 1.5)
 
 
-async def test_a_long_transaction_elsewhere_holds_nothing_up(shop: OrderShop, other: OrderShop) -> None:
+async def test_long_transaction_delays_no_event(shop: OrderShop, other: OrderShop) -> None:
     order = await shop.create()
     watching = Watching(shop, order.id)
     await watching.until(1)
@@ -65,7 +65,7 @@ async def test_a_long_transaction_elsewhere_holds_nothing_up(shop: OrderShop, ot
     watching.check()
 
 
-async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(shop: OrderShop) -> None:
+async def test_commits_out_of_order_lose_no_event(shop: OrderShop) -> None:
     """The first transaction to begin is the last to commit; between any two the tailer looks."""
     orders = [await shop.create() for _ in range(5)]
     watchers = [Watching(shop, order.id) for order in orders]
@@ -84,7 +84,7 @@ async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(
         watching.check()
 
 
-async def test_a_clock_that_is_set_back_or_forth_has_no_say(shop: OrderShop, other: OrderShop) -> None:
+async def test_clock_changes_do_not_affect_order_of_events(shop: OrderShop, other: OrderShop) -> None:
     """What was written while it was a year ahead, or behind, comes in the sequence in which it happened."""
     order = await shop.create()
     watching = Watching(shop, order.id)
@@ -134,7 +134,7 @@ async def test_a_lost_connection_loses_no_event(shop: OrderShop, other: OrderSho
         assert len(watching.seen) == 4
 
 
-async def test_readers_that_come_while_orders_change_miss_nothing(shop: OrderShop, other: OrderShop) -> None:
+async def test_readers_that_join_during_changes_miss_nothing(shop: OrderShop, other: OrderShop) -> None:
     """Subscribing races with commits, with looks and with cut connections."""
     orders = [await shop.create() for _ in range(10)]
     watchers: list[Watching] = []
@@ -156,7 +156,7 @@ async def test_readers_that_come_while_orders_change_miss_nothing(shop: OrderSho
         watching.check()
 
 
-async def test_rows_with_transaction_ids_of_the_future_are_rewritten(order_database: str) -> None:
+async def test_restored_transaction_ids_are_reset(order_database: str) -> None:
     """A logical restore into a new cluster brings them; each look would find them again."""
     keys = [uuid4() for _ in range(7)]
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:

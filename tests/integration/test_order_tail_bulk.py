@@ -37,7 +37,7 @@ async def insert_many(connection: psycopg.AsyncConnection[Any], number: int = MA
     )
 
 
-async def test_a_look_reads_a_bounded_number_of_events(order_database: str) -> None:
+async def test_poll_reads_bounded_number_of_events(order_database: str) -> None:
     """Memory does not grow with the transaction, and the next look does not find it again."""
     topics: Topics[StatusEvent] = Topics()
     tailer = Tailer(order_database, topics)
@@ -81,7 +81,7 @@ async def test_watchers_miss_nothing_of_a_bulk_change(shop: OrderShop) -> None:
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_looks_that_always_find_too_many_miss_nothing(
+async def test_polls_that_always_find_too_many_miss_nothing(
     shop: OrderShop, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     """Also while connections are lost in between."""

@@ -63,7 +63,7 @@ async def change(shop: OrderShop) -> None:
         watching.check()
 
 
-async def test_a_long_transaction_elsewhere_has_no_row_read_twice(shop: OrderShop) -> None:
+async def test_long_transaction_has_no_row_read_twice(shop: OrderShop) -> None:
     """It has an id, so it is in every snapshot from now on."""
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as long:
         await long.execute("SELECT pg_current_xact_id()")
@@ -83,7 +83,7 @@ async def test_a_long_transaction_elsewhere_has_no_row_read_twice(shop: OrderSho
     assert still == scanned, "nobody reads the log as a whole"
 
 
-async def test_a_look_touches_few_pages_of_a_long_log(shop: OrderShop) -> None:
+async def test_poll_touches_few_pages_of_long_log(shop: OrderShop) -> None:
     """Also with the plan that suits every snapshot alike, which the server comes to use in the end."""
     async with (
         await psycopg.AsyncConnection.connect(shop.conninfo, autocommit=True) as connection,
