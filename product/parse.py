@@ -31,13 +31,13 @@ MAX_CATEGORIES = 1_000
 
 _ALL = frozenset(WRITABLE)
 
-_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_SKU = re.compile(r"[A-Za-z0-9._-]+")
+SLUG_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SKU_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 _URI = re.compile(r"(https?://[^\s/]|/(?!/))\S*")
 
 _FORMATS = (
-    ("slug", _SLUG, "must be lower-case letters, digits, and single hyphens between them"),
-    ("sku", _SKU, "must be letters, digits, '.', '_' and '-'"),
+    ("slug", SLUG_PATTERN, "must be lower-case letters, digits, and single hyphens between them"),
+    ("sku", SKU_PATTERN, "must be letters, digits, '.', '_' and '-'"),
     ("image_uri", _URI, "must be an http or https URI, or a path that starts with one /"),
 )
 

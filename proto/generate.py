@@ -92,7 +92,8 @@ def describe_all(target: Path) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    status = protoc.main(["protoc", *PLUGINS, *(f"-I{path}" for path in INCLUDES), *arguments])
+    command = ["protoc", *PLUGINS, *(f"-I{path}" for path in INCLUDES), *arguments]
+    status = int(protoc.main(command))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - no types
     if status:
         raise SystemExit(f"protoc failed with status {status}")
 

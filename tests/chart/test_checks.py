@@ -39,7 +39,7 @@ def shop(cancelled: int) -> Iterator[tuple[str, list[str]]]:
 
         do_GET = do_POST = do_DELETE = respond  # noqa: N815 - http.server's names
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:

@@ -34,8 +34,9 @@ FREE = {
     "nodeSelector",
     "affinity",
     "parameters",
+    "limits",
+    "requests",
 }
-FREE |= {"limits", "requests"}
 """Objects whose keys come from the user or from Kubernetes."""
 
 WRONG = {

@@ -198,7 +198,7 @@ async def test_random_concurrent_calls_lose_no_piece(shop: ProductShop) -> None:
                     case 3:
                         await shop.release(key)
                         keys[keys.index(key) if key in keys else 0] = str(uuid4())
-                    case 4:
+                    case _:
                         await shop.reserve(shuffled)
                 outcomes["done"] += 1
             except grpc.aio.AioRpcError as error:

@@ -105,10 +105,10 @@ async def test_failing_request_fails_alone(
     good, bad = await shop.create(stock=10), await shop.create(stock=10)
     holds = [await shop.reserve({good.id: 1}), await shop.reserve({bad.id: 1}), await shop.reserve({good.id: 1})]
     async with shop.connection() as connection:
-        await connection.execute(
-            f"ALTER TABLE reservation ADD CONSTRAINT one CHECK (state <> 'CONFIRMED' OR id <> '{holds[1].id}')"
-        )
-        await connection.execute(f"ALTER TABLE product ADD CONSTRAINT two CHECK (id <> '{bad.id}' OR stock = 9)")
+        one = f"ALTER TABLE reservation ADD CONSTRAINT one CHECK (state <> 'CONFIRMED' OR id <> '{holds[1].id}')"
+        two = f"ALTER TABLE product ADD CONSTRAINT two CHECK (id <> '{bad.id}' OR stock = 9)"
+        await connection.execute(one.encode())
+        await connection.execute(two.encode())
     results = await confirm(shop, *(each.id for each in holds))
     assert states([results[0], results[2]]) == [CONFIRMED, CONFIRMED]
     assert (results[1].error.message, len(results[1].error.details)) == ("internal error", 0)

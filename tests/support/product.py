@@ -87,7 +87,8 @@ class ProductShop:
 
     async def create(self, name: str = "Steel watch", *, stock: int = 10, **fields: Any) -> product_pb2.Product:
         """Creates a product at 12.50 EUR, unless `fields` says otherwise."""
-        product = product_pb2.Product(**({"name": name, "stock": stock, "price": euros(12.5)} | fields))
+        values: dict[str, Any] = {"name": name, "stock": stock, "price": euros(12.5)} | fields
+        product = product_pb2.Product(**values)
         return await self.products.CreateProduct(product_pb2.CreateProductRequest(product=product))
 
     async def update(

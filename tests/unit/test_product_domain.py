@@ -11,7 +11,7 @@ from shop.product.v1 import product_pb2
 
 from product import domain
 from product.domain import WRITABLE, Content, Product
-from product.parse import _SKU, _SLUG
+from product.parse import SKU_PATTERN, SLUG_PATTERN
 from product.store import COLUMN_PATHS
 from runtime.refusals import DomainError, ErrorKind
 from tests.support.requests import max_length
@@ -59,9 +59,9 @@ def test_slug_and_sku_are_made_from_the_name(name: str, slug: str, sku: str) -> 
 def test_any_name_makes_valid_slugs_and_skus(name: str) -> None:
     content = Content(name=name).complete({"slug", "sku"})
     for _ in range(3):
-        assert _SLUG.fullmatch(content.slug)
+        assert SLUG_PATTERN.fullmatch(content.slug)
         assert len(content.slug) <= domain.MAX_SLUG_LENGTH
-        assert _SKU.fullmatch(content.sku)
+        assert SKU_PATTERN.fullmatch(content.sku)
         assert len(content.sku) <= max_length(product_pb2.Product, "sku")
         content = content.with_alternative("slug", ID).with_alternative("sku", ID)
 

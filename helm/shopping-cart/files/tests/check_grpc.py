@@ -27,7 +27,7 @@ def channel() -> grpc.Channel:
     context.load_verify_locations(cadata=certificate)
     with socket.create_connection((HOST, PORT), timeout=10) as plain, context.wrap_socket(plain) as secure:
         names = (secure.getpeercert() or {}).get("subjectAltName", ())
-    name = next((value for kind, value in names if kind == "DNS"), HOST).replace("*", "any")
+    name = next((str(value) for kind, value in names if kind == "DNS"), HOST).replace("*", "any")
     options = (("grpc.ssl_target_name_override", name),)
     return grpc.secure_channel(f"{HOST}:{PORT}", grpc.ssl_channel_credentials(certificate.encode()), options)
 
