@@ -1,7 +1,7 @@
 """The order service as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +52,7 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(config: Config, stock: Stock | None = None) -> AsyncIterator[Running]:
+async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[Running, None]:
     """Runs the service.
 
     It listens at once and is ready when its database is, whether or not the product service is. On leaving it drains,

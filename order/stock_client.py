@@ -9,7 +9,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf import message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock
@@ -46,7 +46,7 @@ _STATES = {stock_pb2.Reservation.State.Value(state): state for state in Reservat
 
 
 @dataclass(frozen=True)
-class _Hold:
+class Hold:
     """A hold to be made."""
 
     request: stock_pb2.ReserveStockRequest
@@ -59,9 +59,9 @@ class StockClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
-        self._reserve_batched = Batcher[_Hold, Reservation](
+        self._reserve_batched = Batcher[Hold, Reservation](
             "stock.reserve",
-            self._reserve_all,
+            self.reserve_all,
             key=lambda hold: hold.request.reservation_id,
             largest=stock.MAX_BATCH,
             most_waiting=stock.MAX_WAITING,
@@ -77,11 +77,12 @@ class StockClient:
         try:
             # The call may take longer: other holds of the batch may have later deadlines.
             async with asyncio.timeout(seconds):
-                return await self._reserve_batched(_Hold(request, _now() + seconds))
+                return await self._reserve_batched(Hold(request, _now() + seconds))
         except TimeoutError:
             raise ProductUnavailable from None
 
-    async def _reserve_all(self, holds: Sequence[_Hold]) -> list[Reservation | Exception]:
+    async def reserve_all(self, holds: Sequence[Hold]) -> list[Reservation | Exception]:
+        """Makes holds in one call. Returns the reservation or the error of each; their ids differ."""
         now = _now()
         pending = [hold for hold in holds if hold.deadline > now]
         results: dict[str, Reservation | Exception] = {}
@@ -99,7 +100,7 @@ class StockClient:
             results = {hold.request.reservation_id: each for hold, each in zip(pending, outcomes, strict=True)}
         return [results.get(hold.request.reservation_id) or ProductUnavailable() for hold in holds]
 
-    async def _reserve_single(self, hold: _Hold) -> Reservation:
+    async def _reserve_single(self, hold: Hold) -> Reservation:
         """Reserves stock by the call of releases that have no batches."""
         try:
             return _reservation(await self._stub.ReserveStock(hold.request, timeout=hold.deadline - _now()))

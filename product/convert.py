@@ -17,6 +17,7 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
 
 
 def product_message(product: Product) -> product_pb2.Product:
+    """Returns a product as a message of the API."""
     message = product_pb2.Product(
         id=str(product.id),
         name=product.name,
@@ -39,6 +40,7 @@ def product_message(product: Product) -> product_pb2.Product:
 
 
 def reservation_message(reservation: Reservation) -> stock_pb2.Reservation:
+    """Returns a reservation as a message of StockService."""
     message = stock_pb2.Reservation(id=str(reservation.id), state=_STATES[reservation.state])
     for item in reservation.items:
         added = message.items.add(product_id=str(item.product_id), quantity=item.quantity, name=item.name)

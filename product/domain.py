@@ -58,6 +58,7 @@ class Product:
 
     @property
     def etag(self) -> str:
+        """The etag that clients get, and send to update this version only."""
         return str(self.version)
 
 
@@ -151,6 +152,7 @@ def key_reused(key: UUID | None) -> DomainError:
 
 
 def already_taken(field: UniqueField, value: str) -> DomainError:
+    """Returns the error for a slug or SKU that another live product has."""
     return DomainError(
         ErrorKind.ALREADY_EXISTS,
         f"another product already has the {field} {value}",
@@ -160,6 +162,7 @@ def already_taken(field: UniqueField, value: str) -> DomainError:
 
 
 def product_not_found(product_id: UUID) -> DomainError:
+    """Returns the error for a product that does not exist."""
     return DomainError(
         ErrorKind.NOT_FOUND,
         f"product {product_id} not found",
@@ -169,6 +172,7 @@ def product_not_found(product_id: UUID) -> DomainError:
 
 
 def product_deleted(product_id: UUID, name: str) -> DomainError:
+    """Returns the error for an order of a deleted product."""
     return DomainError(
         ErrorKind.FAILED_PRECONDITION,
         f'"{name}" is no longer sold',

@@ -154,6 +154,7 @@ def _unknown(index: int, product_id: UUID) -> DomainError:
 
 
 def reservation_not_found(reservation_id: UUID) -> DomainError:
+    """Returns the error for a reservation that does not exist."""
     return DomainError(
         ErrorKind.NOT_FOUND,
         f"reservation {reservation_id} not found",

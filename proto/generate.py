@@ -92,6 +92,11 @@ def describe_all(target: Path) -> None:
 
 
 def run(arguments: list[str]) -> None:
+    """Runs protoc with our plugins and include paths.
+
+    Raises:
+        SystemExit: protoc failed.
+    """
     command = ["protoc", *PLUGINS, *(f"-I{path}" for path in INCLUDES), *arguments]
     status = int(protoc.main(command))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - no types
     if status:

@@ -1,8 +1,8 @@
-"""Writes the locks: every version with its hashes, and no index address. With --check, says whether they are current.
+"""Writes the locks of the requirements: every version with its hashes, and no index address.
 
     python requirements/lock.py [--check]
 
-A lock carries a digest of the requirements in pyproject.toml that it was made from, so the check needs no network.
+A lock has a digest of the requirements in pyproject.toml that it was made from, so `--check` needs no network.
 """
 
 import argparse
@@ -21,17 +21,18 @@ HERE = Path(__file__).resolve().parent
 PYPROJECT = HERE.parent / "pyproject.toml"
 EXTRAS = {"runtime": [], "local": ["local"], "dev": ["dev"], "bench": ["bench"]}
 BUILD = "build"
-"""The lock of what builds the packages that come as source: a lock of a package does not name what its build runs."""
+"""The lock of the tools that build packages from source. The lock of a package does not name its build tools."""
 LOCKS = [BUILD, *EXTRAS]
 
 
 def requirements() -> tuple[dict[str, Any], list[str]]:
-    """What is wanted: of the project, and of its build system."""
+    """Returns the `project` table of pyproject.toml, and the requirements of its build system."""
     found = tomllib.loads(PYPROJECT.read_text())
     return found["project"], found["build-system"]["requires"]
 
 
 def header(name: str) -> str:
+    """Returns the first line of a lock: what it was made from."""
     project, build = requirements()
     wanted = [project["requires-python"], project["dependencies"], project["optional-dependencies"]]
     if name == BUILD:
@@ -41,8 +42,9 @@ def header(name: str) -> str:
 
 
 def lock(name: str) -> None:
+    """Writes one lock. `name` is a key of EXTRAS, or BUILD."""
     target = HERE / f"{name}.txt"
-    # What this machine may have set must not get into a file that others use.
+    # Settings of this machine must not get into a file that others use.
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
     options = [
         "--no-config",

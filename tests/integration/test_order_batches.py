@@ -1,8 +1,7 @@
-"""Orders are placed, read and moved on in batches, and each stands or falls by itself."""
+"""Orders are written, read and moved in batches. Each order succeeds or fails by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,64 +10,13 @@ import psycopg
 import pytest
 
 from order.convert import order_message
-from order.domain import Draft, Item, Line, Order, Status, Tombstone
-from order.store import OrderStore
+from order.domain import Draft, Item, Order, Status, Tombstone
 from runtime import driver_errors
-from runtime.config import DatabaseConfig
 from runtime.database import ConstraintViolation, Database
 from tests.support.invariants_order import check_logs
 from tests.support.locks import until_waiting
-from tests.support.order import A, FakeStock, OrderShop, order_shop, status_name
-
-TEXTS = Draft(
-    lines=(Line(product_id=UUID(A), quantity=2),),
-    customer_name="Ada Lovelace",
-    customer_email="ada@example.com",
-    customer_phone="+44 20 7946 0000",
-    shipping_address="12 St James's Square\nLondon",
-    payment_method="CARD",
-    notes="Ring twice",
-)
-ITEMS = [Item(product_id=A, quantity=2, name="Watch", price_micros=12_500_000)]
-
-
-class Counting(Database):
-    """Keeps the names of the statements that were run."""
-
-    ran: list[str]
-
-    async def fetch(self, name: Any, *args: Any, **more: Any) -> Any:
-        self.ran.append(name)
-        return await super().fetch(name, *args, **more)
-
-
-class Replica:
-    """A store on connections of its own, as another process has one."""
-
-    def __init__(self, database: Counting) -> None:
-        self.store = OrderStore(database)
-        self.ran = database.ran
-
-    async def insert(self, order_id: UUID, draft: Draft = TEXTS, items: list[Item] = ITEMS) -> Order | None:
-        return await self.store.insert(order_id, "me", draft, "EUR", items)
-
-    async def insert_all(self, ids: Sequence[UUID]) -> list[Order | None]:
-        return await asyncio.gather(*map(self.insert, ids))
-
-    async def move_all(self, ids: Sequence[UUID], target: Status = Status.CANCELLED) -> list[bool]:
-        """Whether each was moved; all are there."""
-        answers = await asyncio.gather(*(self.store.move(each, target, None) for each in ids))
-        assert all(order and order.status == target for order, _ in answers)
-        return [moved for _, moved in answers]
-
-
-@asynccontextmanager
-async def replica_on(conninfo: str) -> AsyncIterator[Replica]:
-    database = Counting(DatabaseConfig(conninfo=conninfo, pool_size=4, pool_waiting=100, timeout=20), "test")
-    database.ran = []
-    await database.open()
-    yield Replica(database)
-    await database.close()
+from tests.support.order import FakeStock, OrderShop, order_shop, status_name
+from tests.support.replica import ITEMS, TEXTS, Replica, replica_on
 
 
 @pytest.fixture
@@ -79,7 +27,7 @@ async def replica(order_database: str) -> AsyncIterator[Replica]:
 
 @pytest.fixture
 def races(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The SQLSTATEs of statements that lost against another, and were run again."""
+    """The SQLSTATEs of statements that conflicted with another one and were repeated."""
     seen: list[str] = []
     is_race = driver_errors.is_race
 
@@ -103,9 +51,7 @@ async def check(conninfo: str) -> None:
 
 
 class TestInsert:
-    async def test_those_that_wait_for_each_other_are_one_statement(
-        self, order_database: str, replica: Replica
-    ) -> None:
+    async def test_concurrent_inserts_are_one_statement(self, order_database: str, replica: Replica) -> None:
         ids = [uuid4() for _ in range(20)]
         placed = await replica.insert_all(ids)
         assert replica.ran == ["order.insert"]
@@ -115,21 +61,21 @@ class TestInsert:
         assert {row[0] for row in messages} == set(ids)
         await check(order_database)
 
-    async def test_the_answer_is_what_was_written(self, replica: Replica) -> None:
+    async def test_insert_returns_what_was_written(self, replica: Replica) -> None:
         ids = [uuid4() for _ in range(3)]
         for order in await replica.insert_all(ids):
             assert order
             assert await replica.store.get(order.id) == order
 
-    async def test_taken_id_takes_no_other_with_it(self, replica: Replica) -> None:
-        """An order's or a tombstone's."""
+    async def test_taken_id_does_not_affect_the_batch(self, replica: Replica) -> None:
+        """The id of an order or of a tombstone."""
         ids = [uuid4() for _ in range(5)]
         await replica.insert(ids[1])
         await replica.store.insert_tombstones([ids[3]])
         placed = await replica.insert_all(ids)
         assert [each is None for each in placed] == [False, True, False, True, False]
 
-    async def test_one_id_is_placed_once(self, replica: Replica) -> None:
+    async def test_same_id_is_inserted_once(self, replica: Replica) -> None:
         key = uuid4()
         placed = await replica.insert_all([key] * 5)
         assert len([each for each in placed if each]) == 1
@@ -144,10 +90,10 @@ class TestInsert:
         ],
         ids=["NUL", "surrogate", "negative", "too large"],
     )
-    async def test_what_cannot_be_kept_fails_alone(
+    async def test_invalid_order_fails_alone(
         self, order_database: str, replica: Replica, draft: Draft, items: list[Item], error: type[Exception]
     ) -> None:
-        """Neither of these gets through the API."""
+        """The API accepts none of these."""
         good = [uuid4() for _ in range(4)]
         *placed, bad = await asyncio.gather(
             *map(replica.insert, good), replica.insert(uuid4(), draft, items), return_exceptions=True
@@ -157,8 +103,8 @@ class TestInsert:
         assert await rows(order_database, "SELECT count(*) FROM orders") == [(4,)]
         await check(order_database)
 
-    async def test_every_letter_arrives_as_it_is(self, replica: Replica) -> None:
-        """All of Unicode but the two things that no request can hold: NUL and halves of surrogate pairs."""
+    async def test_all_of_unicode_is_stored_unchanged(self, replica: Replica) -> None:
+        """All of Unicode but NUL and surrogates, which no request can contain."""
         letters = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))))
         odd = ["\\u0000", '\\"', "\\\\ud800", "null", "{}", "'; --", "%(id)s", "\ufeff", ""]
         texts = [letters[start : start + 100_000] for start in range(0, len(letters), 100_000)] + odd
@@ -185,24 +131,26 @@ class TestInsert:
         for order, draft, text in zip(placed, drafts, texts, strict=True):
             assert order
             found = await replica.store.get(order.id)
+            assert found
             assert found == order
             assert (found.customer_name, found.notes) == (text, draft.notes)
             assert found.items[0].name == text
             assert found.fingerprint == draft.fingerprint()
 
     @pytest.mark.parametrize("price", [2**53 + 1, 10**15 - 1, 2**63 - 1])
-    async def test_totals_are_exact(self, replica: Replica, price: int) -> None:
-        """Beyond what a double, and even 64 bits, can hold."""
+    async def test_large_totals_are_exact(self, replica: Replica, price: int) -> None:
+        """They exceed the precision of a double, and 64 bits."""
         items = [Item(product_id=str(uuid4()), quantity=2**31 - 1, name="Gold", price_micros=price) for _ in range(50)]
         order = await replica.insert(uuid4(), TEXTS, items)
         assert order
         found = await replica.store.get(order.id)
+        assert found
         assert found == order
         assert found.total_micros == price * (2**31 - 1) * 50
         assert found.items == items
 
-    async def test_stuck_batch_keeps_no_other_waiting(self, order_database: str, replica: Replica) -> None:
-        """Somebody else writes under an order's id and does not commit."""
+    async def test_blocked_batch_does_not_block_others(self, order_database: str, replica: Replica) -> None:
+        """Another transaction writes a row with the id of an order, and does not commit."""
         key = uuid4()
         async with await psycopg.AsyncConnection.connect(order_database) as other:
             await other.execute("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", (key,))
@@ -214,10 +162,10 @@ class TestInsert:
             await other.rollback()
         assert await stuck
 
-    async def test_replicas_in_opposite_sequences_do_not_deadlock(
+    async def test_inserts_in_opposite_order_do_not_deadlock(
         self, order_database: str, replica: Replica, races: list[str]
     ) -> None:
-        """Both have written some of the orders and wait for one in the middle."""
+        """Both replicas have written some of the orders, and wait for one in the middle."""
         ids = sorted(uuid4() for _ in range(9))
         async with (
             replica_on(order_database) as second,
@@ -229,8 +177,8 @@ class TestInsert:
             back = asyncio.create_task(second.insert_all(ids[::-1]))
             await until_waiting(order_database, 2)
             await other.rollback()
-            answers = zip(await forth, reversed(await back), strict=True)
-        assert [(one is None) + (two is None) for one, two in answers] == [1] * 9
+            results = zip(await forth, reversed(await back), strict=True)
+        assert [(one is None) + (two is None) for one, two in results] == [1] * 9
         assert not races
         await check(order_database)
 
@@ -243,7 +191,7 @@ class TestMove:
         replica.ran.clear()
         return ids
 
-    async def test_those_that_wait_for_each_other_are_one_statement(
+    async def test_concurrent_moves_are_one_statement(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         assert all(await replica.move_all(ids))
@@ -252,11 +200,11 @@ class TestMove:
         assert {row[0] for row in messages} == set(ids)
         await check(order_database)
 
-    async def test_each_has_its_own_target_and_conditions(
+    async def test_each_move_has_its_own_target_and_version(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         await replica.store.insert_tombstones([tombstone := uuid4()])
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             replica.store.move(ids[0], Status.PROCESSED, None),
             replica.store.move(ids[1], Status.CANCELLED, 1),
             replica.store.move(ids[2], Status.DELIVERED, None),
@@ -264,7 +212,7 @@ class TestMove:
             replica.store.move(uuid4(), Status.PROCESSED, None),
             replica.store.move(tombstone, Status.CANCELLED, None),
         )
-        assert [(order and (order.status, order.version), moved) for order, moved in answers] == [
+        assert [(order and (order.status, order.version), moved) for order, moved in results] == [
             (("PROCESSED", 2), True),
             (("CANCELLED", 2), True),
             (("PLACED", 1), False),
@@ -272,7 +220,7 @@ class TestMove:
             (None, False),
             (None, False),
         ]
-        for order, _ in answers:
+        for order, _ in results:
             if order:
                 found = await replica.store.get(order.id)
                 assert found
@@ -280,16 +228,16 @@ class TestMove:
         assert await rows(order_database, "SELECT order_id FROM outbox WHERE action = 'RELEASE'") == [(ids[1],)]
         await check(order_database)
 
-    async def test_many_moves_of_one_order_move_it_once(
+    async def test_concurrent_moves_of_one_order_move_it_once(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
         assert sum(await replica.move_all([*[ids[0]] * 10, *ids])) == 9
         await check(order_database)
 
-    async def test_locked_order_keeps_no_other_waiting(
+    async def test_locked_order_does_not_block_others(
         self, order_database: str, replica: Replica, ids: list[UUID]
     ) -> None:
-        """Not even those of its own batch."""
+        """Not even the others of its batch."""
         async with await psycopg.AsyncConnection.connect(order_database) as other:
             await other.execute("SELECT FROM orders WHERE id = %s FOR UPDATE", (ids[4],))
             moves = {each: asyncio.create_task(replica.store.move(each, Status.PROCESSED, None)) for each in ids}
@@ -305,7 +253,7 @@ class TestMove:
         assert moved
         await check(order_database)
 
-    async def test_replicas_in_opposite_sequences_do_not_deadlock(
+    async def test_moves_in_opposite_order_do_not_deadlock(
         self, order_database: str, replica: Replica, ids: list[UUID], races: list[str]
     ) -> None:
         async with (
@@ -317,13 +265,13 @@ class TestMove:
             back = asyncio.create_task(second.move_all(ids[::-1]))
             await until_waiting(order_database, 2)
             await other.rollback()
-            answers = zip(await forth, reversed(await back), strict=True)
-        assert [one + two for one, two in answers] == [1] * 9
+            results = zip(await forth, reversed(await back), strict=True)
+        assert [one + two for one, two in results] == [1] * 9
         assert not races
         await check(order_database)
 
 
-async def test_reads_that_wait_for_each_other_are_one_statement(replica: Replica) -> None:
+async def test_concurrent_reads_are_one_statement(replica: Replica) -> None:
     ids = [uuid4() for _ in range(10)]
     await replica.insert_all(ids)
     await replica.store.insert_tombstones([tombstone := uuid4()])
@@ -336,15 +284,15 @@ async def test_reads_that_wait_for_each_other_are_one_statement(replica: Replica
 
 
 @pytest.fixture
-def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each statement is done, its connection is lost before the answer comes, and it is run again."""
-    once: Any = Database._fetch_once
+def lost_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs each statement twice, as if its connection was lost before the response."""
+    fetch: Any = Database.fetch
 
-    async def twice(self: Database, *args: Any) -> Any:
-        await once(self, *args)
-        return await once(self, *args)
+    async def fetch_twice(self: Database, *args: Any, **options: Any) -> Any:
+        await fetch(self, *args, **options)
+        return await fetch(self, *args, **options)
 
-    monkeypatch.setattr(Database, "_fetch_once", twice)
+    monkeypatch.setattr(Database, "fetch", fetch_twice)
 
 
 @pytest.fixture
@@ -353,7 +301,7 @@ async def shop(order_database: str) -> AsyncIterator[OrderShop]:
         yield shop
 
 
-async def test_statements_that_run_twice_do_once(order_database: str, shop: OrderShop, lost_answers: None) -> None:
+async def test_repeated_statements_take_effect_once(order_database: str, shop: OrderShop, lost_responses: None) -> None:
     orders = await asyncio.gather(*(shop.create(request_id=str(uuid4())) for _ in range(10)))
     assert len({each.number for each in orders}) == 10
     moved = await asyncio.gather(*(shop.move("PROCESSED", each.id, etag=each.etag) for each in orders))

@@ -1,4 +1,4 @@
-"""Many clients on few products through two replicas of order: exactly the stock is sold, and a key orders once."""
+"""Many clients order few products from two replicas: exactly the stock is sold, and each key is one order."""
 
 import asyncio
 import random
@@ -14,10 +14,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from shop.order.v1 import order_pb2
 
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
 from tests.support.locks import until_waiting
-from tests.support.order import OrderShop, eventually, order_shop, status_name
+from tests.support.order import OrderShop, order_shop, status_name
 from tests.support.product import ProductShop, product_shop, refusal_of
 
 SERIALIZABLE = "-c default_transaction_isolation=serializable"
@@ -46,7 +47,7 @@ async def check_all(shop: OrderShop, products: ProductShop) -> None:
 
 
 async def sold(shop: OrderShop) -> Counter[str]:
-    """The pieces of each product in orders that were not cancelled."""
+    """Returns the pieces of each product in orders that are not cancelled."""
     async with shop.connection() as connection:
         rows = await connection.execute(
             "SELECT product_id, sum(quantity)::bigint FROM orders CROSS JOIN jsonb_to_recordset(items)"
@@ -55,10 +56,8 @@ async def sold(shop: OrderShop) -> Counter[str]:
         return Counter(dict(await rows.fetchall()))
 
 
-async def test_of_more_demand_than_stock_exactly_the_stock_is_sold(
-    replicas: list[OrderShop], products: ProductShop
-) -> None:
-    """Three products of forty pieces, wanted by three hundred orders for one, two or three of each."""
+async def test_excess_demand_sells_exactly_the_stock(replicas: list[OrderShop], products: ProductShop) -> None:
+    """300 orders of one to three pieces of three products, which have 40 pieces each."""
     ids = [(await products.create(stock=40)).id for _ in range(3)]
     refused: Counter[str] = Counter()
 
@@ -81,7 +80,7 @@ async def test_of_more_demand_than_stock_exactly_the_stock_is_sold(
     await check_all(replicas[0], products)
 
 
-async def test_orders_and_cancellations_at_once_lose_no_piece(replicas: list[OrderShop], products: ProductShop) -> None:
+async def test_concurrent_cancellations_lose_no_stock(replicas: list[OrderShop], products: ProductShop) -> None:
     ids = [(await products.create(stock=15)).id for _ in range(2)]
     refused: Counter[str] = Counter()
 
@@ -103,23 +102,19 @@ async def test_orders_and_cancellations_at_once_lose_no_piece(replicas: list[Ord
     assert {each: await products.stock_of(each) + pieces[each] for each in ids} == dict.fromkeys(ids, 15)
 
 
-async def test_parallel_creates_with_one_key_are_one_order_over_all_replicas(
-    replicas: list[OrderShop], products: ProductShop
-) -> None:
+async def test_one_key_is_one_order_on_all_replicas(replicas: list[OrderShop], products: ProductShop) -> None:
     product = await products.create(stock=100)
     keys = [str(uuid4()) for _ in range(10)]
-    answers = await asyncio.gather(
+    orders = await asyncio.gather(
         *(replicas[n % 2].create({product.id: 3}, request_id=key) for key in keys for n in range(20))
     )
-    assert len({(order.id, order.number) for order in answers}) == 10
+    assert len({(order.id, order.number) for order in orders}) == 10
     assert await products.stock_of(product.id) == 70
     await check_all(replicas[0], products)
 
 
-async def test_a_retry_while_the_first_is_in_flight_waits_and_answers_the_same_order(
-    replicas: list[OrderShop], products: ProductShop
-) -> None:
-    """The first has its stock and waits to be written."""
+async def test_retry_of_running_create_returns_same_order(replicas: list[OrderShop], products: ProductShop) -> None:
+    """The first has reserved its stock, and waits to be written."""
     product = await products.create(stock=5)
     key = str(uuid4())
     async with await psycopg.AsyncConnection.connect(replicas[0].conninfo) as other:
@@ -135,9 +130,8 @@ async def test_a_retry_while_the_first_is_in_flight_waits_and_answers_the_same_o
     await check_all(replicas[0], products)
 
 
-async def test_serialization_failures_never_reach_a_client(product_database: str, order_database: str) -> None:
-    """Both services on databases whose transactions are serializable: each write that meets another is turned down by
-    the database, and done again."""
+async def test_serialization_failures_are_retried(product_database: str, order_database: str) -> None:
+    """Both databases have serializable transactions, which fail if they conflict with another one."""
     strict = {
         name: make_conninfo(each, options=SERIALIZABLE)
         for name, each in (("product", product_database), ("order", order_database))
@@ -156,19 +150,16 @@ async def test_serialization_failures_never_reach_a_client(product_database: str
         # In one process they do not meet each other often.
         async with changing(product_database, min(ids), waiting=3, times=5):
             calls = [asyncio.create_task(buy(seed)) for seed in range(60)]
-        answers = await asyncio.gather(*calls)
-        assert Counter(map(status_name, answers)) == {"CANCELLED": 30, "PROCESSED": 30}
+        orders = await asyncio.gather(*calls)
+        assert Counter(map(status_name, orders)) == {"CANCELLED": 30, "PROCESSED": 30}
         await check_all(shop, products)
         assert [await products.stock_of(each) for each in ids] == [70, 70]
 
-        async def turned_down() -> bool:
-            return await rollbacks(product_database) > 10
-
-        await eventually(turned_down)
+        await eventually(lambda: has_rollbacks(product_database, 10))
 
 
-async def test_a_statement_that_loses_race_after_race_is_tried_as_long_as_its_time_lasts(product_database: str) -> None:
-    """More often than a lost connection is made up for."""
+async def test_conflicts_are_retried_until_the_deadline(product_database: str) -> None:
+    """More often than after a lost connection."""
     strict = make_conninfo(product_database, options=SERIALIZABLE)
     async with product_shop(product_database, DATABASE_URL=strict, DATABASE_TIMEOUT="60") as products:
         product = await products.create(stock=5)
@@ -180,8 +171,11 @@ async def test_a_statement_that_loses_race_after_race_is_tried_as_long_as_its_ti
 
 @asynccontextmanager
 async def changing(conninfo: str, product_id: str, waiting: int, times: int) -> AsyncIterator[None]:
-    """Somebody else changes a product so many times, and commits each change once that many of the block's statements
-    wait to change it too. The next change waits behind them, so that none of them gets through between two."""
+    """Changes a product in transactions of its own, beside the block.
+
+    Commits each of the `times` changes once `waiting` statements of the block wait to change the product too. The next
+    change waits behind them, so none of them succeeds between two changes.
+    """
 
     async def change(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.execute("UPDATE product SET star = 1 WHERE id = %s", (product_id,))
@@ -201,18 +195,18 @@ async def changing(conninfo: str, product_id: str, waiting: int, times: int) -> 
             now, then = then, now
 
 
-async def rollbacks(conninfo: str) -> int:
-    """Statements that the database turned down; its processes tell ten seconds late."""
+async def has_rollbacks(conninfo: str, number: int) -> bool:
+    """Returns whether the database has rolled back more than `number` statements. It counts them ten seconds late."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
         row = await (
             await connection.execute("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()")
         ).fetchone()
         assert row
-        return int(row[0])
+        return int(row[0]) > number
 
 
-async def test_a_deadlock_never_reaches_a_client(products: ProductShop) -> None:
-    """Somebody else's transaction locks products the other way round; the database breaks the circle at our expense."""
+async def test_deadlock_is_retried(products: ProductShop) -> None:
+    """Another transaction locks products in the opposite order. The database ends the statement of the service."""
     low, high = sorted([(await products.create(stock=5)).id for _ in range(2)])
     async with await psycopg.AsyncConnection.connect(products.conninfo) as other:
         await other.execute("UPDATE product SET star = 1 WHERE id = %s", (high,))

@@ -1,4 +1,4 @@
-"""What a call costs: the statements that the databases' own counters saw."""
+"""The statements that a call runs, by the counters of the databases."""
 
 import asyncio
 from collections import Counter
@@ -10,22 +10,23 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.database import TestServer
+from tests.support.eventually import eventually
 from tests.support.invariants_order import settled
-from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.order import OrderShop, order_shop
 from tests.support.product import ProductShop, product_shop
 
 BACKGROUND = (
     *("outbox", "schema_migration", "pg_current_snapshot", "LISTEN", "NOTIFY", "set_config", "order_event AS e"),
     *("expire_time < now()", "database_identity"),
 )
-"""What the statements of background jobs are known by."""
+"""Parts of the statements of background jobs."""
 
 OWN = ("WITH placed", "WITH given")
-"""What the calls' own statements that write into the outbox too are known by."""
+"""Parts of the statements of calls that also write to the outbox."""
 
 
 class Counters:
-    """pg_stat_statements, of the databases of both services."""
+    """The counters of pg_stat_statements for both services."""
 
     def __init__(self, conninfo: str, order: str, product: str) -> None:
         self._conninfo = conninfo
@@ -70,10 +71,10 @@ async def still(shop: OrderShop, products: ProductShop) -> bool:
         return await settled(orders, stock)
 
 
-async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
+async def test_create_runs_one_statement_and_replay_two(
     postgres: TestServer, shop: OrderShop, products: ProductShop
 ) -> None:
-    """Neither BEGIN nor COMMIT is among them: each is one round trip. The relay's share comes later, beside them."""
+    """Without BEGIN and COMMIT: each statement is one round trip. The relay's statements are not counted."""
     product = await products.create(stock=100)
     counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)
 
@@ -98,10 +99,8 @@ async def test_an_order_costs_one_statement_in_each_database_and_a_replay_two(
     assert in_product == {"WITH requested": 1, "SELECT id,": 1}
 
 
-async def test_those_who_come_together_share_statements(
-    postgres: TestServer, shop: OrderShop, products: ProductShop
-) -> None:
-    """What waits for the statement before it leaves as one. One alone would wait for nobody."""
+async def test_concurrent_calls_share_statements(postgres: TestServer, shop: OrderShop, products: ProductShop) -> None:
+    """Calls that wait for a statement are one statement afterwards."""
     product = await products.create(stock=1_000)
     counters = Counters(postgres.postgres.conninfo("postgres"), shop.conninfo, products.conninfo)
     before = {name: counters.read(name) for name in ("order", "product")}

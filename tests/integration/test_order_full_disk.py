@@ -1,6 +1,5 @@
-"""An order database that takes no writes: no stock is set aside for orders that could not be written."""
+"""While the order database accepts no writes, no stock is reserved."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from order.jobs import expired_holds
 from order.stock import ReservationState
-from tests.support.order import A, FakeStock, OrderShop, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import A, FakeStock, OrderShop, order_shop
 from tests.support.product import refused
 
 CALLERS = 20
@@ -21,7 +21,7 @@ CALLERS = 20
 
 @asynccontextmanager
 async def full(shop: OrderShop) -> AsyncIterator[None]:
-    """No new order, and no tombstone, finds room during the block."""
+    """Makes inserts into `orders` fail during the block, as a full disk does."""
     async with shop.connection() as connection:
         await connection.execute(
             "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS"
@@ -40,7 +40,7 @@ async def backends(shop: OrderShop) -> set[int]:
         return {row[0] for row in await rows.fetchall()}
 
 
-async def test_full_disk_stops_the_reserving_until_there_is_room(
+async def test_full_disk_pauses_reservations(
     order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.2)
@@ -55,9 +55,9 @@ async def test_full_disk_stops_the_reserving_until_there_is_room(
             for _ in range(CALLERS):
                 with refused() as error:
                     await shop.create()
-                assert (error.what.code, error.what.reason) == ("RESOURCE_EXHAUSTED", "DATABASE_FULL")
-                assert error.what.message == "the database is full; nothing was written"
-                assert error.what.retry_after == 30
+                assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "DATABASE_FULL")
+                assert error.message == "the database is full; nothing was written"
+                assert error.retry_after == 30
             ((_, held),) = [call for call in stock.calls if call[0] == "reserve"]
             assert stock.state(str(held)) is ReservationState.HELD
             assert [each.message for each in caplog.records if each.message.startswith("order.insert")] == [
@@ -69,18 +69,13 @@ async def test_full_disk_stops_the_reserving_until_there_is_room(
             assert await shop.move("PROCESSED", placed.id), "what needs no room goes on"
             # The hold cannot be freed while no tombstone can be written.
             stock.overdue = [UUID(str(held))]
-            await eventually(lambda: said(caplog, "expired-hold reaper: the database is full; nothing was written"))
+            full_message = "expired-hold reaper: the database is full; nothing was written"
+            await eventually(lambda: full_message in [each.message for each in caplog.records])
             assert stock.state(str(held)) is ReservationState.HELD
 
-        async def works() -> bool:
-            return stock.state(str(held)) is ReservationState.RELEASED and await accepts(shop)
-
-        await eventually(works, 15)
+        await eventually(lambda: stock.state(str(held)) is ReservationState.RELEASED, 15)
+        await eventually(lambda: accepts(shop), 15)
         assert "the database takes writes again" in [each.message for each in caplog.records]
-
-
-async def said(caplog: pytest.LogCaptureFixture, text: str) -> bool:
-    return text in [each.message for each in caplog.records]
 
 
 async def accepts(shop: OrderShop) -> bool:
@@ -92,7 +87,7 @@ async def accepts(shop: OrderShop) -> bool:
     return True
 
 
-async def test_read_only_database_stops_the_reserving_too(order_database: str) -> None:
+async def test_read_only_database_pauses_reservations(order_database: str) -> None:
     stock = FakeStock()
     name = sql.Identifier(str(conninfo_to_dict(order_database)["dbname"]))
     change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
@@ -102,26 +97,22 @@ async def test_read_only_database_stops_the_reserving_too(order_database: str) -
         await terminate(connection)
         with refused() as error:
             await shop.create()
-        assert (error.what.code, error.what.reason) == ("UNAVAILABLE", "DATABASE_READ_ONLY")
+        assert (error.code, error.reason) == ("UNAVAILABLE", "DATABASE_READ_ONLY")
         stock.calls.clear()
         for _ in range(3):
             with refused() as error:
                 await shop.create()
-            assert error.what.reason == "DATABASE_READ_ONLY"
+            assert error.reason == "DATABASE_READ_ONLY"
         assert not stock.calls
         assert await shop.get(placed.id) == placed
         await connection.execute(change.format(name, sql.SQL("off")))
         await terminate(connection)
 
-        async def again() -> bool:
-            await asyncio.sleep(0.1)
-            return await accepts(shop)
-
-        await eventually(again, 15)
+        await eventually(lambda: accepts(shop), 15, interval=0.1)
 
 
 async def terminate(connection: "psycopg.AsyncConnection[object]") -> None:
-    """Ends the service's connections: settings of a database count for new ones."""
+    """Ends the connections of the service: only new ones have changed settings."""
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"

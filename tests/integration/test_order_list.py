@@ -23,7 +23,7 @@ async def page(shop: OrderShop, **fields: Any) -> order_pb2.ListOrdersResponse:
 
 
 async def ids(shop: OrderShop, **fields: Any) -> list[str]:
-    """The ids of all orders of a query, page by page."""
+    """Returns the ids of all orders of a query, page by page."""
     found: list[str] = []
     token = ""
     while True:
@@ -34,7 +34,7 @@ async def ids(shop: OrderShop, **fields: Any) -> list[str]:
             return found
 
 
-async def test_orders_come_newest_first_each_once(shop: OrderShop) -> None:
+async def test_pages_list_each_order_once_newest_first(shop: OrderShop) -> None:
     made = [(await shop.create()).id for _ in range(7)]
     async with shop.connection() as connection:  # three of one moment: the id decides
         await connection.execute(
@@ -46,7 +46,7 @@ async def test_orders_come_newest_first_each_once(shop: OrderShop) -> None:
         assert await ids(shop, page_size=size) == expected
 
 
-async def test_an_order_that_comes_between_pages_moves_nothing(shop: OrderShop) -> None:
+async def test_new_order_does_not_shift_pages(shop: OrderShop) -> None:
     made = [(await shop.create()).id for _ in range(4)]
     first = await page(shop, page_size=2)
     await shop.create()
@@ -55,7 +55,7 @@ async def test_an_order_that_comes_between_pages_moves_nothing(shop: OrderShop) 
     assert second.next_page_token == ""
 
 
-async def test_a_page_has_twenty_orders_by_default_and_a_hundred_at_most(shop: OrderShop) -> None:
+async def test_page_size_is_20_by_default_and_at_most_100(shop: OrderShop) -> None:
     async with shop.connection() as connection:
         await connection.execute(
             "INSERT INTO orders (id, number, status)"
@@ -66,7 +66,7 @@ async def test_a_page_has_twenty_orders_by_default_and_a_hundred_at_most(shop: O
     assert len(await ids(shop, page_size=1000)) == 101
 
 
-async def test_filters_narrow_the_list_together(shop: OrderShop) -> None:
+async def test_filters_are_combined(shop: OrderShop) -> None:
     ada = await shop.create(customer={"email": "Ada@Example.com"})
     second = await shop.create(customer={"email": "ada@example.com"})
     bob = await shop.create(customer={"email": "bob@example.com"})
@@ -79,14 +79,14 @@ async def test_filters_narrow_the_list_together(shop: OrderShop) -> None:
     assert await ids(shop, customer_email="%@example.com") == []
 
 
-async def test_an_address_is_found_however_it_is_composed(shop: OrderShop) -> None:
+async def test_email_is_found_in_any_unicode_form(shop: OrderShop) -> None:
     order = await shop.create(customer={"email": "rene\u0301@example.com", "name": "Rene\u0301"})
     assert (order.customer.email, order.customer.name) == ("ren\u00e9@example.com", "Ren\u00e9")
     for email in ("rene\u0301@example.com", "ren\u00e9@example.com"):
         assert await ids(shop, customer_email=email) == [order.id]
 
 
-async def test_a_token_belongs_to_its_query(shop: OrderShop) -> None:
+async def test_token_of_another_query_is_refused(shop: OrderShop) -> None:
     for _ in range(3):
         await shop.create()
     token = (await page(shop, page_size=1)).next_page_token
@@ -110,7 +110,7 @@ async def test_tombstones_are_hidden(shop: OrderShop) -> None:
     assert error.reason == "ORDER_NOT_FOUND"
 
 
-async def test_an_address_is_found_in_either_case_whatever_the_databases_locale(postgres: TestServer) -> None:
+async def test_email_ignores_case_in_any_locale(postgres: TestServer) -> None:
     with postgres.plain("order") as conninfo:
         async with order_shop(conninfo, FakeStock()) as shop:
             order = await shop.create(customer=order_pb2.Customer(email="\u00c4nne@Example.com"))
@@ -124,7 +124,7 @@ async def test_an_address_is_found_in_either_case_whatever_the_databases_locale(
                 assert "orders_by_email" in str(await cursor.fetchall())
 
 
-async def test_a_page_token_goes_with_the_address_in_either_case(shop: OrderShop) -> None:
+async def test_page_token_ignores_case_of_email(shop: OrderShop) -> None:
     for _ in range(3):
         await shop.create(customer=order_pb2.Customer(email="ada@example.com"))
     first = await page(shop, page_size=2, customer_email="ada@example.com")
@@ -132,8 +132,8 @@ async def test_a_page_token_goes_with_the_address_in_either_case(shop: OrderShop
     assert len(second.orders) == 1
 
 
-async def test_lists_have_connections_of_their_own(order_database: str) -> None:
-    """Whatever is looked for, orders are placed and moved on."""
+async def test_lists_have_their_own_connections(order_database: str) -> None:
+    """Expensive lists do not delay other calls."""
     async with order_shop(order_database, FakeStock(), SEARCH_POOL_SIZE="1") as shop:
         await shop.create()
         for _ in range(8):

@@ -1,4 +1,4 @@
-"""`reconcile` destroys nothing: it refuses databases that do not belong together, and unlikely many changes."""
+"""`order reconcile` refuses databases that do not belong together, and too many changes."""
 
 import asyncio
 import os
@@ -27,26 +27,28 @@ from runtime.config import DatabaseConfig
 from runtime.database import Database
 from tests.support.both import Both, both_shops, parse
 from tests.support.database import REPOSITORY, TestServer
-from tests.support.order import FakeStock, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import FakeStock, order_shop
 
 ORDERS = 12
 
 
 @pytest.fixture
 async def both(order_database: str, product_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
-    """A shop with some orders that have all their stock. Its databases know each other; it does not look again."""
+    """A shop with orders that have their stock, and paired databases. Its reaper does not poll again."""
     monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 600)
     async with both_shops(order_database, product_database) as both, both.shop.connection() as orders:
         mug = await both.products.create("Mug", stock=100)
         await asyncio.gather(*(both.shop.create({mug.id: 4}) for _ in range(ORDERS)))
         await both.settle()
 
-        async def paired() -> bool:
-            row = await (await orders.execute("SELECT partner_id FROM database_identity")).fetchone()
-            return row != (None,)
-
-        await eventually(paired)
+        await eventually(lambda: is_paired(orders))
         yield both
+
+
+async def is_paired(orders: psycopg.AsyncConnection[Any]) -> bool:
+    row = await (await orders.execute("SELECT partner_id FROM database_identity")).fetchone()
+    return row != (None,)
 
 
 async def run(conninfo: str, *statements: str) -> None:
@@ -56,17 +58,17 @@ async def run(conninfo: str, *statements: str) -> None:
 
 
 NEW_ID = "UPDATE database_identity SET id = gen_random_uuid(), partner_id = NULL"
-"""What a migration of a new database does; those of the tests are clones, which have one id."""
+"""Gives a database a new id, as its migration does. The databases of tests are clones with the same id."""
 
 ONE_ORDER = "INSERT INTO orders (id, number, status) VALUES (gen_random_uuid(), 'INV-1', 'PLACED')"
 
 
 SOUND = [f"compared: {ORDERS} reservations with stock, {ORDERS} orders not cancelled"]
-"""What it says of a shop in which nothing differs."""
+"""The report of a consistent shop."""
 
 
 async def untouched(both: Both) -> None:
-    """All orders are live and have their stock, and a run with the right database finds that."""
+    """Checks that all orders are placed and have their stock, and that a run with the right database says so."""
     assert await both.reconcile() == SOUND
     await both.settle()
     async with both.shop.connection() as orders, both.products.connection() as products:
@@ -77,7 +79,7 @@ async def untouched(both: Both) -> None:
 
 @contextmanager
 def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str]:
-    """One that was migrated elsewhere, with another id than the clones of the tests' template."""
+    """Yields an order database with another id."""
     with postgres.database("order") as conninfo:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             for statement in (NEW_ID, *statements):
@@ -85,9 +87,8 @@ def other_order_database(postgres: TestServer, *statements: str) -> Iterator[str
         yield conninfo
 
 
-async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> None:
-    """A wrong DATABASE_URL, or the command before the backup is in its place. Nothing is changed then, nor by the next
-    run with the right one."""
+async def test_databases_of_other_shops_are_refused(both: Both, postgres: TestServer) -> None:
+    """DATABASE_URL is wrong, or the backup is not restored yet. Neither this run nor the next one changes anything."""
     belongs = "refused: the product database belongs to order database "
     with (
         other_order_database(postgres) as new,
@@ -122,8 +123,8 @@ async def test_other_databases_are_refused(both: Both, postgres: TestServer) -> 
     await untouched(both)
 
 
-async def test_people_can_say_that_two_databases_belong_together(both: Both) -> None:
-    """As where the backup is from before the ids, so that a migration made a new one."""
+async def test_adopt_pairs_two_databases(both: Both) -> None:
+    """The backup is older than the ids, so a migration made a new one."""
     await both.in_orders(NEW_ID)
     assert await both.reconcile("--adopt", "--dry-run") == SOUND
     (line,) = await both.reconcile()
@@ -133,7 +134,7 @@ async def test_people_can_say_that_two_databases_belong_together(both: Both) -> 
 
 
 def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
-    """Restores a backup of an order database into another database; answers how its role gets there."""
+    """Restores a backup of an order database into another one. Returns the connection string of its role."""
     source, name = [str(conninfo_to_dict(each)["dbname"]) for each in (of, into)]
     programs, server = installed() / "bin", postgres.postgres
     dump = [str(programs / "pg_dump"), "--format=custom", f"--dbname={server.conninfo(source)}"]
@@ -143,7 +144,7 @@ def dump_and_restore(postgres: TestServer, of: str, into: str) -> str:
     return server.conninfo(name, SERVICES["order"])
 
 
-async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postgres: TestServer) -> None:
+async def test_restored_backup_is_recognized(both: Both, postgres: TestServer) -> None:
     with postgres.database() as other:
         restored = await asyncio.to_thread(dump_and_restore, postgres, both.shop.conninfo, other)
         assert await both.reconcile(database_url=restored) == SOUND
@@ -151,33 +152,33 @@ async def test_a_backup_is_known_again_wherever_it_is_restored(both: Both, postg
 
 
 class TestManyChanges:
-    async def test_more_than_a_share_are_refused(self, both: Both) -> None:
-        """Counted first, so that none is made."""
+    async def test_more_than_a_tenth_needs_force(self, both: Both) -> None:
+        """They are counted first, and none is made."""
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES + 1})"
         )
         many = f"11 of {ORDERS} orders would change (11 released), which is more than 10%"
         assert await both.reconcile() == [f"refused: {many}; list them with --dry-run, or make them with --force"]
-        said = await both.reconcile("--dry-run")
-        assert len([line for line in said if line.endswith("; to be released")]) == 11
-        assert said[-1] == f"this was a dry run; run the command with --force, since {many}"
+        lines = await both.reconcile("--dry-run")
+        assert len([line for line in lines if line.endswith("; to be released")]) == 11
+        assert lines[-1] == f"this was a dry run; run the command with --force, since {many}"
         async with both.products.connection() as connection:
             cursor = await connection.execute("SELECT state, count(*) FROM reservation GROUP BY state")
             assert await cursor.fetchall() == [("CONFIRMED", ORDERS)]
-        said = await both.reconcile("--force")
-        assert len([line for line in said if line.endswith("; released")]) == 11
+        lines = await both.reconcile("--force")
+        assert len([line for line in lines if line.endswith("; released")]) == 11
         await both.settle()
         assert await both.reconcile() == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
-    async def test_a_handful_is_repaired_however_few_orders_there_are(self, both: Both) -> None:
+    async def test_ten_changes_need_no_force(self, both: Both) -> None:
         await both.in_orders(
             f"DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT {reconcile.MAX_UNFORCED_CHANGES})"
         )
-        said = await both.reconcile()
-        assert len([line for line in said if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
+        lines = await both.reconcile()
+        assert len([line for line in lines if line.endswith("; released")]) == reconcile.MAX_UNFORCED_CHANGES
 
-    async def test_more_than_were_counted_are_not_made(self, both: Both) -> None:
-        """As where a database is replaced between the count and the changes."""
+    async def test_repair_stops_at_the_planned_number(self, both: Both) -> None:
+        """A database was replaced between the plan and the repair."""
         await both.in_orders("DELETE FROM orders")
         config = DatabaseConfig(conninfo=both.shop.conninfo, pool_size=1, pool_waiting=1, timeout=5)
         database = Database(config, "test")
@@ -197,7 +198,7 @@ class TestManyChanges:
 
 
 class TestReaper:
-    """The running service leaves holds alone that are not its shop's."""
+    """The reaper leaves the holds of other shops alone."""
 
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ class TestReaper:
     async def test_holds_of_another_shop_are_left_alone(
         self, order_database: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It says so, once, and goes on when the databases belong together."""
+        """It logs that once, and goes on when the databases belong together."""
 
         class Other(FakeStock):
             order_database: UUID | None = uuid4()
@@ -220,24 +221,17 @@ class TestReaper:
         stock = Other()
         stock.overdue = [uuid4()]
         async with order_shop(order_database, stock):
-
-            async def asked() -> bool:
-                return stock.asked > 3
-
-            await eventually(asked)
+            await eventually(lambda: stock.asked > 3)
             assert stock.calls == []
             assert (
                 caplog.text.count("expired holds are left alone: the product database belongs to order database") == 1
             )
             stock.order_database = None
 
-            async def settled() -> bool:
-                return not stock.overdue
-
-            await eventually(settled)
+            await eventually(lambda: not stock.overdue)
 
     @pytest.mark.usefixtures("quick")
-    async def test_beside_an_older_product_service_it_goes_on(self, order_database: str) -> None:
+    async def test_older_product_service_needs_no_pairing(self, order_database: str) -> None:
         class Older(FakeStock):
             async def pair(self, *args: Any, **options: Any) -> DatabasePair:
                 raise ProductOutdated
@@ -245,15 +239,11 @@ class TestReaper:
         stock = Older()
         stock.overdue = [uuid4()]
         async with order_shop(order_database, stock):
-
-            async def settled() -> bool:
-                return not stock.overdue
-
-            await eventually(settled)
+            await eventually(lambda: not stock.overdue)
 
 
 class TestCommand:
-    """`python -m order reconcile`."""
+    """`order reconcile` as a process."""
 
     def reconcile(self, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -265,13 +255,13 @@ class TestCommand:
             timeout=60,
         )
 
-    def test_help_says_what_it_does_and_refuses(self) -> None:
+    def test_help_explains_options_and_refusals(self) -> None:
         done = self.reconcile("--help")
         assert done.returncode == 0
         for word in ("--dry-run", "--force", "--adopt", "refuses", "exit status"):
             assert word in done.stdout
 
-    async def test_what_it_refuses_is_one_line_and_exit_status_1(self, both: Both) -> None:
+    async def test_refusal_is_one_line_and_exit_status_1(self, both: Both) -> None:
         await both.in_orders(NEW_ID)
         await run(both.shop.conninfo, NEW_ID)
         done = await asyncio.to_thread(
@@ -281,8 +271,8 @@ class TestCommand:
         (line,) = done.stderr.splitlines()
         assert line.startswith("order: refused: the product database belongs to order database ")
 
-    async def test_a_database_that_it_may_not_read_is_one_line_too(self, both: Both, postgres: TestServer) -> None:
-        """As that of product, with order's role."""
+    async def test_forbidden_database_is_one_line(self, both: Both, postgres: TestServer) -> None:
+        """The product database, with the role of order."""
         name = str(conninfo_to_dict(both.products.conninfo)["dbname"])
         done = await asyncio.to_thread(
             self.reconcile,
@@ -294,7 +284,7 @@ class TestCommand:
         assert "Traceback" not in done.stderr
 
     def test_wrong_options_are_refused(self) -> None:
-        """An option of which a letter is missing must not be taken for none."""
+        """An abbreviated option must not be ignored."""
         with pytest.raises(SystemExit) as error:
             parse(["--dry"])
         assert error.value.code == 2

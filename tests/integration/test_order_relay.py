@@ -1,4 +1,4 @@
-"""The relay: every message is told, by whichever replica, and none keeps another from it."""
+"""The relay sends every message, on any replica, and no message blocks another."""
 
 import asyncio
 import time
@@ -20,7 +20,8 @@ from order.stock import ProductUnavailable, Reservation, ReservationState
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
-from tests.support.order import A, FakeStock, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import A, FakeStock, order_shop
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]
 
 
 async def post(conninfo: str, *keys: UUID, action: str = "RELEASE", attempts: int = 0) -> None:
-    """Messages that are due."""
+    """Writes messages that are due."""
     for key in keys:
         await rows(
             conninfo,
@@ -64,27 +65,24 @@ class Poisoned(FakeStock):
         await super().release(order_id)
 
 
-async def test_two_replicas_tell_each_message(order_database: str) -> None:
-    """With both at work nothing stays behind, and hardly anything is said twice."""
+async def test_two_relays_send_every_message(order_database: str) -> None:
+    """Each message is sent once as long as no relay crashes."""
     stock = FakeStock()
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(order_shop(order_database, stock)) for _ in range(2)]
         orders = await asyncio.gather(*(shops[n % 2].create() for n in range(100)))
         await asyncio.gather(*(shops[n % 2].move("CANCELLED", order.id) for n, order in enumerate(orders[:50])))
 
-        async def told() -> bool:
-            return not await rows(order_database, "SELECT * FROM outbox")
-
-        await eventually(told)
+        await eventually(shops[0].outbox_is_empty)
         assert {stock.state(order.id) for order in orders[:50]} == {ReservationState.RELEASED}
         assert {stock.state(order.id) for order in orders[50:]} == {ReservationState.CONFIRMED}
         assert len([call for call in stock.calls if call[0] != "reserve"]) == 150
 
 
-async def test_what_a_crashed_relay_had_claimed_comes_back(
+async def test_claim_of_crashed_relay_expires(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends between claim and send. The claim lasts for as long as the lease, and no longer."""
+    """It crashes between claim and send. The claim ends with its lease."""
     monkeypatch.setattr(relay_job, "CLAIM_LEASE", 0.5)
     key = uuid4()
     await post(order_database, key)
@@ -110,8 +108,8 @@ async def test_what_a_crashed_relay_had_claimed_comes_back(
     assert time.monotonic() - claimed > 0.3
 
 
-async def test_claims_pass_over_what_another_is_at(order_database: str, database: Database) -> None:
-    """Without waiting for it."""
+async def test_claim_skips_locked_messages(order_database: str, database: Database) -> None:
+    """It does not wait for them."""
     first, second = uuid4(), uuid4()
     await post(order_database, first, second)
     async with await psycopg.AsyncConnection.connect(order_database) as other:
@@ -121,32 +119,25 @@ async def test_claims_pass_over_what_another_is_at(order_database: str, database
     assert [message.order_id for message in claimed] == [second]
 
 
-async def test_messages_wait_while_the_product_service_is_away(order_database: str) -> None:
+async def test_messages_wait_for_the_product_service(order_database: str) -> None:
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
         order = await shop.create({A: 1})
         stock.down = True
         await shop.move("CANCELLED", order.id)
 
-        async def tried() -> bool:
-            return ("release", UUID(order.id)) in stock.calls
-
-        await eventually(tried)
+        await eventually(lambda: ("release", UUID(order.id)) in stock.calls)
         stock.down = False
 
-        async def told() -> bool:
-            return stock.state(order.id) is ReservationState.RELEASED and not await rows(
-                order_database, "SELECT * FROM outbox"
-            )
-
-        await eventually(told)
+        await eventually(lambda: stock.state(order.id) is ReservationState.RELEASED)
+        await eventually(shop.outbox_is_empty)
 
 
 @pytest.mark.parametrize("error", [ProductUnavailable(), KeyError("something of ours")])
-async def test_a_message_that_fails_keeps_no_other(
+async def test_failing_message_does_not_block_others(
     order_database: str, database: Database, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """However often it was tried, and whatever it fails with. The log names it, once in a while."""
+    """However often it failed, and for whatever reason. The log names it once in a minute."""
     poison, others = uuid4(), [uuid4() for _ in range(5)]
     await post(order_database, poison, attempts=5_000)
     await post(order_database, *others)
@@ -170,7 +161,7 @@ async def test_a_message_that_fails_keeps_no_other(
 
 
 class Batched(FakeStock):
-    """A product service that counts the calls, and whose confirmations fail as a whole when it is told so."""
+    """A product service that counts the calls, and whose confirmations fail while `broken`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +194,7 @@ async def test_messages_of_one_action_are_one_call(order_database: str, database
     assert await rows(order_database, "SELECT * FROM outbox") == []
 
 
-async def test_a_call_that_fails_as_a_whole_fails_its_messages_alone(order_database: str, database: Database) -> None:
+async def test_failed_confirmations_do_not_stop_releases(order_database: str, database: Database) -> None:
     confirms, releases = [uuid4(), uuid4()], [uuid4(), uuid4()]
     await post(order_database, *confirms, action="CONFIRM")
     await post(order_database, *releases)
@@ -216,10 +207,10 @@ async def test_a_call_that_fails_as_a_whole_fails_its_messages_alone(order_datab
     assert {stock.state(str(key)) for key in releases} == {ReservationState.RELEASED}
 
 
-async def test_all_that_were_not_confirmed_are_looked_up_at_once(
+async def test_unconfirmed_orders_are_looked_up_together(
     order_database: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has an outcome of its own: told where it was cancelled or is gone, an error where it is live."""
+    """Messages of cancelled and lost orders are done. Those of other orders are parked."""
     looks: list[int] = []
     original = OrderStore.get_statuses
 
@@ -232,12 +223,9 @@ async def test_all_that_were_not_confirmed_are_looked_up_at_once(
     async with order_shop(order_database, stock) as shop:
         orders = [await shop.create() for _ in range(4)]
 
-        async def told() -> bool:
-            return not await rows(order_database, "SELECT * FROM outbox")
-
-        await eventually(told)
+        await eventually(shop.outbox_is_empty)
         await shop.move("CANCELLED", orders[0].id)
-        await eventually(told)
+        await eventually(shop.outbox_is_empty)
     looks.clear()
     stock.reservations = {UUID(orders[3].id): Reservation(ReservationState.HELD, "EUR", [])}
     gone = uuid4()
@@ -249,7 +237,7 @@ async def test_all_that_were_not_confirmed_are_looked_up_at_once(
     assert len(await rows(order_database, "SELECT * FROM outbox")) == 2
 
 
-async def test_claims_and_deletions_wait_for_no_disk_and_what_comes_after_does(order_database: str) -> None:
+async def test_only_claims_and_deletions_skip_the_disk(order_database: str) -> None:
     """The setting ends with the statement: the same connection writes orders."""
     name = sql.Identifier(str(conninfo_to_dict(order_database)["dbname"]))
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
@@ -280,7 +268,7 @@ async def test_claims_and_deletions_wait_for_no_disk_and_what_comes_after_does(o
         await database.close()
     assert set(await rows(order_database, "SELECT operation, setting FROM seen GROUP BY 1, 2")) == {
         ("UPDATE", "off"),
-        ("UPDATE", "on"),  # a message that was put off: people may have to look after it
+        ("UPDATE", "on"),  # a postponed message must not be lost
         ("DELETE", "off"),
     }
     assert await rows(order_database, "SELECT * FROM outbox") == []
@@ -297,10 +285,10 @@ async def _setting(database: Database) -> str:
     return row.value
 
 
-async def test_first_attempts_that_fail_are_not_loud(
+async def test_first_failures_are_not_logged(
     order_database: str, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As while product restarts. They come again after one second, then two, then four."""
+    """The product service restarts. The message is due after one second, then two, then four."""
     key = uuid4()
     relay = Relay(database, OrderStore(database), Poisoned(key))
     await post(order_database, key)
@@ -317,25 +305,20 @@ async def test_first_attempts_that_fail_are_not_loud(
     assert " times: " not in caplog.text
 
 
-async def test_a_message_on_no_order_is_dropped(order_database: str, database: Database) -> None:
-    """Its order is gone with a restored database: there is nothing to confirm, and nobody to tell of it."""
+async def test_message_without_order_is_dropped(order_database: str, database: Database) -> None:
+    """A restored database has lost its order: there is nothing to confirm."""
     await post(order_database, uuid4(), action="CONFIRM")
     await Relay(database, OrderStore(database), FakeStock()).step()
     assert await rows(order_database, "SELECT * FROM outbox") == []
 
 
-async def test_a_live_order_without_stock_is_an_error_that_people_see(
-    order_database: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It takes a restored product database. The message stays, for the day when the reservation is back."""
+async def test_order_without_stock_is_logged(order_database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A restored product database has lost its reservation. The message is parked."""
     stock = FakeStock()
     async with order_shop(order_database, stock) as shop:
         order = await shop.create()
         stock.reservations.clear()
 
-        async def said() -> bool:
-            return f"order {order.id} has no stock" in caplog.text
-
-        await eventually(said)
+        await eventually(lambda: f"order {order.id} has no stock" in caplog.text)
         await asyncio.sleep(0.1)
         assert len(await rows(shop.conninfo, "SELECT * FROM outbox WHERE due_time > now() + '4 minutes'")) == 1

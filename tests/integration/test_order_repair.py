@@ -1,4 +1,4 @@
-"""`reconcile`: what a restored database has left inconsistent is found, told to people, and repaired, both ways."""
+"""`order reconcile` finds, reports and repairs the differences that a restored database has left."""
 
 import asyncio
 import random
@@ -25,12 +25,12 @@ async def both(order_database: str, product_database: str) -> AsyncIterator[Both
 
 
 def found(lines: list[str]) -> set[str]:
-    """The kinds of findings that a summary counts."""
+    """Returns the kinds of findings that the summary counts."""
     summary = next(line for line in lines if line.startswith("compared: "))
     return {kind for kind in NOTHING if f" {kind}" in summary}
 
 
-async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
+async def test_consistent_shop_has_no_findings(both: Both) -> None:
     product = await both.products.create()
     await both.shop.create({product.id: 1})
     cancelled = await both.shop.create({product.id: 1})
@@ -39,7 +39,7 @@ async def test_a_sound_shop_has_nothing_to_repair(both: Both) -> None:
     assert await both.reconcile("--dry-run") == ["compared: 1 reservations with stock, 1 orders not cancelled"]
 
 
-async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_their_stock(both: Both) -> None:
+async def test_stock_of_lost_orders_is_released(both: Both) -> None:
     product = await both.products.create("Mug", stock=10)
     key = str(uuid4())
     kept, gone = await both.shop.create({product.id: 1}), await both.shop.create({product.id: 3}, request_id=key)
@@ -62,11 +62,11 @@ async def test_orders_newer_than_a_restored_order_database_are_gone_and_free_the
     assert found(await both.reconcile()) == set()
     with refused() as error:
         await both.shop.create({product.id: 3}, request_id=key)
-    assert error.what.reason == "ORDER_EXPIRED", "a late retry cannot bring it back without its stock"
+    assert error.reason == "ORDER_EXPIRED", "a late retry cannot bring it back without its stock"
     assert await both.shop.get(kept.id)
 
 
-async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: Both) -> None:
+async def test_retry_before_the_repair_restores_the_order(both: Both) -> None:
     product = await both.products.create(stock=10)
     key = str(uuid4())
     gone = await both.shop.create({product.id: 3}, request_id=key)
@@ -78,8 +78,8 @@ async def test_a_retry_that_comes_before_the_repair_brings_the_order_back(both: 
     assert await both.products.stock_of(product.id) == 7
 
 
-async def test_a_retry_that_is_being_written_during_the_repair_is_an_order_with_stock_or_none(both: Both) -> None:
-    """Its reservation is confirmed, and its row is on its way. Row or tombstone, whichever is first, decides."""
+async def test_retry_during_the_repair_has_stock_or_fails(both: Both) -> None:
+    """Its reservation is confirmed, and its row is being written. Row or tombstone: the first one decides."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     gone = await both.shop.create({product.id: 3}, request_id=key)
@@ -102,7 +102,7 @@ async def test_a_retry_that_is_being_written_during_the_repair_is_an_order_with_
         assert await both.products.stock_of(product.id) == 7
 
 
-async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(both: Both) -> None:
+async def test_lost_cancellation_is_repeated(both: Both) -> None:
     product = await both.products.create(stock=10)
     order = await both.shop.create({product.id: 3})
     await both.shop.move("CANCELLED", order.id)
@@ -116,7 +116,7 @@ async def test_an_order_that_was_cancelled_after_the_backup_is_cancelled_again(b
     assert await both.products.stock_of(product.id) == 10
 
 
-async def test_reservations_that_a_restored_product_database_lacks_are_made_again_where_stock_is_left(
+async def test_lost_reservations_are_made_if_stock_is_left(
     both: Both,
 ) -> None:
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=5)
@@ -141,7 +141,7 @@ async def test_reservations_that_a_restored_product_database_lacks_are_made_agai
     assert status_name(await both.shop.get(later.id)) == "PLACED"
 
 
-async def test_what_a_restored_product_database_holds_is_confirmed_or_released_as_its_order_says(both: Both) -> None:
+async def test_holds_are_confirmed_or_released_by_status(both: Both) -> None:
     product = await both.products.create(stock=10)
     live, cancelled = [await both.shop.create({product.id: 2}) for _ in range(2)]
     await both.shop.move("CANCELLED", cancelled.id)
@@ -155,8 +155,8 @@ async def test_what_a_restored_product_database_holds_is_confirmed_or_released_a
     assert await both.products.stock_of(product.id) == 8
 
 
-async def test_other_goods_under_an_orders_id_are_released_and_people_look_after_the_order(both: Both) -> None:
-    """Its key was used again while a restored product database had lost its reservation."""
+async def test_other_products_of_a_reused_key_are_released(both: Both) -> None:
+    """The key was used again while a restored product database had lost the order's reservation."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     order, sound = await both.shop.create({mug.id: 1}), await both.shop.create({mug.id: 1})
     await both.settle()
@@ -183,8 +183,8 @@ async def test_other_goods_under_an_orders_id_are_released_and_people_look_after
     assert status_name(await both.shop.get(sound.id)) == "PLACED"
 
 
-async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
-    """Neither for an order whose reservation was lost, nor where there never was to be one."""
+async def test_reused_key_reserves_no_stock(both: Both) -> None:
+    """Neither if the order has lost its reservation, nor if its attempt expired."""
     mug, cup = await both.products.create("Mug", stock=10), await both.products.create("Cup", stock=10)
     key, dead = str(uuid4()), str(uuid4())
     order = await both.shop.create({mug.id: 1}, request_id=key)
@@ -192,18 +192,18 @@ async def test_a_key_that_is_used_again_takes_no_stock(both: Both) -> None:
     await both.lose_reservation(order.id)
     with refused() as error:
         await both.shop.create({cup.id: 7}, request_id=key)
-    assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+    assert error.reason == "IDEMPOTENCY_KEY_REUSED"
     assert await both.products.stock_of(cup.id) == 10
 
     await both.in_orders("INSERT INTO orders (id, status) VALUES (%s, 'EXPIRED')", str(derive_id("", UUID(dead))))
     with refused() as error:
         await both.shop.create({cup.id: 7}, request_id=dead)
-    assert error.what.reason == "ORDER_EXPIRED"
+    assert error.reason == "ORDER_EXPIRED"
     assert await both.products.stock_of(cup.id) == 10
 
 
-async def test_a_key_that_is_used_again_for_the_same_goods_leaves_the_order_its_stock(both: Both) -> None:
-    """Another address under the same key is refused, whether the reservation is still held or confirmed."""
+async def test_reused_key_with_same_items_keeps_the_stock(both: Both) -> None:
+    """A request with other notes is refused, and the reservation stays as it is, held or confirmed."""
     product = await both.products.create(stock=10)
     key = str(uuid4())
     await both.shop.create({product.id: 4}, request_id=key)
@@ -211,12 +211,12 @@ async def test_a_key_that_is_used_again_for_the_same_goods_leaves_the_order_its_
         await both.in_products("UPDATE reservation SET state = %s", state)
         with refused() as error:
             await both.shop.create({product.id: 4}, request_id=key, notes="elsewhere")
-        assert error.what.reason == "IDEMPOTENCY_KEY_REUSED"
+        assert error.reason == "IDEMPOTENCY_KEY_REUSED"
         assert await both.products.stock_of(product.id) == 6
 
 
-async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
-    """One may be an order that is being placed."""
+async def test_unexpired_holds_are_left_alone(both: Both) -> None:
+    """Such a hold may be an order that is being placed."""
     product = await both.products.create(stock=10)
     await both.shop.create({product.id: 1})
     await both.settle()
@@ -230,10 +230,8 @@ async def test_holds_whose_time_is_not_over_are_left_alone(both: Both) -> None:
     assert await both.products.stock_of(product.id) == 9
 
 
-async def test_beside_a_busy_shop_it_finds_nothing_and_breaks_nothing(
-    both: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Orders are placed, moved and cancelled while it compares again and again, a few at a time."""
+async def test_busy_shop_has_no_findings(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders are placed, moved and cancelled during several runs with small pages."""
     monkeypatch.setattr(stock_module, "PAGE_SIZE", 7)
     ids = [(await both.products.create(stock=60)).id for _ in range(3)]
     running = True

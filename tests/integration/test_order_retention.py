@@ -1,4 +1,4 @@
-"""Retention: event logs of orders that were finished long ago are deleted, and nothing else is."""
+"""The pruner deletes the event logs of orders that were finished long ago, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,8 @@ from order.jobs import retention
 from order.jobs.retention import Pruner
 from runtime.config import DatabaseConfig
 from runtime.database import Database
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
 
 
 @pytest.fixture
@@ -31,21 +32,21 @@ async def database(order_database: str) -> AsyncIterator[Database]:
 
 
 async def order_in(shop: OrderShop, status: str, days_ago: int) -> str:
-    """An order that got its status so many days ago."""
+    """Makes an order that got its status `days_ago`. Returns its id."""
     order = await shop.create()
     for step in PATHS[status]:
         await shop.move(step, order.id)
     async with shop.connection() as connection:
-        for table, column in (("order_event", "order_id"), ("orders", "id")):
-            await connection.execute(
-                f"UPDATE {table} SET create_time = create_time - make_interval(days => %s) WHERE {column} = %s",
-                (days_ago, order.id),
-            )
+        for query in (
+            "UPDATE order_event SET create_time = create_time - make_interval(days => %s) WHERE order_id = %s",
+            "UPDATE orders SET create_time = create_time - make_interval(days => %s) WHERE id = %s",
+        ):
+            await connection.execute(query.encode(), (days_ago, order.id))
     return order.id
 
 
 async def logged(shop: OrderShop) -> dict[str, int]:
-    """How many entries each order's log has."""
+    """Returns the number of events of each order."""
     async with shop.connection() as connection:
         cursor = await connection.execute("SELECT order_id::text, count(*) FROM order_event GROUP BY 1")
         return dict(await cursor.fetchall())
@@ -55,7 +56,7 @@ async def read(stream: Any) -> list[tuple[int, str, str]]:
     return [(event.version, status_name(event), event.message) async for event in stream]
 
 
-async def test_only_logs_of_orders_finished_long_ago_go(shop: OrderShop, database: Database) -> None:
+async def test_only_logs_of_old_finished_orders_are_pruned(shop: OrderShop, database: Database) -> None:
     kept = [
         await order_in(shop, "RECEIVED", 89),
         await order_in(shop, "CANCELLED", 0),
@@ -70,10 +71,8 @@ async def test_only_logs_of_orders_finished_long_ago_go(shop: OrderShop, databas
     assert (await shop.get(gone[0])).etag == "4", "the order itself is untouched"
 
 
-async def test_batches_are_small_and_replicas_share_them(
-    shop: OrderShop, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What one replica is at, another leaves to it; nobody waits and no log is left."""
+async def test_replicas_share_the_batches(shop: OrderShop, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not wait for each other, and leave no old log."""
     monkeypatch.setattr(retention, "PRUNE_BATCH_SIZE", 3)
     for _ in range(11):
         await order_in(shop, "CANCELLED", 100)
@@ -92,8 +91,8 @@ async def test_batches_are_small_and_replicas_share_them(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_log_that_somebody_has_locked_keeps_no_other(shop: OrderShop, database: Database, version: int) -> None:
-    """It is passed over as a whole, without waiting, whichever of its entries is locked."""
+async def test_locked_log_does_not_block_others(shop: OrderShop, database: Database, version: int) -> None:
+    """The whole log is skipped without waiting, whichever event is locked."""
     locked, _ = [await order_in(shop, "CANCELLED", days) for days in (200, 100)]
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as connection:
         await connection.execute(
@@ -107,7 +106,7 @@ async def test_a_log_that_somebody_has_locked_keeps_no_other(shop: OrderShop, da
 
 
 async def test_old_logs_are_found_by_an_index(shop: OrderShop) -> None:
-    """However many live orders there are."""
+    """However many orders are not finished."""
     assert {status.value for status in Status if is_final(status)} == {"RECEIVED", "CANCELLED"}
     async with shop.connection() as connection:
         for path in ("seqscan", "bitmapscan", "sort"):  # few rows would do without an index
@@ -122,39 +121,34 @@ async def test_old_logs_are_found_by_an_index(shop: OrderShop) -> None:
 
 
 @pytest.mark.parametrize("seen", [0, 1, 2])
-async def test_a_resume_from_before_gets_the_status_and_is_told_so(
-    shop: OrderShop, database: Database, seen: int
-) -> None:
+async def test_resume_before_pruned_log_gets_the_status(shop: OrderShop, database: Database, seen: int) -> None:
     order_id = await order_in(shop, "RECEIVED", 100)
     await Pruner(database, 90).step()
     expected = (4, "RECEIVED", "order RECEIVED; earlier events are no longer kept")
     assert await read(shop.stream(order_id, seen)) == [expected]
 
 
-async def test_who_has_seen_all_but_the_last_misses_nothing(shop: OrderShop, database: Database) -> None:
+async def test_resume_after_pruned_log_is_complete(shop: OrderShop, database: Database) -> None:
     order_id = await order_in(shop, "RECEIVED", 100)
     await Pruner(database, 90).step()
     assert await read(shop.stream(order_id, 3)) == [(4, "RECEIVED", "order RECEIVED")]
     assert await read(shop.stream(order_id, 4)) == []
 
 
-async def test_a_stream_that_is_open_while_its_log_goes_ends_as_ever(shop: OrderShop, database: Database) -> None:
+async def test_open_stream_survives_pruning(shop: OrderShop, database: Database) -> None:
     order_id = await order_in(shop, "DELIVERED", 0)
     stream = aiter(shop.stream(order_id))
     first = [(await anext(stream)).version for _ in range(3)]
     await shop.move("RECEIVED", order_id)
 
-    async def known() -> bool:
-        return shop.followers.topics.version(order_id) != 3  # 4, or its stream has ended already
-
-    await eventually(known)
+    await eventually(lambda: shop.followers.topics.version(order_id) != 3)  # 4, or its stream has ended already
     async with shop.connection() as connection:
         await connection.execute("UPDATE order_event SET create_time = create_time - interval '1 year'")
     await Pruner(database, 90).step()
     assert first + [event[0] for event in await read(stream)] == [1, 2, 3, 4]
 
 
-async def test_the_running_service_prunes(order_database: str) -> None:
+async def test_running_service_prunes(order_database: str) -> None:
     async with order_shop(order_database, FakeStock()) as shop:
         await order_in(shop, "CANCELLED", 8)
     async with order_shop(order_database, FakeStock(), EVENT_RETENTION_DAYS="7"):

@@ -1,7 +1,7 @@
-"""Stock follows orders: confirmed when the order is there, given back once when it is cancelled or never came to be."""
+"""Stock follows orders: it is confirmed for a new order, and released once for a cancelled or expired one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,9 +12,10 @@ from order import stock
 from order.domain import Line, derive_id
 from order.jobs import expired_holds
 from order.stock import ProductUnavailable, Reservation, ReservationState
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
-from tests.support.order import A, B, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.order import A, B, FakeStock, OrderShop, order_shop, status_name
 from tests.support.product import ProductShop, product_shop, refused
 
 
@@ -32,7 +33,7 @@ async def shop(order_database: str, products: ProductShop, quick: None) -> Async
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reconciler looks each fifth of a second."""
+    """The reaper polls five times a second."""
     monkeypatch.setattr(expired_holds, "HOLD_POLL_INTERVAL", 0.2)
 
 
@@ -50,28 +51,29 @@ async def rows(conninfo: str, query: str, *values: Any) -> list[tuple[Any, ...]]
 
 
 async def expire(products: ProductShop) -> None:
-    """All holds were made long ago."""
+    """Makes all holds expire."""
     await rows(products.conninfo, "UPDATE reservation SET expire_time = now() - interval '1 minute'")
 
 
-async def test_an_order_is_confirmed_soon(shop: OrderShop, products: ProductShop) -> None:
+async def has_stock(products: ProductShop, product_id: str, pieces: int) -> bool:
+    return await products.stock_of(product_id) == pieces
+
+
+async def test_new_order_is_confirmed(shop: OrderShop, products: ProductShop) -> None:
     product = await products.create()
     order = await shop.create({product.id: 3})
     await all_settled(shop, products)
     assert await rows(products.conninfo, "SELECT id::text, state FROM reservation") == [(order.id, "CONFIRMED")]
 
 
-async def test_a_cancelled_order_gives_its_stock_back_once(shop: OrderShop, products: ProductShop) -> None:
-    """Within ten seconds, however often and by how many it is cancelled."""
+async def test_cancelled_order_releases_its_stock_once(shop: OrderShop, products: ProductShop) -> None:
+    """Within ten seconds, however often it is cancelled."""
     product = await products.create()
     order = await shop.create({product.id: 3})
     other = await shop.create({product.id: 2})
     await asyncio.gather(*(shop.move("CANCELLED", order.id) for _ in range(5)))
 
-    async def back() -> bool:
-        return await products.stock_of(product.id) == 8
-
-    await eventually(back, 10)
+    await eventually(lambda: has_stock(products, product.id, 8), 10)
     await shop.move("CANCELLED", order.id)
     await all_settled(shop, products)
     assert await products.stock_of(product.id) == 8
@@ -79,8 +81,8 @@ async def test_a_cancelled_order_gives_its_stock_back_once(shop: OrderShop, prod
 
 
 class TestExpiredHolds:
-    async def test_a_hold_without_an_order_is_freed(self, shop: OrderShop, products: ProductShop) -> None:
-        """As after a crash between setting stock aside and writing the order."""
+    async def test_hold_without_order_is_released(self, shop: OrderShop, products: ProductShop) -> None:
+        """A process crashed between reserving stock and writing the order."""
         product = await products.create()
         hold = await products.reserve({product.id: 4})
         await asyncio.sleep(0.5)
@@ -90,10 +92,10 @@ class TestExpiredHolds:
         assert await products.stock_of(product.id) == 10
         with refused() as error:
             await shop.get(hold.id)
-        assert error.what.reason == "ORDER_NOT_FOUND"
+        assert error.reason == "ORDER_NOT_FOUND"
 
-    async def test_a_late_create_meets_the_tombstone(self, shop: OrderShop, products: ProductShop) -> None:
-        """Nothing was ordered, and under this key nothing ever will be."""
+    async def test_create_after_expiry_is_refused(self, shop: OrderShop, products: ProductShop) -> None:
+        """The key can never place an order."""
         product = await products.create()
         key = uuid4()
         await products.reserve({product.id: 4}, str(derive_id("", key)))
@@ -102,12 +104,12 @@ class TestExpiredHolds:
         for _ in range(2):
             with refused() as error:
                 await shop.create({product.id: 4}, request_id=str(key))
-            assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
+            assert (error.code, error.reason) == ("ABORTED", "ORDER_EXPIRED")
         assert await products.stock_of(product.id) == 10
         assert await shop.create({product.id: 4}, request_id=str(uuid4()))
 
-    async def test_a_hold_with_an_order_is_confirmed(self, shop: OrderShop, products: ProductShop) -> None:
-        """As when no relay came to it in time."""
+    async def test_hold_with_order_is_confirmed(self, shop: OrderShop, products: ProductShop) -> None:
+        """No relay has confirmed it in time."""
         product = await products.create()
         order = await shop.create({product.id: 3})
         await all_settled(shop, products)
@@ -117,45 +119,35 @@ class TestExpiredHolds:
         assert await rows(products.conninfo, "SELECT id::text, state FROM reservation") == [(order.id, "CONFIRMED")]
 
     @pytest.mark.usefixtures("quick")
-    async def test_a_hold_of_other_goods_is_released(self, order_database: str) -> None:
-        """A key was used again while a restored product database had lost its order's reservation, and the process that
-        would have given the stock back has died."""
+    async def test_hold_of_other_products_is_released(self, order_database: str) -> None:
+        """A key was used again while a restored product database had lost its order's reservation. The process that
+        would have released the stock has crashed."""
         stock = FakeStock()
         async with order_shop(order_database, stock) as shop:
             order = await shop.create({A: 1})
 
-            async def told() -> bool:
-                return not await rows(order_database, "SELECT FROM outbox")
-
-            await eventually(told)
+            await eventually(shop.outbox_is_empty)
             del stock.reservations[UUID(order.id)]
             await stock.reserve(UUID(order.id), [Line(product_id=UUID(B), quantity=7)], None)
             stock.overdue = [UUID(order.id)]
 
-            async def released() -> bool:
-                return stock.state(order.id) is ReservationState.RELEASED
+            await eventually(lambda: stock.state(order.id) is ReservationState.RELEASED, 5)
 
-            await eventually(released, 5)
-
-    async def test_more_holds_than_a_page_are_all_settled(
+    async def test_holds_beyond_one_page_are_settled(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(expired_holds, "HOLD_PAGE_SIZE", 3)
         stock = FakeStock()
         stock.overdue = [uuid4() for _ in range(10)]
         async with order_shop(order_database, stock) as shop:
-
-            async def done() -> bool:
-                return not stock.overdue
-
-            await eventually(done, 4)
+            await eventually(lambda: not stock.overdue, 4)
             assert {state.state for state in stock.reservations.values()} == {ReservationState.RELEASED}
             assert len(await rows(shop.conninfo, "SELECT id FROM orders WHERE status = 'EXPIRED'")) == 10
 
-    async def test_a_hold_that_cannot_be_settled_keeps_no_other(
+    async def test_failing_hold_does_not_block_others(
         self, order_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not even a page full of them. The log names one."""
+        """Not even a page of them. The log names one."""
         monkeypatch.setattr(expired_holds, "HOLD_PAGE_SIZE", 3)
         stuck = [uuid4() for _ in range(4)]
 
@@ -169,61 +161,48 @@ class TestExpiredHolds:
         others = [uuid4() for _ in range(4)]
         stock.overdue = stuck + others
         async with order_shop(order_database, stock):
-
-            async def done() -> bool:
-                return set(stock.overdue) == set(stuck)
-
-            await eventually(done, 4)
+            await eventually(lambda: set(stock.overdue) == set(stuck), 4)
         assert f"3 of 3 expired holds could not be settled, such as that of order {stuck[0]}" in caplog.text
         assert caplog.text.count("could not be settled") == 1
 
     @pytest.mark.usefixtures("quick")
-    async def test_a_hold_of_a_cancelled_order_is_released(self, order_database: str) -> None:
-        """As of one that a restored product database holds once more."""
+    async def test_hold_of_cancelled_order_is_released(self, order_database: str) -> None:
+        """A restored product database has the hold again."""
         stock = FakeStock()
         async with order_shop(order_database, stock) as shop:
             order = await shop.create()
             await shop.move("CANCELLED", order.id)
 
-            async def told() -> bool:
-                return not await rows(order_database, "SELECT FROM outbox")
-
-            await eventually(told)
+            await eventually(shop.outbox_is_empty)
             stock.reservations[UUID(order.id)] = Reservation(ReservationState.HELD, "EUR", [])
             stock.overdue = [UUID(order.id)]
 
-            async def settled() -> bool:
-                return not stock.overdue
-
-            await eventually(settled)
+            await eventually(lambda: not stock.overdue)
         assert stock.state(order.id) is ReservationState.RELEASED
 
 
-def test_a_hold_is_free_after_a_minute() -> None:
-    """docs/api.md says so: until its time is over, until somebody looks, until it is released."""
+def test_hold_is_settled_within_a_minute() -> None:
+    """As docs/api.md says: its time-to-live, the time until the next poll, and two calls."""
     assert stock.HOLD_TTL + 1.2 * expired_holds.HOLD_POLL_INTERVAL + 2 * stock.CALL_TIMEOUT < 60
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_create_between_reserve_and_insert_loses_against_the_reconciler(order_database: str) -> None:
-    """Its stock was set aside, its process was slow, and the hold was given up: it must not become an order."""
+async def test_slow_create_loses_against_the_reaper(order_database: str) -> None:
+    """Its hold expires between reserving and writing, and is settled: it must not become an order."""
 
     class Slow(FakeStock):
-        async def reserve(self, *args: Any) -> Reservation:
-            reservation = await super().reserve(*args)
-            self.overdue.append(args[0])
+        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+            reservation = await super().reserve(order_id, lines, timeout)
+            self.overdue.append(order_id)
 
-            async def buried() -> bool:
-                return args[0] not in self.overdue
-
-            await eventually(buried)
+            await eventually(lambda: order_id not in self.overdue)
             return reservation
 
     stock = Slow()
     async with order_shop(order_database, stock) as shop:
         with refused() as error:
             await shop.create()
-        assert (error.what.code, error.what.reason) == ("ABORTED", "ORDER_EXPIRED")
+        assert (error.code, error.reason) == ("ABORTED", "ORDER_EXPIRED")
         assert [each.state for each in stock.reservations.values()] == [ReservationState.RELEASED]
         assert await rows(shop.conninfo, "SELECT * FROM order_event") == []
         assert await rows(shop.conninfo, "SELECT * FROM outbox") == []

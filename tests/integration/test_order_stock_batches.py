@@ -1,4 +1,4 @@
-"""Orders that come at once share calls to the product service, and each has an answer of its own."""
+"""Concurrent orders share calls to the product service, and each has its own result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,10 +11,9 @@ import pytest
 from shop.product.v1 import stock_pb2
 
 from order import stock as stock_module
-from order import stock_client
 from order.domain import Line
 from order.stock import ProductUnavailable, Reservation, ReservationState
-from order.stock_client import StockClient
+from order.stock_client import Hold, StockClient
 from runtime import batch
 from runtime.errors import ApiError, database_full, failed_precondition, query_timeout
 from tests.support.order import A
@@ -31,7 +30,7 @@ LINES = [Line(product_id=UUID(A), quantity=1)]
 
 
 async def reserve(stock: StockClient, number: int, timeout: float | None = None) -> Sequence[Any]:
-    """What so many orders at once are told."""
+    """Reserves stock for concurrent orders. Returns the reservation or the error of each."""
     calls = (stock.reserve(uuid4(), LINES, timeout) for _ in range(number))
     return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -42,7 +41,7 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_orders_that_come_at_once_share_calls() -> None:
+async def test_concurrent_reservations_share_calls() -> None:
     product = Product()
     async with stock_of(product) as stock:
         found = await reserve(stock, 100)
@@ -51,7 +50,7 @@ async def test_orders_that_come_at_once_share_calls() -> None:
     assert [len(each) for each in product.batches] == [64, 36]
 
 
-async def test_those_who_come_while_a_call_is_under_way_leave_together() -> None:
+async def test_waiting_reservations_are_one_call() -> None:
     product = Product()
     async with stock_of(product) as stock:
         product.open.clear()
@@ -64,8 +63,8 @@ async def test_those_who_come_while_a_call_is_under_way_leave_together() -> None
     assert [len(each) for each in product.batches] == [1, 20]
 
 
-async def test_calls_for_one_order_are_never_in_one_batch() -> None:
-    """A batch has one answer for an id, and they may differ: one of them may have other items."""
+async def test_same_order_is_never_twice_in_a_batch() -> None:
+    """A batch has one result for an id, but the two requests may have different items."""
     product, key = Product(), uuid4()
     async with stock_of(product) as stock:
         calls = (stock.reserve(each, LINES, None) for each in (key, uuid4(), key))
@@ -74,7 +73,7 @@ async def test_calls_for_one_order_are_never_in_one_batch() -> None:
     assert min(product.batches, key=len) == [str(key)]
 
 
-async def test_one_that_is_refused_takes_no_other_with_it() -> None:
+async def test_refused_reservation_does_not_affect_others() -> None:
     class Choosy(Product):
         async def BatchReserveStock(
             self, request: stock_pb2.BatchReserveStockRequest, context: Any
@@ -105,14 +104,14 @@ async def test_one_that_is_refused_takes_no_other_with_it() -> None:
     assert other.reason == "IDEMPOTENCY_KEY_REUSED"
 
 
-async def test_what_a_whole_call_is_refused_for_is_no_fault_of_an_order() -> None:
+async def test_failed_batch_is_no_fault_of_its_orders() -> None:
     for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
         async with stock_of(Product(code)) as stock:
             assert [type(each) for each in await reserve(stock, 2)] == [ProductUnavailable] * 2
 
 
-async def test_an_order_whose_time_is_over_leaves_its_batch() -> None:
-    """In the queue it is not sent any more; on its way the others stay."""
+async def test_expired_deadline_leaves_the_batch() -> None:
+    """In the queue it is not sent. In a call, the others stay."""
     product = Product()
     async with stock_of(product) as stock:
         product.open.clear()
@@ -131,20 +130,21 @@ async def test_an_order_whose_time_is_over_leaves_its_batch() -> None:
     assert 4 < product.deadlines[0] <= 5.1, "the most that one of them has"
 
 
-async def test_a_late_batch_leaves_without_those_whose_time_is_over() -> None:
-    """They have not been told yet: the loop was busy."""
+async def test_late_batch_omits_expired_deadlines() -> None:
+    """The event loop was too busy to end them in time."""
     product = Product()
     async with stock_of(product) as stock:
-        late = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), stock_client._now())
-        good = stock_client._Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), stock_client._now() + 2)
-        found = await stock._reserve_all([late, good])
+        now = asyncio.get_running_loop().time()
+        late = Hold(stock_pb2.ReserveStockRequest(reservation_id="late"), now)
+        good = Hold(stock_pb2.ReserveStockRequest(reservation_id="good"), now + 2)
+        found = await stock.reserve_all([late, good])
         assert [type(each) for each in found] == [ProductUnavailable, Reservation]
-        assert [type(each) for each in await stock._reserve_all([late])] == [ProductUnavailable]
+        assert [type(each) for each in await stock.reserve_all([late])] == [ProductUnavailable]
     assert product.batches == [["good"]]
 
 
-async def test_too_many_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All count who wait or are under way."""
+async def test_reservations_beyond_the_queue_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reservations that wait or are under way count."""
     monkeypatch.setattr(stock_module, "MAX_WAITING", 5)
     product = Product()
     async with stock_of(product) as stock:
@@ -161,7 +161,7 @@ async def test_too_many_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         assert isinstance((await reserve(stock, 1))[0], Reservation)
 
 
-async def test_an_older_product_service_is_called_for_each_side_by_side() -> None:
+async def test_older_product_service_gets_single_calls() -> None:
     product = Product(delay=0.1, knows_batches=False)
     async with stock_of(product) as stock:
         found = await reserve(stock, 30)
@@ -182,7 +182,7 @@ async def test_an_older_product_service_is_called_for_each_side_by_side() -> Non
 
 
 @pytest.mark.parametrize("knows_batches", [True, False])
-async def test_confirmations_and_releases_stand_or_fall_alone(knows_batches: bool) -> None:
+async def test_confirmations_and_releases_fail_alone(knows_batches: bool) -> None:
     product = Product(knows_batches=knows_batches)
     ids = [uuid4() for _ in range(3)]
     product.unknown = {str(ids[1])}

@@ -1,4 +1,4 @@
-"""Both services in the test's process, and `reconcile` beside them."""
+"""Both services in the process of the test, and `order reconcile`."""
 
 import argparse
 from collections.abc import AsyncIterator, Sequence
@@ -14,9 +14,10 @@ from order.store import OrderStore
 from runtime.cli import CommandError
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database
+from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
-from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.order import OrderShop, order_shop
 from tests.support.product import ProductShop, product_shop
 
 
@@ -28,14 +29,14 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 class Both:
-    """Both services, and the command beside them."""
+    """Both services, and the command."""
 
     def __init__(self, shop: OrderShop, products: ProductShop) -> None:
         self.shop = shop
         self.products = products
 
     async def reconcile(self, *options: str, database_url: str = "") -> list[str]:
-        """The lines that it says with some of its options; the last may be its complaint."""
+        """Runs the command. Returns its lines; the last one is the error if it fails."""
         lines: list[str] = []
         config = DatabaseConfig.from_env(Env({"DATABASE_URL": database_url or self.shop.conninfo}))
         database = Database(config, "test reconcile")
@@ -66,7 +67,7 @@ class Both:
             await check_stock(stock)
 
     async def lose_reservation(self, order_id: str) -> None:
-        """As in a product database from before it."""
+        """Removes a reservation, as a restored product database does."""
         await self.in_products(
             "WITH gone AS (DELETE FROM reservation WHERE id = %s RETURNING items)"
             " UPDATE product SET stock = stock + item.quantity"
@@ -78,7 +79,7 @@ class Both:
 
 @asynccontextmanager
 async def both_shops(order_database: str, product_database: str) -> AsyncIterator[Both]:
-    """The services on migrated databases."""
+    """Runs both services on migrated databases."""
     async with (
         product_shop(product_database) as products,
         order_shop(order_database, products.address) as shop,

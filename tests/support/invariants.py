@@ -1,4 +1,4 @@
-"""What has to be true at any time, asked of the database itself."""
+"""Invariants of the stock, checked in the database."""
 
 from typing import Any
 
@@ -21,8 +21,10 @@ _STOCK = """
 
 
 async def stock_leaks(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
-    """The products of which pieces were lost (positive) or invented (negative): initial + adjusted =
-    available + held + confirmed, for each product."""
+    """Returns the products whose pieces do not add up: lost ones are positive, invented ones negative.
+
+    For each product, initial + adjusted = available + held + confirmed.
+    """
     return dict(await (await connection.execute(_STOCK)).fetchall())
 
 

@@ -1,4 +1,4 @@
-"""What has to be true of orders at any time, asked of the databases themselves."""
+"""Invariants of orders, checked in the databases."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ async def check_logs(orders: Connection) -> None:
 
 
 async def confirmed_and_live(orders: Connection, products: Connection) -> tuple[set[str], set[str]]:
-    """The reservations that are confirmed, and the orders that are not cancelled."""
+    """Returns the ids of confirmed reservations, and those of orders that are not cancelled."""
     confirmed = await products.execute("SELECT id::text FROM reservation WHERE state = 'CONFIRMED'")
     live = await orders.execute("SELECT id::text FROM orders WHERE status NOT IN ('CANCELLED', 'EXPIRED')")
     return {row[0] for row in await confirmed.fetchall()}, {row[0] for row in await live.fetchall()}
 
 
 async def settled(orders: Connection, products: Connection) -> bool:
-    """Nothing is left to be told, no stock is held, and what is confirmed is what was ordered."""
+    """Returns whether no message waits, no stock is held, and exactly the orders' stock is confirmed."""
     left = await (await orders.execute("SELECT count(*) FROM outbox")).fetchone()
     held = await (await products.execute("SELECT count(*) FROM reservation WHERE state = 'HELD'")).fetchone()
     confirmed, live = await confirmed_and_live(orders, products)

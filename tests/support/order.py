@@ -1,7 +1,5 @@
 """An order service in the process of the test, on a real database and a free port, with its clients."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from order.live.logs import Followers
 from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
 from runtime.server import Server
+from tests.support.eventually import eventually as eventually  # other tests import it from here
 
 T = TypeVar("T")
 
@@ -144,6 +143,11 @@ class OrderShop:
         }
         return await moves[target](id=order_id, etag=etag)
 
+    async def outbox_is_empty(self) -> bool:
+        """Returns whether the relay has sent all messages."""
+        async with self.connection() as connection:
+            return not await (await connection.execute("SELECT FROM outbox")).fetchall()
+
     def stream(self, order_id: str, after_version: int = 0, **call: Any) -> Any:
         request = order_pb2.StreamOrderStatusRequest(order_id=order_id, after_version=after_version)
         return self.orders.StreamOrderStatus(request, **call)
@@ -177,14 +181,6 @@ def status_name(message: Any) -> str:
     return order_pb2.Order.Status.Name(message.status)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 40) -> None:
-    """Waits until a condition holds; fails when that takes longer."""
-    give_up = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < give_up, f"did not come true within {seconds:g} s"
-        await asyncio.sleep(0.02)
-
-
 @asynccontextmanager
 async def order_shop(
     conninfo: str, product: str | Stock, *, wait: bool = True, **variables: str
@@ -210,12 +206,8 @@ async def order_shop(
     address = f"127.0.0.1:{port}"
     config = Config.from_env(Env(own | variables))
     async with grpc.aio.insecure_channel(address) as channel, serving(config, stock) as running:
-
-        async def ready() -> bool:
-            return running.server.ready
-
         if wait:
-            await eventually(ready)
+            await eventually(lambda: running.server.ready)
         yield OrderShop(
             address,
             conninfo,

@@ -1,4 +1,4 @@
-"""Rows become messages with all that they have, and with nothing that they have not."""
+"""Messages have all fields of their rows, and no others."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -75,7 +75,7 @@ def test_time_is_exact(time: datetime) -> None:
     assert found == expected
 
 
-def test_order_message_has_what_the_row_has() -> None:
+def test_order_message_has_all_fields() -> None:
     message = order_message(ORDER)
     assert [(each.product_id, each.quantity, each.name) for each in message.items] == [
         ("a", 2, "Watch"),
@@ -86,8 +86,8 @@ def test_order_message_has_what_the_row_has() -> None:
     assert (message.id, message.etag, message.update_time.nanos) == (str(ID), "1", 123_456_000)
 
 
-def test_empty_parts_are_there() -> None:
-    """A customer without a name is a customer, and midnight of 1970 is a time."""
+def test_empty_messages_are_present() -> None:
+    """A customer without a name is a message, and so is midnight of 1970."""
     order = order_message(replace(ORDER, currency="", total_micros=Decimal(0)))
     assert order.HasField("customer")
     assert order.HasField("create_time")
@@ -97,12 +97,12 @@ def test_empty_parts_are_there() -> None:
     assert product.HasField("create_time")
 
 
-def test_product_that_is_live_has_no_delete_time() -> None:
+def test_live_product_has_no_delete_time() -> None:
     assert not product_message(PRODUCT).HasField("delete_time")
     assert product_message(replace(PRODUCT, delete_time=EPOCH)).HasField("delete_time")
 
 
-def test_event_messages_have_the_times_of_their_events() -> None:
+def test_event_messages_have_times_of_their_events() -> None:
     events = [
         StatusEvent(version=2, status="PROCESSED", time=TIME),
         StatusEvent(version=3, status="CANCELLED", time=EPOCH),
@@ -111,7 +111,7 @@ def test_event_messages_have_the_times_of_their_events() -> None:
     assert [(each.version, each.update_time.ToDatetime(UTC)) for each in messages] == [(2, TIME), (3, EPOCH)]
 
 
-def test_reservation_message_has_what_was_reserved() -> None:
+def test_reservation_message_has_all_items() -> None:
     item = ReservedItem(product_id=ID, quantity=3, name="Watch", currency="EUR", price_micros=1_500_000)
     message = reservation_message(Reservation(id=ID, state=ReservationState.HELD, items=(item,), expire_time=TIME))
     assert message.state == stock_pb2.Reservation.HELD

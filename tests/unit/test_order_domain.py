@@ -19,7 +19,7 @@ DRAFT = Draft(
 )
 
 
-def test_the_transitions_are_those_of_the_api() -> None:
+def test_transitions_are_those_of_the_api() -> None:
     """PLACED → PROCESSED → DELIVERED → RECEIVED; CANCELLED from PLACED or PROCESSED."""
     assert {(a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets} == {
         ("PLACED", "PROCESSED"),
@@ -33,21 +33,21 @@ def test_the_transitions_are_those_of_the_api() -> None:
     assert sources(Status.PLACED) == []
 
 
-def test_every_status_is_one_of_the_api() -> None:
+def test_statuses_are_those_of_the_api() -> None:
     assert [status.value for status in Status] == order_pb2.Order.Status.keys()[1:]
 
 
-def test_the_same_caller_and_key_make_the_same_order() -> None:
+def test_same_caller_and_key_have_the_same_id() -> None:
     assert derive_id("ada", KEY) == derive_id("ada", KEY)
     assert derive_id("ada", KEY) != derive_id("", KEY)
     assert derive_id("ada", KEY) != derive_id("ada", UUID(int=1))
 
 
-def test_without_a_key_every_order_is_another() -> None:
+def test_ids_without_a_key_differ() -> None:
     assert derive_id("ada", None) != derive_id("ada", None)
 
 
-def test_the_fingerprint_tells_payloads_apart_but_not_the_sequence_of_items() -> None:
+def test_fingerprint_ignores_only_the_sequence_of_items() -> None:
     assert DRAFT.fingerprint() == replace(DRAFT, lines=DRAFT.lines[::-1]).fingerprint()
     others = [
         replace(DRAFT, lines=DRAFT.lines[:1]),
@@ -58,13 +58,13 @@ def test_the_fingerprint_tells_payloads_apart_but_not_the_sequence_of_items() ->
     assert len({DRAFT.fingerprint(), *(other.fingerprint() for other in others)}) == len(others) + 1
 
 
-def test_fingerprint_of_an_order_is_that_of_release_0_1() -> None:
-    """A retry of before an upgrade meets what the older release wrote."""
+def test_fingerprint_is_that_of_release_0_1() -> None:
+    """A retry after an upgrade finds the order that the older release wrote."""
     draft = replace(DRAFT, customer_phone="1", shipping_address="Main Street 1\nTown", notes="Ring twice")
     assert draft.fingerprint().hex() == "69b302f8b84367201ac4f5c0529b0be8a7e9f8071a89d2750cdd0084dea79e4a"
 
 
-def test_new_field_changes_no_fingerprint() -> None:
+def test_new_field_keeps_the_fingerprint() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Later(Draft):
         gift: bool = False
@@ -73,7 +73,7 @@ def test_new_field_changes_no_fingerprint() -> None:
     assert later.fingerprint() == DRAFT.fingerprint()
 
 
-def test_the_largest_order_has_an_exact_total() -> None:
-    """50 items of 100 million pieces at a billion each: more micros than 64 bits hold."""
+def test_total_of_largest_order_is_exact() -> None:
+    """50 items of 100 million pieces at a billion each: the total exceeds 64 bits."""
     item = Item(product_id="", quantity=100_000_000, name="", price_micros=10**15)
     assert total_micros([item] * 50) == 5 * 10**24
