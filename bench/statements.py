@@ -16,7 +16,7 @@ from order.domain import Draft, Item, Line, OrderQuery, Status
 from order.jobs.expired_holds import HOLD_PAGE_SIZE as EXPIRED_PAGE
 from order.jobs.relay import BATCH_SIZE, CLAIM_LEASE, Outbox
 from order.jobs.retention import Pruner
-from order.live import tailer
+from order.live import cursor
 from order.store import OrderStore
 from product.domain import Content
 from product.listing import ProductQuery, parse_order_by
@@ -167,7 +167,7 @@ def _order_cases(order: str, rows: int, plans: Any, searches: Any, tailing: Plan
         return lambda: store.list(query, after, PAGE + 1)
 
     async def look() -> None:
-        raise Planned(tailing.cost(tailer.LOOK, {"seen": snapshot, "limit": tailer.MOST_EVENTS + 1}))
+        raise Planned(tailing.cost(cursor.READ, {"seen": snapshot, "limit": cursor.MAX_EVENTS + 1}))
 
     draft = Draft(
         lines=(Line(product_id=product_id(1), quantity=1),),
@@ -234,7 +234,7 @@ def measure(product: str, order: str, rows: int, report: Callable[[str], None]) 
         (product, ONE_PROCESSOR),
         (order, {}),
         (order, ONE_PROCESSOR),
-        (order, tailer.SETTINGS),
+        (order, cursor.PLANNER_SETTINGS),
     )
     with _connections(*every) as (products, searches, orders, order_lists, tailing):
         cases = {

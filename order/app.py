@@ -12,14 +12,14 @@ from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
 from order import service
 from order.config import Config
-from order.domain import Status
+from order.domain import Status, StatusEvent
 from order.jobs import expired_holds, relay, retention
 from order.jobs.expired_holds import ExpiredHoldReaper
 from order.jobs.relay import Relay
 from order.jobs.retention import Pruner
 from order.live import feed_service
 from order.live.feed_service import StatusFeedService
-from order.live.followers import Followers, Logs
+from order.live.logs import Followers, LogReader
 from order.live.tailer import Tailer
 from order.pairing import Pairing
 from order.service import OrderService
@@ -34,6 +34,7 @@ from runtime.limits import CallerLimit
 from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server
 from runtime.telemetry import Telemetry
+from runtime.topics import Topics
 from runtime.worker import Worker
 
 NAME = "order"
@@ -65,9 +66,9 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     database = Database(config.database, NAME, write_probe=WRITE_PROBE)
     searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
     store = OrderStore(database, searches, max_waiting=config.database.pool_waiting)
-    logs = Logs(store)
-    followers = Followers(logs.topics)
-    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), logs.topics)
+    topics: Topics[StatusEvent] = Topics()
+    followers = Followers(topics)
+    tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -125,12 +126,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             reaper.run,
             pruner.run,
             partial(forever, "the status tailer", partial(_run_once_ready, has_schema, tailer.run)),
-            partial(forever, "reading event logs", partial(_run_once_ready, has_schema, logs.run)),
+            partial(forever, "the log reader", partial(_run_once_ready, has_schema, LogReader(store, topics).run)),
         ]
         stack.push_async_callback(_cancel, asyncio.create_task(_run_all(jobs)))
         await server.start()
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(server.watch(check, followers.serve))
+        watching = asyncio.create_task(server.watch(check, followers.set_available))
         stack.callback(watching.cancel)
         yield Running(server, followers)
         watching.cancel()

@@ -1,9 +1,7 @@
 """OrderService: the public API of orders over gRPC."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 from shop.order.v1 import order_pb2, order_pb2_grpc
@@ -11,8 +9,8 @@ from shop.order.v1 import order_pb2, order_pb2_grpc
 from order import parse
 from order.checkout import Checkout
 from order.convert import event_messages, order_message
-from order.domain import Order, Status, check_move, derive_id, not_found
-from order.live.followers import Followers
+from order.domain import Order, Status, StatusEvent, check_move, derive_id, not_found
+from order.live.logs import Followers
 from order.stock import Stock
 from order.store import OrderStore
 from runtime.batch import Shared
@@ -20,6 +18,7 @@ from runtime.errors import ApiError, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
 from runtime.shielded import run_shielded
+from runtime.subscriptions import LogNotFound, LogRewound, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -112,45 +111,38 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self, request: order_pb2.StreamOrderStatusRequest, context: Context
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         key, after = parse.stream(request)
-        with self._streams.admit(caller_of_call(context)):
-            async with aclosing(self._events(key, after, context)) as events:
-                async for event in events:
-                    yield event
-
-    async def _events(
-        self, key: UUID, after: int, context: Context
-    ) -> AsyncGenerator[order_pb2.OrderStatusEvent, None]:
-        follower = self._followers.add()
-        try:
-            topics, name = self._followers.topics, str(key)
-            known = name in topics
-            watcher = follower.follow(name, after, renew=after > topics.version(name))
+        with (
+            self._streams.admit(caller_of_call(context)),
+            self._followers.follow(str(key), after) as subscription,
+        ):
             try:
-                async with asyncio.timeout(LOG_TIMEOUT):
-                    while not watcher.topic.answered:
-                        await follower.news(1)
-            except TimeoutError:
-                raise unavailable("the database is unavailable") from None
-            if watcher.topic.missing:
-                raise _not_what_it_was() if known else not_found(key)
-            if watcher.version > watcher.topic.version and not watcher.topic.final:
-                watcher.version = 0  # a restored database has lost what the client saw: it begins anew
-            # By itself, since otherwise it leaves with the first event, and after a resume that may take long.
-            await context.send_initial_metadata(())
-            while True:
-                seen = watcher.version
-                for event in event_messages(name, seen, watcher.take()):
-                    yield event
-                if watcher.done:
-                    return
-                await follower.news(1)
-                if watcher.topic.missing:
-                    raise _not_what_it_was()
-        finally:
-            follower.close()
+                await _log_known(key, subscription)
+                # By itself, since it would leave with the first event, and after a resume that may take long.
+                await context.send_initial_metadata(())
+                seen = subscription.version
+                async for events in subscription:
+                    for message in event_messages(str(key), seen, events):
+                        yield message
+                    seen = subscription.version
+            except LogRewound:
+                raise _history_rolled_back() from None
 
 
-def _not_what_it_was() -> ApiError:
+async def _log_known(key: UUID, subscription: Subscription[StatusEvent]) -> None:
+    """Waits until an order's log is here. A client that has seen more than the log holds follows it from its beginning,
+    unless the order is finished: a restored database has lost what the client saw."""
+    try:
+        await subscription.ready(LOG_TIMEOUT)
+    except TimeoutError:
+        raise unavailable("the database is unavailable") from None
+    except LogNotFound:
+        raise not_found(key) from None
+    except LogRewound:
+        if not subscription.final:
+            subscription.restart()
+
+
+def _history_rolled_back() -> ApiError:
     return unavailable("the order's history was rolled back; restart the stream from version 0")
 
 

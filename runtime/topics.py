@@ -1,19 +1,20 @@
-"""Event logs that somebody watches, in memory: one topic per watched key, shared by all of its watchers.
+"""Event logs that somebody follows, in memory: one topic per log, shared by all of its readers.
 
-A watcher is an index into its topic's events, not a queue: a slow one costs what a quick one does. This suits logs that
-are short by nature (an order has at most five events) and numbered without a gap.
+This suits logs that are short by nature (an order has at most five events) and numbered without a gap.
 
-The owner is told which keys to get the log of (`request`), and answers with `fill` or `miss`; what happens meanwhile
-it hands in with `publish`. In whatever order these come, a watcher sees each version once and in order: register first,
-then read the log, then drop what is not newer.
+The owner of the topics takes the requests for logs (`take_requests`), reads the logs, and hands each in with the number
+of its request (`load`, `mark_missing`). It hands in what happens meanwhile with `publish`. Whatever the sequence, a
+reader gets each version once and in order: register first, then read the log, then drop what is not newer.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
 class Event(Protocol):
-    """An entry of a log. `version` counts from 1; after a `final` one nothing comes."""
+    """An entry of a log. `version` counts from 1; nothing comes after a `final` one."""
 
     @property
     def version(self) -> int: ...
@@ -25,22 +26,35 @@ class Event(Protocol):
 E = TypeVar("E", bound=Event)
 
 
+class Reader(Protocol):
+    """Reads a topic (see `runtime.subscriptions`)."""
+
+    def notify(self) -> None:
+        """There may be news."""
+
+    def fail(self, error: Exception) -> None:
+        """Nothing will come any more."""
+
+
 class Topic(Generic[E]):
-    """What is known of one key's log."""
+    """What is known of one log.
 
-    __slots__ = ("ahead", "asked", "events", "key", "loaded", "missing", "watchers")
+    Requests are numbered across all topics, so a number tells which question an answer belongs to. `first` is the
+    request that came with the topic, `wanted` the newest one that a reader waits for, and `loaded` the newest one that
+    was answered; 0 for none.
+    """
 
-    def __init__(self, key: str) -> None:
+    __slots__ = ("events", "first", "key", "loaded", "missing", "out_of_order", "readers", "wanted")
+
+    def __init__(self, key: str, request: int) -> None:
         self.key = key
-        self.loaded = False
-        """The log was read since the topic exists: `events` has no hole at its beginning."""
+        self.first = self.wanted = request
+        self.loaded = 0
         self.missing = False
-        self.asked = False
-        """The log has to be read again: somebody wants to know how it is now."""
         self.events: list[E] = []
-        self.ahead: dict[int, E] = {}
-        """Events that came before an earlier one did."""
-        self.watchers: set[Watcher[E]] = set()
+        self.out_of_order: dict[int, E] = {}
+        """Events that came before an earlier one did, by version."""
+        self.readers: set[Reader] = set()
 
     @property
     def version(self) -> int:
@@ -49,64 +63,42 @@ class Topic(Generic[E]):
 
     @property
     def final(self) -> bool:
+        """Whether the log is known to its end."""
         return bool(self.events) and self.events[-1].final
 
-    @property
-    def answered(self) -> bool:
-        """What was asked about the log is known."""
-        return self.missing or (self.loaded and (self.final or not self.asked))
-
     def merge(self, events: Iterable[E]) -> bool:
-        """Takes events in; whether something became readable."""
+        """Takes events in. Returns whether any became readable."""
         for event in events:
             if event.version > self.version:
-                self.ahead[event.version] = event
-        if not self.loaded or not self.ahead:
+                self.out_of_order[event.version] = event
+        if not self.loaded or not self.out_of_order:
             return False
         grown = False
         if not self.events:
             # The log's oldest entries may have been pruned: it begins where it begins.
-            self.events.append(self.ahead.pop(min(self.ahead)))
+            self.events.append(self.out_of_order.pop(min(self.out_of_order)))
             grown = True
-        while following := self.ahead.pop(self.version + 1, None):
+        while following := self.out_of_order.pop(self.version + 1, None):
             self.events.append(following)
             grown = True
         return grown
 
-
-class Watcher(Generic[E]):
-    """One reader of a topic. `notify` is called, with the watcher, when there may be something to take."""
-
-    __slots__ = ("notify", "topic", "version")
-
-    def __init__(self, topic: Topic[E], after_version: int, notify: Callable[["Watcher[E]"], None]) -> None:
-        self.topic = topic
-        self.version = after_version
-        self.notify = notify
-
-    def take(self) -> list[E]:
-        """What is new since the last call, in order."""
-        events = self.topic.events
-        if not events or events[-1].version <= self.version:
-            return []
-        start = max(0, self.version + 1 - events[0].version)
-        self.version = events[-1].version
-        return events[start:]
-
-    @property
-    def done(self) -> bool:
-        """Nothing more will come: everything was taken, and the last event is final."""
-        return self.topic.final and self.version >= self.topic.version
+    def wake(self) -> None:
+        """Tells each reader that there may be news."""
+        for reader in self.readers:
+            reader.notify()
 
 
 class Topics(Generic[E]):
     """All topics of a process."""
 
-    def __init__(self, request: Callable[[str], None], release: Callable[[str], None] | None = None) -> None:
-        """`request(key)`: get the key's log, then call `fill` or `miss`. `release(key)`: nobody watches it any more."""
-        self._request = request
-        self._release = release
+    def __init__(self, *, keep_released: bool = False) -> None:
+        """With `keep_released`, the keys that nobody follows any more are kept for `take_released`."""
         self._topics: dict[str, Topic[E]] = {}
+        self._newest_request = 0
+        self._requested: dict[str, int] = {}
+        self._released: dict[str, None] | None = {} if keep_released else None
+        self._changed = asyncio.Event()
 
     def __contains__(self, key: str) -> bool:
         return key in self._topics
@@ -115,84 +107,148 @@ class Topics(Generic[E]):
         return len(self._topics)
 
     def keys(self) -> list[str]:
+        """Returns the keys of the logs that are followed."""
         return list(self._topics)
 
-    def version(self, key: str) -> int:
-        """The newest version known of a watched key; 0 for none."""
-        topic = self._topics.get(key)
-        return topic.version if topic else 0
-
     def newest(self, key: str) -> E | None:
-        """The newest event known of a watched key."""
+        """Returns the newest event known of a followed log."""
         topic = self._topics.get(key)
         return topic.events[-1] if topic and topic.events else None
 
-    def watch(self, key: str, after_version: int, notify: Callable[[Watcher[E]], None]) -> Watcher[E]:
-        """A new reader of what comes after a version. `notify` tells of what comes from now on; what is known already
-        (`topic.answered`) is there to take."""
+    def version(self, key: str) -> int:
+        """Returns the newest version known of a followed log; 0 for none."""
+        event = self.newest(key)
+        return event.version if event else 0
+
+    # What readers call.
+
+    def join(self, reader: Reader, key: str, after_version: int, *, refresh: bool = False) -> tuple[Topic[E], int]:
+        """Adds a reader to the topic of a key.
+
+        Args:
+            reader: Is notified of news from now on.
+            key: The key of the log.
+            after_version: The last version that the reader has seen. If it is newer than what is known here, the log is
+                read again.
+            refresh: Read the log again in any case, unless it is final.
+
+        Returns:
+            The topic, and the number of the request whose answer the reader has to wait for.
+        """
         topic = self._topics.get(key)
         if topic is None:
-            topic = self._topics[key] = Topic(key)
-            self._request(key)
-        watcher = Watcher(topic, after_version, notify)
-        topic.watchers.add(watcher)
-        return watcher
+            if self._released:
+                self._released.pop(key, None)
+            topic = self._topics[key] = Topic(key, self._request(key))
+            awaited = topic.first
+        elif not topic.final and (refresh or after_version > topic.version):
+            awaited = topic.wanted = self._request(key)
+        else:
+            awaited = topic.first
+        topic.readers.add(reader)
+        return topic, awaited
 
-    def unwatch(self, watcher: Watcher[E]) -> None:
-        topic = watcher.topic
-        topic.watchers.discard(watcher)
-        if not topic.watchers and self._topics.get(topic.key) is topic:
+    def leave(self, reader: Reader, topic: Topic[E]) -> None:
+        """Removes a reader, and the topic with its last one."""
+        topic.readers.discard(reader)
+        if not topic.readers and self._topics.get(topic.key) is topic:
             del self._topics[topic.key]
-            if self._release:
-                self._release(topic.key)
+            self._requested.pop(topic.key, None)
+            if self._released is not None:
+                self._released[topic.key] = None
+                self._changed.set()
 
-    def renew(self, key: str) -> None:
-        """Has the log of a watched key read again: the topic is not `answered` until then. Meanwhile, what is known
-        can be taken. A log that is over stays as it is."""
-        topic = self._topics.get(key)
-        if topic is not None and not topic.final:
-            topic.asked = True
-            self._request(key)
+    # What the owner calls.
 
-    def fill(self, key: str, events: Iterable[E], *, latest: bool = True) -> None:
-        """The key's log as it was at some time after it was requested, or what follows the version known. `latest` is
-        False where it was requested once more since."""
+    @property
+    def requested(self) -> bool:
+        """Whether logs are requested that the owner has not taken yet."""
+        return bool(self._requested)
+
+    async def changed(self) -> None:
+        """Waits until there is something to take."""
+        while not self._requested and not self._released:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def take_requests(self, limit: int) -> dict[str, int]:
+        """Returns the keys of logs to read, at most `limit`, each with the number of its request. The owner reads the
+        logs after this call, and hands each in with its number."""
+        taken = dict(islice(self._requested.items(), limit))
+        for key in taken:
+            del self._requested[key]
+        return taken
+
+    def put_back(self, requests: dict[str, int]) -> None:
+        """Puts requests back that were taken and could not be answered."""
+        for key, request in requests.items():
+            if key in self._topics:
+                self._requested.setdefault(key, request)
+                self._changed.set()
+
+    def take_released(self, limit: int) -> list[str]:
+        """Returns the keys that nobody follows any more, at most `limit`."""
+        released = self._released or {}
+        taken = list(islice(released, limit))
+        for key in taken:
+            del released[key]
+        return taken
+
+    def load(self, key: str, request: int, events: Iterable[E]) -> None:
+        """Takes the answer to a request in: the log, or what follows the version known of it.
+
+        An answer to what was asked before the topic existed is dropped: it may begin where an earlier topic ended.
+        """
         topic = self._topics.get(key)
-        if topic is None:
+        if topic is None or request < topic.first:
             return
-        waited = not topic.answered
-        topic.loaded = True
-        if latest:
-            topic.asked = False
-        if topic.merge(events) or (waited and topic.answered):
-            self._tell(topic)
-        if topic.ahead:
+        awaited = topic.loaded < topic.wanted
+        topic.loaded = max(topic.loaded, request)
+        if topic.merge(events) or awaited:
+            topic.wake()
+        if topic.out_of_order:
             self._request(key)
 
-    def miss(self, key: str) -> None:
-        """There is no such key, or its log is another one than was known. The next watcher asks again."""
-        topic = self._topics.pop(key, None)
-        if topic is not None:
+    def mark_missing(self, key: str, request: int) -> None:
+        """Takes an answer in: there is no such log, or it is not the one that was known.
+
+        The topic ends; the next reader requests the log again. Where a reader has requested it once more since, the
+        answer to that request counts.
+        """
+        topic = self._topics.get(key)
+        if topic is not None and request >= topic.wanted:
+            del self._topics[key]
+            self._requested.pop(key, None)
             topic.missing = True
-            self._tell(topic)
+            topic.wake()
 
     def publish(self, key: str, event: E) -> None:
-        """An event that has just happened. Where an earlier one is missing, the log is requested again."""
+        """Takes an event in that has just happened. Where an earlier one is missing, the log is requested again."""
         topic = self._topics.get(key)
         if topic is None:
             return
         if topic.merge((event,)):
-            self._tell(topic)
-        if topic.loaded and topic.ahead:
+            topic.wake()
+        if topic.loaded and topic.out_of_order:
             self._request(key)
 
-    def request_all(self) -> None:
-        """Events may have been missed: asks for every log that is not over again."""
-        for topic in list(self._topics.values()):
+    def refresh_all(self) -> None:
+        """Requests every log that is not final again: events may have been missed."""
+        for topic in self._topics.values():
             if not topic.final:
                 self._request(topic.key)
 
-    @staticmethod
-    def _tell(topic: Topic[E]) -> None:
-        for watcher in list(topic.watchers):
-            watcher.notify(watcher)
+    def fail(self, keys: Iterable[str], error: Exception) -> None:
+        """Ends the wait of every reader of these logs with an error."""
+        for key in keys:
+            if topic := self._topics.get(key):
+                for reader in topic.readers:
+                    reader.fail(error)
+
+    def _request(self, key: str) -> int:
+        """Returns the number of the request, also of one that waits to be taken: its answer will be as new."""
+        if key not in self._requested:
+            self._newest_request += 1
+            self._requested[key] = self._newest_request
+            self._changed.set()
+        return self._requested[key]

@@ -7,33 +7,27 @@ import sys
 from argparse import Namespace
 
 from runtime import cli
-from runtime.config import Env, TelemetryConfig
+from runtime.config import Env
 from runtime.server import until_stopped
-from runtime.telemetry import Telemetry
-from sse.app import Sidecar
+from sse.app import NAME, serving
 from sse.config import SidecarConfig
 
 log = logging.getLogger(__name__)
 
 SPARE_FILES = 200
-"""Open files beside the streams."""
+"""Open files beside those of the streams."""
 
 
 async def serve(_: Namespace) -> None:
     """Serves until SIGTERM."""
-    env = Env(os.environ)
-    config = SidecarConfig.from_env(env)
+    config = SidecarConfig.from_env(Env(os.environ))
     allow_open_files(config.limits.streams + SPARE_FILES)
-    telemetry = Telemetry(TelemetryConfig.from_env(env), "sse")
-    try:
-        async with Sidecar(config, telemetry):
-            await until_stopped()
-    finally:
-        telemetry.close()
+    async with serving(config):
+        await until_stopped()
 
 
 def allow_open_files(needed: int) -> None:
-    """Each stream is an open file; raises the limit as far as the system lets a process do so."""
+    """Raises the limit of open files as far as the system lets a process do so: each stream is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     if soft != unlimited and soft < needed:
@@ -46,7 +40,7 @@ def allow_open_files(needed: int) -> None:
 def main() -> int:
     """Runs the command line. Returns the exit status."""
     commands = {"serve": cli.Command(run=serve, summary="serve event streams until SIGTERM")}
-    return cli.main("sse", "The sidecar that serves order statuses as server-sent events.", commands, default="serve")
+    return cli.main(NAME, "The sidecar that serves order statuses as server-sent events.", commands, default="serve")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""The sidecar as a whole: what it is made of, and the order in which it starts and goes away."""
+"""The sidecar as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
 import logging
 import socket
-from contextlib import AsyncExitStack
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -16,119 +18,119 @@ from runtime.telemetry import Telemetry
 from sse import edge
 from sse.config import SidecarConfig
 from sse.gc_tuner import GcTuner
+from sse.streams.connections import Connections
 from sse.streams.feed import Feed
 from sse.streams.handler import StatusStreams
-from sse.streams.stream import End, Streams
 
 log = logging.getLogger(__name__)
+
+NAME = "sse"
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: after a restart many browsers come back within seconds."""
 
-HEADER_SIZE = 64 * 1024
-"""Bytes of one header; the edge lets 32 KiB of them through in all and refuses what is beyond, so nothing is refused
-here."""
+MAX_HEADER_SIZE = 64 * 1024
+"""Bytes of one header. The edge lets 32 KiB of headers through, so nothing is refused here."""
 
-CLOSING = 5.0
+CLOSE_TIMEOUT = 5.0
 """Seconds that streams get to take their last bytes."""
 
 
-class Sidecar:
-    """One process: the SSE server, the feed behind it, and the edge's reflection and health."""
+@dataclass(frozen=True)
+class Running:
+    """The parts of a running sidecar that can be looked at from outside."""
 
-    def __init__(self, config: SidecarConfig, telemetry: Telemetry) -> None:
-        self._config = config
-        self._order = client.channel(config.order_target)
-        self._product = client.channel(config.product_target)
-        self.streams = Streams(config.limits, config.timing.heartbeat)
-        self.feed = Feed(self._order, config.timing, lambda order_ids: self.streams.end(End.LOST, order_ids))
-        self._runner = web.AppRunner(
-            StatusStreams(config, self.feed, self.streams).application(),
-            access_log=None,
-            # A browser that goes away ends its stream at once, also an idle one.
-            handler_cancellation=True,
-            shutdown_timeout=CLOSING,
-            max_line_size=HEADER_SIZE,
-            max_field_size=HEADER_SIZE,
-        )
-        services = {
-            edge.PRODUCT: edge.Upstream(self._product, edge.PRODUCT),
-            edge.ORDER: edge.Upstream(self._order, edge.ORDER),
-        }
-        self._server = Server(
-            config.server,
-            telemetry,
-            [],
-            services,
-            health_servicer=edge.EdgeHealth(services),
-            descriptors=edge.public_descriptors(),
-            watches=CallerLimit(config.limits.watches, config.limits.streams_per_client),
-        )
-        self._running = AsyncExitStack()
+    server: Server
+    runner: web.AppRunner
+    connections: Connections
+    feed: Feed
 
     @property
     def http_port(self) -> int:
-        """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
-        port: int = self._runner.addresses[0][1]
+        """The port of the streams, also where the configuration leaves the choice to the system (0)."""
+        port: int = self.runner.addresses[0][1]
         return port
 
     @property
     def grpc_port(self) -> int:
-        """Likewise, of reflection and health."""
-        return self._server.port
+        """The port of reflection and health, likewise."""
+        return self.server.port
 
-    async def start(self) -> None:
-        """Listens. It is ready whatever the services behind it are: what passes, it answers by itself."""
-        running = self._running
-        running.push_async_callback(self._product.close)
-        running.push_async_callback(self._order.close)
-        jobs = {
-            "the status feed": self.feed.run,
-            "the heartbeat": self.streams.beat,
-            "collecting garbage": GcTuner(self.streams).run,
+
+@asynccontextmanager
+async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
+    """Runs the sidecar. It is ready whatever the state of the services behind it. On leaving it drains, sends every
+    browser elsewhere, and releases everything in reverse order.
+
+    Raises:
+        OSError: A port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        telemetry = Telemetry(config.telemetry, NAME)
+        stack.callback(telemetry.close)
+        to_product, to_order = (client.channel(target) for target in (config.product_target, config.order_target))
+        stack.push_async_callback(to_product.close)
+        stack.push_async_callback(to_order.close)
+        connections = Connections(config.limits, config.timing.heartbeat_interval)
+        feed = Feed(to_order, config.timing)
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "the status feed": feed.run,
+            "closing lost streams": feed.close_lost_streams,
+            "the heartbeat": connections.run_heartbeats,
+            "the GC tuner": GcTuner(connections).run,
         }
-        for name, work in jobs.items():
-            running.push_async_callback(_cancel, asyncio.create_task(forever(name, work)))
-        running.push_async_callback(self._server.stop)
-        await self._server.start()
-        running.push_async_callback(self._runner.cleanup)
-        await self._runner.setup()
-        address = self._config.server.address(self._config.http_port)
+        for name, job in jobs.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(forever(name, job)))
+        upstreams = {
+            edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT),
+            edge.ORDER: edge.Upstream(to_order, edge.ORDER),
+        }
+        server = Server(
+            config.server,
+            telemetry,
+            [],
+            upstreams,
+            health_servicer=edge.EdgeHealth(upstreams),
+            descriptors=edge.public_descriptors(),
+            watches=CallerLimit(config.limits.watches, config.limits.streams_per_client),
+        )
+        stack.push_async_callback(server.stop)
+        await server.start()
+        runner = web.AppRunner(
+            StatusStreams(config, feed.topics, connections).application(),
+            access_log=None,
+            # A browser that goes away ends its stream at once, also an idle one.
+            handler_cancellation=True,
+            shutdown_timeout=CLOSE_TIMEOUT,
+            max_line_size=MAX_HEADER_SIZE,
+            max_field_size=MAX_HEADER_SIZE,
+        )
+        stack.push_async_callback(runner.cleanup)
+        await _listen(runner, config)
+        await server.set_ready(True)
+        yield Running(server, runner, connections, feed)
+        await server.drain()
         try:
-            await self._site().start()
-        except OSError:
-            raise OSError(f"cannot listen on {address}: is the port taken?") from None
-        log.info("listening on %s", address)
-        await self._server.set_ready(True)
-
-    def _site(self) -> web.BaseSite:
-        host, port = self._config.server.host, self._config.http_port
-        if host == "::" and socket.has_dualstack_ipv6():
-            # asyncio would make a socket for IPv6 alone, and the edge asks 127.0.0.1.
-            both = socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-            return web.SockSite(self._runner, both, backlog=BACKLOG)
-        return web.TCPSite(self._runner, host, port, backlog=BACKLOG)
-
-    async def stop(self) -> None:
-        """Says so, waits until the edge has seen it, sends every browser elsewhere, and closes all in reverse order."""
-        await self._server.drain()
-        try:
-            async with asyncio.timeout(CLOSING):
-                await self.streams.drain()
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await connections.drain()
         except TimeoutError:
-            log.warning("%d streams did not take their last bytes", len(self.streams))
-        await self._running.aclose()
+            log.warning("%d streams did not take their last bytes", len(connections))
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self._running.aclose()
-            raise
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+async def _listen(runner: web.AppRunner, config: SidecarConfig) -> None:
+    host, port = config.server.host, config.http_port
+    address = config.server.address(port)
+    await runner.setup()
+    try:
+        if host == "::" and socket.has_dualstack_ipv6():
+            # asyncio would make a socket for IPv6 alone, and the edge connects to 127.0.0.1.
+            both = socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+            await web.SockSite(runner, both, backlog=BACKLOG).start()
+        else:
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+    except OSError:
+        raise OSError(f"cannot listen on {address}: is the port taken?") from None
+    log.info("listening on %s", address)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,45 +1,49 @@
-"""What the sidecar is told, and the times it keeps."""
+"""The configuration of the sidecar."""
 
 from dataclasses import dataclass, field
 from typing import Self
 
 from runtime.client import parse_target
-from runtime.config import Env, ServerConfig
+from runtime.config import Env, ServerConfig, TelemetryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """In seconds."""
+    """Intervals and timeouts, in seconds."""
 
-    heartbeat: float = 15.0
-    """Between two heartbeats of a stream."""
-    start: float = 5.0
-    """A new stream waits so long for its order's log."""
-    catch_up: float = 1.0
-    """A browser that has seen more than is known here is given so long to be right."""
-    patience: float = 30.0
-    """Live streams outlast the order service's absence so long."""
-    answer: float = 10.0
-    """A call on which nothing comes, though something is due, is given up."""
-    slow: float = 10.0
-    """A browser may leave its buffer full so long."""
+    heartbeat_interval: float = 15.0
+    """Time between two heartbeats of a stream."""
+    log_timeout: float = 5.0
+    """How long a new stream waits for its order's log, also for one as new as the client's Last-Event-ID."""
+    upstream_timeout: float = 30.0
+    """How long streams stay open while the order service is unavailable."""
+    answer_timeout: float = 10.0
+    """How long to wait for an answer of the order service before the call is made again."""
+    slow_reader_timeout: float = 10.0
+    """How long a browser may leave its buffer full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
+    """What the process carries, and one client of it."""
+
     streams: int = 15_000
-    """Streams in all."""
+    """Maximum number of streams."""
     streams_per_client: int = 100
-    """Streams of one client address (IPv6: of one /64), and its health watches; 0: as many as in all."""
+    """Maximum number of streams, and of health watches, of one client address (IPv6: of one /64); 0 for no limit of its
+    own."""
     watches: int = 1_000
-    """Health watches and reflection streams in all."""
+    """Maximum number of health watches and reflection streams."""
     buffer: int = 64 * 1024
-    """Bytes that wait for one browser, beyond what the kernel holds."""
+    """Maximum number of bytes that wait for one browser, beyond what the kernel holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SidecarConfig:
+    """Everything that the sidecar is configured with."""
+
     server: ServerConfig
+    telemetry: TelemetryConfig
     http_port: int
     product_target: str
     order_target: str
@@ -48,8 +52,14 @@ class SidecarConfig:
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        """Reads the configuration.
+
+        Raises:
+            ConfigError: A variable has no valid value.
+        """
         return cls(
             server=ServerConfig.from_env(env, grpc_port=50054),
+            telemetry=TelemetryConfig.from_env(env),
             http_port=env.port("HTTP_PORT", 8081),
             product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
             order_target=parse_target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053")),

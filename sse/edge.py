@@ -1,4 +1,4 @@
-"""What the edge cannot route by service: reflection and health, answered here for all of the shop."""
+"""Reflection and health for the whole shop: the edge cannot route them by service."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -19,15 +19,15 @@ ORDER = "shop.order.v1.OrderService"
 OWN = "sse"
 """The health name of the sidecar itself; `""` is the whole shop's."""
 
-FRESH = 1.0
-"""Seconds for which an answer about a service is good, however many ask."""
+HEALTH_CACHE_TIME = 1.0
+"""Seconds for which the health of a service is cached, however many clients ask."""
 
-DEADLINE = 2.0
-"""Seconds that a service has to say how it is."""
+HEALTH_TIMEOUT = 2.0
+"""Seconds within which a service has to say whether it is healthy."""
 
 
 def public_descriptors() -> DescriptorPool:
-    """The descriptors of what the edge routes and of the details of its errors, and of nothing else."""
+    """Returns the descriptors of what the edge routes and of the details of its errors, and of nothing else."""
     pool = DescriptorPool()
     # status and error_details are in no message of ours, but in errors: a client asks for them to show those.
     public = (product_pb2, order_pb2, health_pb2, status_pb2, error_details_pb2)
@@ -44,37 +44,40 @@ def _add(pool: DescriptorPool, files: Iterable[FileDescriptor], added: set[str])
 
 
 class Upstream:
-    """One service's own word on its health."""
+    """The health of one service, as the service reports it."""
 
     def __init__(self, channel: grpc.aio.Channel, service: str) -> None:
         self._stub: Any = health_pb2_grpc.HealthStub(channel)
         self._service = service
         self._lock = asyncio.Lock()
-        self._asked_at = -FRESH
+        self._checked_at = -HEALTH_CACHE_TIME
         self._serving = False
 
     async def serving(self) -> bool:
+        """Returns whether the service is serving, as of HEALTH_CACHE_TIME ago at most."""
         clock = asyncio.get_running_loop().time
         async with self._lock:
-            if clock() - self._asked_at >= FRESH:
-                self._serving = await self._ask()
-                self._asked_at = clock()
+            if clock() - self._checked_at >= HEALTH_CACHE_TIME:
+                self._serving = await self._check()
+                self._checked_at = clock()
             return self._serving
 
-    async def _ask(self) -> bool:
+    async def _check(self) -> bool:
         try:
-            answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=self._service), timeout=DEADLINE)
+            response = await self._stub.Check(
+                health_pb2.HealthCheckRequest(service=self._service), timeout=HEALTH_TIMEOUT
+            )
         except grpc.aio.AioRpcError:
             return False
-        return bool(answer.status == Status.SERVING)
+        return bool(response.status == Status.SERVING)
 
 
 class EdgeHealth(Health):
     """grpc.health.v1 for the whole edge. `""` is SERVING when every service is; `sse` is this process alone."""
 
     def __init__(self, services: Mapping[str, Upstream]) -> None:
-        """`services` by full name."""
-        super().__init__(FRESH)
+        """`services` is keyed by full name."""
+        super().__init__(HEALTH_CACHE_TIME)
         self._services = services
 
     async def set(self, service: str, status: int) -> None:

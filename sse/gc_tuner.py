@@ -1,8 +1,8 @@
 """Keeps the garbage collector's pauses short: with ten thousand streams a full collection takes half a second.
 
 Almost all of a stream is freed when it ends, without the collector; what is left (a connection's own cycle) is about a
-kibibyte. So what lives is set aside (frozen), where no collection looks at it, and everything is looked at only after
-as many streams have ended as there are, or many.
+kibibyte. So what lives is frozen: no collection looks at it. Everything is collected only after as many connections
+have closed as are open, and at least MIN_CLOSED.
 """
 
 import asyncio
@@ -11,40 +11,43 @@ import logging
 import time
 from typing import NoReturn
 
-from sse.streams.stream import Streams
+from sse.streams.connections import Connections
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 1.0
-"""Seconds between two looks."""
+GC_INTERVAL = 1.0
+"""Seconds between two steps."""
 
-MANY = 10_000
-"""Ended streams after which everything is looked at, at least."""
+MIN_CLOSED = 10_000
+"""Closed connections after which everything is collected, at least."""
 
 
 class GcTuner:
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-        self._joined = 0
-        self._ended = 0
+    """Freezes what lives, and now and then collects what does not."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._opened = 0
+        self._closed = 0
 
     async def run(self) -> NoReturn:
-        """Looks, for ever."""
+        """Repeats the step."""
         while True:
-            self.look()
-            await asyncio.sleep(INTERVAL)
+            self.step()
+            await asyncio.sleep(GC_INTERVAL)
 
-    def look(self) -> None:
-        streams = self._streams
-        if streams.ended - self._ended >= max(MANY, len(streams)):
+    def step(self) -> None:
+        """Freezes what is new; collects everything after many connections have closed."""
+        connections = self._connections
+        if connections.closed - self._closed >= max(MIN_CLOSED, len(connections)):
             began = time.monotonic()
             gc.unfreeze()
             gc.collect()
-            self._ended = streams.ended
+            self._closed = connections.closed
             log.info("collected garbage in %.0f ms", 1000 * (time.monotonic() - began))
-        elif streams.joined == self._joined:
+        elif connections.opened == self._opened:
             return
         else:
             gc.collect(1)
-        self._joined = streams.joined
+        self._opened = connections.opened
         gc.freeze()

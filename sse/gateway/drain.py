@@ -1,7 +1,7 @@
 """Drains the Envoy next door before its pod ends: `gateway-drain`, as a preStop hook.
 
-Envoy by itself ends at once on SIGTERM and cuts what is under way, and its image brings no tool to ask it for more. The
-hook also runs where the sidecar alone is restarted, because it hangs: Envoy stays then, and must not be drained.
+Envoy by itself ends at once on SIGTERM and cuts running requests, and its image has no tool to drain it. The hook also
+runs when the sidecar alone is restarted because it hangs: Envoy stays then, and must not be drained.
 """
 
 import argparse
@@ -11,42 +11,52 @@ import time
 
 from sse.gateway.admin import ask, services
 
-PATIENCE = 5.0
-"""Seconds in which a sidecar that works answers; that of the liveness probe."""
+HANG_TIMEOUT = 5.0
+"""Seconds within which a sidecar that works responds; the same as the liveness probe's."""
 
-INTERVAL = 0.25
-"""Seconds between two looks at what is under way."""
+DRAIN_POLL_INTERVAL = 0.25
+"""Seconds between two checks whether requests are still running."""
 
 
 def drain(port: int, delay: float, grace: float) -> None:
-    """Readiness goes away and every answer closes its connection; `delay` seconds later (whoever balances has seen it)
-    nothing new is accepted within `grace`, which calls under way have to finish. Event streams are not among them: the
-    sidecar ends these itself, afterwards."""
+    """Takes Envoy's readiness away, then its listeners, and waits for running requests.
+
+    Event streams are not waited for: the sidecar ends them itself, afterwards.
+
+    Args:
+        port: Envoy's admin port.
+        delay: Seconds until new connections are refused; by then, load balancers have seen that Envoy is not ready.
+        grace: Seconds that running requests get to finish.
+    """
     ask(port, "POST", "/healthcheck/fail")
     time.sleep(delay)
     ask(port, "POST", "/drain_listeners?graceful")
     end = time.monotonic() + grace
     while sum(services(port, "upstream_rq_active")) and time.monotonic() < end:
-        time.sleep(INTERVAL)
+        time.sleep(DRAIN_POLL_INTERVAL)
 
 
 def hangs(http_port: int) -> bool:
-    """Whether the sidecar answers nothing, whatever it is asked."""
+    """Returns whether the sidecar accepts connections but does not respond, or is gone."""
     try:
-        ask(http_port, "GET", "/", PATIENCE)
+        ask(http_port, "GET", "/", HANG_TIMEOUT)
     except OSError:
         return True
     return False
 
 
 def hook(http_port: int, port: int, delay: float, grace: float) -> None:
-    """Drains, unless it is the sidecar (on `http_port`) that is the trouble: SystemExit says why not, in one line."""
+    """Drains Envoy, unless the hook runs because the sidecar hangs.
+
+    Raises:
+        SystemExit: Envoy was not drained; says why, in one line.
+    """
     if hangs(http_port):
         sys.exit("drain: the sidecar hangs and is restarted; Envoy goes on")
     try:
         drain(port, delay, grace)
     except OSError as error:
-        sys.exit(f"drain: Envoy does not answer: {error}")
+        sys.exit(f"drain: Envoy does not respond: {error}")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""Whether the edge can be told to begin: `gateway-warm`, as a startup probe beside Envoy.
+"""Tells whether the edge can start to serve: `gateway-warm`, as a startup probe beside Envoy.
 
-On a first install the edge is up before the services are, and finds them by DNS, whose answer that there is nothing yet
-clusters keep for up to 30 seconds. A pod that is ready must not answer 503 for want of that. After --timeout seconds it
-begins in any case: what a service that stays away is for clients, the edge says better than a closed port.
+On a first install the edge is up before the services are. It finds them by DNS, and clusters cache for up to 30
+seconds that a name does not exist yet. A pod that is ready must not return 503 because of that. After --timeout seconds
+the edge starts in any case: that a service is unavailable, it tells clients better than a closed port does.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from sse.gateway.admin import services
 
 
 def age() -> float:
-    """Seconds since the container's first process began."""
+    """Returns the seconds since the container's first process started."""
     began = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     return float(Path("/proc/uptime").read_text().split()[0]) - began
 
 
 def warm(port: int) -> bool:
-    """Envoy has found both services, and healthy."""
+    """Returns whether Envoy has found both services, and healthy."""
     try:
         found = services(port, "membership_healthy")
     except OSError:

@@ -2,96 +2,116 @@
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Collection
+from typing import NoReturn
 
 import grpc
 from shop.order.v1.status_feed_pb2 import FollowedOrder, FollowOrdersRequest, FollowOrdersResponse, OrderNews
 from shop.order.v1.status_feed_pb2_grpc import StatusFeedServiceStub
 
+from runtime.backoff import Backoff
 from runtime.topics import Topics
 from sse.config import Timing
+from sse.streams.connections import CloseReason, StreamClosedError
 from sse.streams.wire import StatusEvent, status_event
 
 log = logging.getLogger(__name__)
 
-BATCH = 1_000
-"""Orders in one request; a request stays far below a server's largest message."""
+MAX_ORDERS_PER_REQUEST = 1_000
+"""Orders that one request follows or unfollows; it stays far below a server's largest message."""
 
-BACKOFF = (0.1, 2.0)
-"""Seconds before the first and before each late attempt to call again; half of it is chance."""
+CALL_RETRY_PAUSE = (0.1, 2.0)
+"""Seconds before another call, at first and at most."""
 
-ECHO = 30.0
-"""Seconds for which news of an order that was unfollowed may still be under way."""
+UPSTREAM_CHECKS = 30
+"""How often `Timing.upstream_timeout` is looked at before it is over."""
 
-Call = grpc.aio.StreamStreamCall[FollowOrdersRequest, FollowOrdersResponse]
+Stream = grpc.aio.StreamStreamCall[FollowOrdersRequest, FollowOrdersResponse]
 
 
 class Feed:
     """Keeps the logs of all watched orders (`topics`) current.
 
-    There is a call while something is watched. A call that breaks is made again, to whichever process of the order
-    service answers, and each order is followed after the last version known: watchers notice nothing. What stays away
-    longer than `Timing.patience` is told to `on_lost`, by order id.
+    There is a call while an order is watched. A call that breaks is made again, to whichever replica of the order
+    service responds, and each order is followed after the last version known: browsers notice nothing. What is not
+    followed for `Timing.upstream_timeout` has its streams closed with UPSTREAM_LOST.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, timing: Timing, on_lost: Callable[[Collection[str]], None]) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timing: Timing) -> None:
         self._stub = StatusFeedServiceStub(channel)
         self._timing = timing
-        self._on_lost = on_lost
-        self.topics: Topics[StatusEvent] = Topics(self._follow, self._unfollow)
-        self._clock = asyncio.get_running_loop().time
-        self._changed = asyncio.Event()
-        self._to_follow: dict[str, None] = {}
-        self._to_unfollow: dict[str, None] = {}
-        # Of the present call:
-        self._call: Call | None = None
-        self._heard = False
-        self._following: set[str] = set()
-        self._unanswered: set[str] = set()
-        self._left: dict[str, float] = {}
-        self._progress = 0.0
-        self._overdue_timer: asyncio.TimerHandle | None = None
-        self._lost_timer: asyncio.TimerHandle | None = None
+        self._call: _Call | None = None
+        self.topics: Topics[StatusEvent] = Topics(keep_released=True)
 
-    async def run(self) -> None:
-        """Follows, for ever."""
-        delay, longest = BACKOFF
-        try:
-            while True:
-                while not self.topics:
-                    self._changed.clear()
-                    await self._changed.wait()
-                self._lose()
-                code = await self._converse()
-                if self._heard:
-                    delay = BACKOFF[0]
-                if code and self.topics:
-                    self._lose()
-                    log.log(logging.WARNING if self._heard else logging.INFO, "status feed ended: %s", code)
-                    await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
-                    delay = min(delay * 2, longest)
-        finally:
-            for timer in (self._lost_timer, self._overdue_timer):
-                if timer:
-                    timer.cancel()
-            self._lost_timer = self._overdue_timer = None
+    async def run(self) -> NoReturn:
+        """Follows what is watched."""
+        backoff = Backoff(*CALL_RETRY_PAUSE)
+        while True:
+            while not self.topics:
+                self.topics.take_released(MAX_ORDERS_PER_REQUEST)
+                await self.topics.changed()
+            # Waits for a connection rather than fail: the channel knows first when there is one.
+            call = self._call = _Call(
+                self._stub.FollowOrders(wait_for_ready=True), self.topics, self._timing.answer_timeout
+            )
+            try:
+                failure = await call.run()
+            finally:
+                self._call = None
+            if call.heard:
+                backoff.reset()
+            if failure and self.topics:
+                log.log(logging.WARNING if call.heard else logging.INFO, "status feed ended: %s", failure)
+                await asyncio.sleep(backoff.next())
 
-    async def _converse(self) -> str:
-        """One call, from beginning to end; answers its status code, or nothing if it ended for want of watchers."""
-        # Waits for a connection rather than fail: the channel knows first when there is one.
-        call: Call = self._stub.FollowOrders(wait_for_ready=True)
-        self._call, self._heard = call, False
-        for of_last_call in (self._to_follow, self._to_unfollow, self._following, self._unanswered, self._left):
-            of_last_call.clear()
-        self.topics.request_all()
-        reading, writing = tasks = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
+    async def close_lost_streams(self) -> NoReturn:
+        """Closes the streams of orders that have not been followed for too long."""
+        clock = asyncio.get_running_loop().time
+        timeout = self._timing.upstream_timeout
+        followed_at = clock()
+        while True:
+            await asyncio.sleep(timeout / UPSTREAM_CHECKS)
+            call = self._call
+            if not self.topics or (call and call.caught_up):
+                followed_at = clock()
+            elif clock() - followed_at >= timeout:
+                lost = list(call.unanswered) if call and call.heard else self.topics.keys()
+                log.warning("%d orders were not followed for %g s", len(lost), timeout)
+                self.topics.fail(lost, StreamClosedError(CloseReason.UPSTREAM_LOST))
+                followed_at = clock()
+
+
+class _Call:
+    """One call, from beginning to end."""
+
+    def __init__(self, stream: Stream, topics: Topics[StatusEvent], answer_timeout: float) -> None:
+        self._stream = stream
+        self._topics = topics
+        self._answer_timeout = answer_timeout
+        self._deadline = asyncio.timeout(None)
+        """Of the next response; there is one while answers are due."""
+        self._follow_ids: dict[str, int] = {}
+        """The orders that the order service follows for this call, each with the id of its newest follow."""
+        self.unanswered: set[str] = set()
+        """Orders whose newest follow has no answer yet."""
+        self.heard = False
+        """Whether the order service responded at all."""
+        self.caught_up = False
+        """Whether all orders that were watched at one moment of this call had their answers."""
+
+    async def run(self) -> str:
+        """Follows until the call ends. Returns why it failed, or nothing if nobody watches any more."""
+        for _ in iter(lambda: self._topics.take_released(MAX_ORDERS_PER_REQUEST), []):
+            pass  # an earlier call's
+        self._topics.refresh_all()
+        reading, writing = tasks = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            async with self._deadline:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             unwatched = not reading.done() and not writing.exception()
+        except TimeoutError:
+            return f"no answer within {self._answer_timeout:g} s"
         finally:
-            self._call = None
-            call.cancel()
+            self._stream.cancel()
             for task in tasks:
                 task.cancel()
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -99,130 +119,62 @@ class Feed:
                     outcome, grpc.aio.AioRpcError | asyncio.InvalidStateError
                 ):
                     log.error("status feed failed", exc_info=outcome)
-        return "" if unwatched else (await call.code()).name
+        return "" if unwatched else (await self._stream.code()).name
 
-    # What we say.
-
-    def _follow(self, order_id: str) -> None:
-        if order_id in self._following:
-            self._to_unfollow[order_id] = None
-        self._to_follow[order_id] = None
-        self._changed.set()
-
-    def _unfollow(self, order_id: str) -> None:
-        self._to_follow.pop(order_id, None)
-        self._unanswered.discard(order_id)
-        if order_id in self._following:
-            self._to_unfollow[order_id] = None
-        self._settle()
-        self._changed.set()
-
-    async def _write(self, call: Call) -> None:
-        """Ends when nothing is watched any more."""
-        while self.topics:
-            if request := self._request():
-                await call.write(request)
+    async def _write(self) -> None:
+        """Sends what changes. Ends when nothing is watched any more."""
+        while self._topics:
+            if request := self._next_request():
+                await self._stream.write(request)
             else:
-                self._changed.clear()
-                await self._changed.wait()
+                await self._topics.changed()
 
-    def _request(self) -> FollowOrdersRequest | None:
-        """What was gathered since the last request. Orders are unfollowed before they are followed anew."""
-        if self._to_unfollow:
-            unfollow = _first(self._to_unfollow)
-            now = self._clock()
-            for order_id in unfollow:
-                self._following.discard(order_id)
-                self._left.pop(order_id, None)
-                self._left[order_id] = now
-            while (oldest := next(iter(self._left))) and self._left[oldest] < now - ECHO:
-                del self._left[oldest]
-            return FollowOrdersRequest(unfollow=unfollow)
-        if self._to_follow:
-            follow = _first(self._to_follow)
-            self._following.update(follow)
-            if not self._unanswered:
-                self._progress = self._clock()
-            self._unanswered.update(follow)
-            if self._overdue_timer is None:
-                self._overdue()
-            versions = (FollowedOrder(order_id=each, after_version=self.topics.version(each)) for each in follow)
-            return FollowOrdersRequest(follow=versions)
-        return None
+    def _next_request(self) -> FollowOrdersRequest | None:
+        """Returns what has changed since the last request."""
+        released = self._topics.take_released(MAX_ORDERS_PER_REQUEST)
+        unfollow = [order_id for order_id in released if self._follow_ids.pop(order_id, None)]
+        self.unanswered.difference_update(unfollow)
+        requests = self._topics.take_requests(MAX_ORDERS_PER_REQUEST)
+        if requests and not self.unanswered:
+            self._expect_response(due=True)
+        self._follow_ids.update(requests)
+        self.unanswered.update(requests)
+        self._check_progress()
+        if not unfollow and not requests:
+            return None
+        follow = (
+            FollowedOrder(order_id=order_id, after_version=self._topics.version(order_id), follow_id=request)
+            for order_id, request in requests.items()
+        )
+        return FollowOrdersRequest(follow=follow, unfollow=unfollow)
 
-    # What we hear.
-
-    async def _read(self, call: Call) -> None:
-        """Ends when the server ends the call."""
-        while isinstance(response := await call.read(), FollowOrdersResponse):
-            self._heard = True
-            self._progress = self._clock()
+    async def _read(self) -> None:
+        """Takes in what comes. Ends when the order service ends the call."""
+        while isinstance(response := await self._stream.read(), FollowOrdersResponse):
+            self.heard = True
             for news in response.news:
                 self._take(news)
-            self._settle()
+            self._expect_response(due=bool(self.unanswered))
+            self._check_progress()
 
     def _take(self, news: OrderNews) -> None:
         order_id = news.order_id
+        newest = self._follow_ids.get(order_id, 0)
+        follow_id = news.follow_id or newest  # 0: an order service that knows no follow ids
+        if follow_id == newest:
+            self.unanswered.discard(order_id)
+            if news.missing or news.done:
+                self._follow_ids.pop(order_id, None)
         if news.missing:
-            self._unanswered.discard(order_id)
-            self._following.discard(order_id)
-            self.topics.miss(order_id)
+            self._topics.mark_missing(order_id, follow_id)
             return
-        newest = len(news.events) - 1
-        events = [status_event(event, last=news.done and i == newest) for i, event in enumerate(news.events)]
-        if self._may_be_echo(order_id, events):
-            if news.done and order_id in self.topics:
-                # Or a log whose beginning was pruned. The order is not followed now: what is asked is answered whole.
-                self._following.discard(order_id)
-                del self._left[order_id]
-                self._follow(order_id)
-            return
-        self._unanswered.discard(order_id)
-        if news.done:
-            self._following.discard(order_id)
-        self.topics.fill(order_id, events, latest=order_id not in self._to_follow)
+        last = len(news.events) - 1
+        events = [status_event(event, last=news.done and n == last) for n, event in enumerate(news.events)]
+        self._topics.load(order_id, follow_id, events)
 
-    def _may_be_echo(self, order_id: str, events: list[StatusEvent]) -> bool:
-        """An order was unfollowed and followed anew: what was under way then is not the log that was asked for."""
-        if order_id not in self._left or self.topics.version(order_id):
-            return False
-        return not events or events[0].version != 1
+    def _expect_response(self, *, due: bool) -> None:
+        self._deadline.reschedule(asyncio.get_running_loop().time() + self._answer_timeout if due else None)
 
-    # Whether we are heard.
-
-    def _lose(self) -> None:
-        if self._lost_timer is None:
-            self._lost_timer = asyncio.get_running_loop().call_later(self._timing.patience, self._give_up)
-
-    def _settle(self) -> None:
-        """Every order that is watched has been answered, or none is watched."""
-        heard = self._heard and self._call and not self._unanswered and not self._to_follow
-        if self._lost_timer and (heard or not self.topics):
-            self._lost_timer.cancel()
-            self._lost_timer = None
-
-    def _give_up(self) -> None:
-        self._lost_timer = None
-        given_up = list(self._unanswered) if self._heard and self._call else self.topics.keys()
-        log.warning("%d orders were not followed for %g s", len(given_up), self._timing.patience)
-        self._on_lost(given_up)
-        self._lose()
-
-    def _overdue(self) -> None:
-        """Ends a call on which answers are due and nothing comes."""
-        self._overdue_timer = None
-        if not self._unanswered or self._call is None:
-            return
-        left = self._progress + self._timing.answer - self._clock()
-        if left <= 0:
-            self._call.cancel()
-        else:
-            self._overdue_timer = asyncio.get_running_loop().call_later(left, self._overdue)
-
-
-def _first(waiting: dict[str, None]) -> list[str]:
-    """Takes a batch out."""
-    batch = list(waiting)[:BATCH]
-    for order_id in batch:
-        del waiting[order_id]
-    return batch
+    def _check_progress(self) -> None:
+        if self.heard and not self.unanswered and not self._topics.requested:
+            self.caught_up = True

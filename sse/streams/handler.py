@@ -11,12 +11,12 @@ from aiohttp.abc import AbstractStreamWriter
 
 from runtime.errors import ApiError, internal, not_found, unavailable
 from runtime.limits import EXTERNAL_ADDRESS, caller_of
-from runtime.topics import Watcher
+from runtime.subscriptions import LogError, LogNotFound, LogRewound, Subscription
+from runtime.topics import Topics
 from runtime.validate import Violations
 from sse.config import SidecarConfig
 from sse.streams import wire
-from sse.streams.feed import Feed
-from sse.streams.stream import End, Stream, Streams
+from sse.streams.connections import CloseReason, Connection, Connections, StreamClosedError
 
 log = logging.getLogger(__name__)
 
@@ -28,100 +28,72 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: 503,
 }
 
-FLUSH = 5.0
+FLUSH_TIMEOUT = 5.0
 """Seconds that the last bytes of a failed stream get to leave."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class StatusStreams:
-    """Answers the two paths of the order status stream."""
+    """Handles the two paths of the order status stream."""
 
-    def __init__(self, config: SidecarConfig, feed: Feed, streams: Streams) -> None:
+    def __init__(self, config: SidecarConfig, topics: Topics[wire.StatusEvent], connections: Connections) -> None:
         self._timing = config.timing
         self._buffer = config.limits.buffer
-        self._feed = feed
-        self._streams = streams
+        self._topics = topics
+        self._connections = connections
 
     def application(self) -> web.Application:
+        """Returns the application with its routes."""
         app = web.Application(middlewares=[errors])
-        # With and without a slash at the end, as everywhere at the edge. HEAD is answered by the same.
+        # With and without a slash at the end, as everywhere at the edge. HEAD has the same handler.
         app.router.add_get("/api/orders/stream{slash:/?}", self.by_query)
         app.router.add_get("/api/v1/orders/{order_id}/status/stream{slash:/?}", self.by_path)
         return app
 
     async def by_query(self, request: web.Request) -> web.StreamResponse:
+        """Streams the order that the query names."""
         given = request.query.getall("order_id", [])
-        return await self._follow(request, given[0] if len(given) == 1 else "")
+        return await self._stream(request, given[0] if len(given) == 1 else "")
 
     async def by_path(self, request: web.Request) -> web.StreamResponse:
-        return await self._follow(request, request.match_info["order_id"])
+        """Streams the order that the path names."""
+        return await self._stream(request, request.match_info["order_id"])
 
-    async def _follow(self, request: web.Request, given: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, given: str) -> web.StreamResponse:
         with Violations() as check:
             order_id = str(check.uuid("order_id", given))
         seen = wire.last_event_id(last_event_id(request))
-        stream = self._streams.join(client_address(request), order_id)
-        watcher = self._feed.topics.watch(order_id, 0, stream.wake)
-        try:
-            await self._wait_for_log(stream, watcher, seen)
-            topic = watcher.topic
-            if topic.missing:
-                raise not_found("ORDER_NOT_FOUND", f"order {order_id} does not exist", order_id=order_id)
-            watcher.version = seen if seen <= topic.version else 0
-            if watcher.done:
+        with (
+            self._connections.open(client_address(request)) as connection,
+            Subscription(self._topics, order_id, seen, wakeup=connection) as subscription,
+        ):
+            try:
+                await subscription.ready(self._timing.log_timeout)
+            except (TimeoutError, StreamClosedError):
+                raise _upstream_unavailable() from None
+            except LogNotFound:
+                raise not_found("ORDER_NOT_FOUND", f"order {order_id} does not exist", order_id=order_id) from None
+            except LogRewound:
+                subscription.restart()  # the version that the browser claims was never there, or is no longer
+            if subscription.done:
                 return web.Response(status=204)
             if request.method == "HEAD":
                 return web.Response(headers=wire.HEADERS)
-            return await self._send(request, stream, watcher)
-        finally:
-            self._feed.topics.unwatch(watcher)
-            self._streams.leave(stream)
-
-    async def _wait_for_log(self, stream: Stream, watcher: Watcher[wire.StatusEvent], seen: int) -> None:
-        """Waits until the order's log is here. Raises UNAVAILABLE if that takes too long."""
-        topic = watcher.topic
-
-        def behind() -> bool:
-            return topic.version < seen and not topic.final and not topic.missing
-
-        try:
-            async with asyncio.timeout(self._timing.start):
-                await self._until(stream, lambda: topic.loaded or topic.missing)
-                if not behind():
-                    return
-                # The browser may come from a process that was ahead. Only a version that is not there when the log is
-                # read anew was never there; an answer that was on its way already is given time to be overtaken.
-                self._feed.topics.renew(topic.key)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._timing.catch_up):
-                        await self._until(stream, lambda: not behind())
-                await self._until(stream, lambda: topic.answered or not behind())
-        except TimeoutError:
-            raise self._away() from None
-
-    async def _until(self, stream: Stream, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await stream.wait()
-            if stream.end:
-                raise self._away()
-
-    @staticmethod
-    def _away() -> ApiError:
-        return unavailable("the order service does not answer", wire.retry_milliseconds() / 1000)
+            return await self._send(request, connection, subscription)
 
     async def _send(
-        self, request: web.Request, stream: Stream, watcher: Watcher[wire.StatusEvent]
+        self, request: web.Request, connection: Connection, subscription: Subscription[wire.StatusEvent]
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=wire.HEADERS)
         writer = await response.prepare(request)
         if writer is None or request.transport is None:
             return response  # the browser has gone
         request.transport.set_write_buffer_limits(high=self._buffer)
-        outlet = Outlet(request, response, writer, self._timing.slow)
-        self._streams.live(stream)
+        outlet = Outlet(request, response, writer, self._timing.slow_reader_timeout)
+        self._connections.start_heartbeats(connection)
         try:
-            await self._relay(stream, watcher, outlet)
+            await self._relay(connection, subscription, outlet)
         except (ConnectionError, SlowReaderError):
             pass  # The browser has gone, or is gone now; it resumes with its Last-Event-ID.
         except Exception:
@@ -129,34 +101,40 @@ class StatusStreams:
             await outlet.fail(internal())
         return response
 
-    async def _relay(self, stream: Stream, watcher: Watcher[wire.StatusEvent], outlet: "Outlet") -> None:
-        beaten = False
-        while True:
-            seen = watcher.version
-            events = watcher.take()
-            blocks = [event.block for event in events]
-            if events and events[0].version > seen + 1:
-                blocks.insert(0, wire.gone(events[0].version))
-            if watcher.done:
-                await outlet.write(b"".join([*blocks, wire.COMPLETED]))
-                return
-            if stream.beat:
-                stream.beat = False
-                blocks += [wire.HEARTBEAT] if beaten else [wire.retry(), wire.HEARTBEAT]
-                beaten = True
-            if blocks:
-                await outlet.write(b"".join(blocks))
-            if watcher.topic.missing:
-                # Its database was restored. The browser comes back, and is told what there is by then.
-                await outlet.fail(unavailable("the order is not what it was any more"))
-                return
-            if stream.end is End.LOST:
-                await outlet.fail(self._away())
-                return
-            if stream.end is End.AWAY:
+    async def _relay(
+        self, connection: Connection, subscription: Subscription[wire.StatusEvent], outlet: "Outlet"
+    ) -> None:
+        """Writes events and heartbeats until the order is finished, or the stream has to end before."""
+        hinted = False
+        try:
+            while True:
+                seen = subscription.version
+                events = subscription.take()
+                blocks = [event.block for event in events]
+                if events and events[0].version > seen + 1:
+                    blocks.insert(0, wire.gone(events[0].version))
+                if subscription.done:
+                    await outlet.write(b"".join([*blocks, wire.COMPLETED]))
+                    return
+                if connection.heartbeat_due:
+                    connection.heartbeat_due = False
+                    blocks += [wire.HEARTBEAT] if hinted else [wire.retry(), wire.HEARTBEAT]
+                    hinted = True
+                if blocks:
+                    await outlet.write(b"".join(blocks))
+                await connection.wait()
+        except LogError:
+            # The browser comes back, and gets what there is by then.
+            await outlet.fail(unavailable("the order's history was rolled back"))
+        except StreamClosedError as closed:
+            if closed.reason is CloseReason.SHUTDOWN:
                 await outlet.close()
-                return
-            await stream.wait()
+            else:
+                await outlet.fail(_upstream_unavailable())
+
+
+def _upstream_unavailable() -> ApiError:
+    return unavailable("the order service is unavailable", wire.retry_milliseconds() / 1000)
 
 
 class SlowReaderError(Exception):
@@ -164,22 +142,27 @@ class SlowReaderError(Exception):
 
 
 class Outlet:
-    """The way to one browser: what waits in it is bounded."""
+    """Writes to one browser, with a bounded buffer."""
 
     def __init__(
-        self, request: web.Request, response: web.StreamResponse, writer: AbstractStreamWriter, slow: float
+        self, request: web.Request, response: web.StreamResponse, writer: AbstractStreamWriter, timeout: float
     ) -> None:
-        """`slow` is the seconds for which the transport's buffer may stay full."""
+        """`timeout` is how long the transport's buffer may stay full, in seconds."""
         self._request = request
         self._response = response
         self._writer = writer
-        self._slow = slow
+        self._timeout = timeout
 
     async def write(self, data: bytes) -> None:
-        """Raises SlowReaderError if the buffer is full and stays so, ConnectionError if the browser has gone."""
+        """Writes, and waits while the buffer is full.
+
+        Raises:
+            SlowReaderError: The buffer stayed full.
+            ConnectionError: The browser has gone.
+        """
         try:
             # The write waits by itself now and then, for all that was written before; the drain always.
-            async with asyncio.timeout(self._slow):
+            async with asyncio.timeout(self._timeout):
                 await self._response.write(data)
                 await self._writer.drain()
         except TimeoutError:
@@ -188,27 +171,27 @@ class Outlet:
             raise SlowReaderError from None
 
     async def close(self) -> None:
-        """A clean end before the order's: the browser comes back by itself."""
+        """Ends the response cleanly, without the final event: the browser comes back by itself."""
         self._response.force_close()
         await self.write(wire.retry())
 
     async def fail(self, error: ApiError) -> None:
-        """Says what failed and hangs up, without the last chunk: nobody takes it for the stream's end."""
+        """Writes what failed and hangs up without the last chunk, so that nobody takes it for the stream's end."""
         with suppress(ConnectionError, SlowReaderError):
             await self.write(wire.retry() + wire.error(error.status()))
         if self._request.transport is not None:
-            asyncio.get_running_loop().call_later(FLUSH, self._request.transport.abort)
+            asyncio.get_running_loop().call_later(FLUSH_TIMEOUT, self._request.transport.abort)
             self._request.transport.close()
 
 
 def last_event_id(request: web.Request) -> str:
-    """What the client saw last: from the header, or from the query, where polyfills of EventSource put it."""
+    """Returns what the client saw last, from the header, or from the query, where polyfills of EventSource put it."""
     names = [request.query.getall(name, []) for name in wire.LAST_EVENT_ID_PARAMETERS]
     return request.headers.get("Last-Event-ID") or next((values[-1] for values in names if values), "")
 
 
 def client_address(request: web.Request) -> str:
-    """Who asks, as the edge saw it: the last hop is the edge's own word."""
+    """Returns the client's address as the edge saw it: only the last hop is set by the edge itself."""
     external = request.headers.get(EXTERNAL_ADDRESS, "")
     forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
     return caller_of(external or forwarded or request.remote or "")
@@ -216,15 +199,15 @@ def client_address(request: web.Request) -> str:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure is google.rpc.Status in JSON; what passes by itself is an EventSource's reason to come back."""
+    """Turns a failure into google.rpc.Status in JSON, and a transient one into an EventSource's reason to return."""
     try:
         return await handler(request)
     except ApiError as error:
         return refusal(request, error)
     except web.HTTPMethodNotAllowed as error:
-        answer = refusal(request, ApiError(grpc.StatusCode.UNIMPLEMENTED, f"{request.method} is not allowed here"))
-        answer.headers["Allow"] = error.headers["Allow"]
-        return answer
+        response = refusal(request, ApiError(grpc.StatusCode.UNIMPLEMENTED, f"{request.method} is not allowed here"))
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
     except web.HTTPException:
         return refusal(request, ApiError(grpc.StatusCode.NOT_FOUND, "there is nothing at this path"))
     except Exception:
@@ -233,13 +216,14 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def refusal(request: web.Request, error: ApiError) -> web.Response:
+    """Returns the response that says why a request failed."""
     if error.is_transient and "text/event-stream" in request.headers.get("Accept", "").lower():
-        # EventSource gives up for good on any other answer.
-        answer = web.Response(body=wire.retry(), headers=wire.HEADERS)
+        # EventSource gives up for good on any other response.
+        response = web.Response(body=wire.retry(), headers=wire.HEADERS)
     else:
         body = wire.status_json(error.status()).encode()
         headers = {"Content-Type": "application/json"}
         if error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
-        answer = web.Response(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
-    return answer
+        response = web.Response(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
+    return response

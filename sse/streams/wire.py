@@ -16,16 +16,16 @@ COMPLETED = b"event: completed\ndata: stream closed\n\n"
 
 HEADERS = {
     "Content-Type": "text/event-stream",
-    # Middlewares that compress keep a stream back until its end, unless they must not transform it.
+    # Middlewares that compress hold a stream back until its end, unless they must not transform it.
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
 
 LAST_EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id", "Last-Event-ID", "last_event_id")
-"""How polyfills of EventSource spell it in the query."""
+"""How polyfills of EventSource spell the parameter in the query."""
 
-RETRY = (2_000, 6_000)
-"""Milliseconds, from and to, after which browsers are told to come back: not all at once."""
+RETRY_RANGE = (2_000, 6_000)
+"""Milliseconds, from and to, after which browsers reconnect: not all at once."""
 
 _FINAL = {Order.Status.RECEIVED, Order.Status.CANCELLED}
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
@@ -33,7 +33,7 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class StatusEvent:
-    """An event of an order's log, written once however many browsers watch it."""
+    """An event of an order's log, encoded once however many browsers watch it."""
 
     version: int
     final: bool
@@ -41,7 +41,12 @@ class StatusEvent:
 
 
 def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
-    """`last` says that the order service knows the event to be final, also where this process does not."""
+    """Returns an event in its wire format.
+
+    Args:
+        event: The event.
+        last: The order service says that the event is final, also where this process does not know its status.
+    """
     moment = datetime.fromtimestamp(event.update_time.seconds, UTC)
     data = {
         "order_id": event.order_id,
@@ -54,29 +59,32 @@ def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
 
 
 def gone(version: int) -> bytes:
-    """Comes before the first event where the log no longer has what was before it."""
+    """Returns the comment before the first event of a log whose earlier events were pruned."""
     return f": history before version {version} is gone\n\n".encode()
 
 
 def _name(status: Order.Status.ValueType) -> str:
-    """A status that a newer order service may know and this process does not is its number."""
+    """Returns the name of a status; its number where a newer order service sends one that is unknown here."""
     return Order.Status.Name(status) if status in Order.Status.values() else str(int(status))
 
 
 def retry_milliseconds() -> int:
-    return random.randint(*RETRY)  # noqa: S311 - spreads load, keeps no secret
+    """Returns how long a browser waits before it reconnects."""
+    return random.randint(*RETRY_RANGE)  # noqa: S311 - spreads load, keeps no secret
 
 
 def retry() -> bytes:
+    """Returns the hint after which a browser reconnects."""
     return f"retry: {retry_milliseconds()}\n\n".encode()
 
 
 def error(status: status_pb2.Status) -> bytes:
+    """Returns the event that says why a stream failed."""
     return f"event: error\ndata: {status_json(status)}\n\n".encode()
 
 
 def status_json(status: status_pb2.Status) -> str:
-    """google.rpc.Status in the JSON that the whole edge answers."""
+    """Returns google.rpc.Status in the JSON of all errors at the edge."""
     details = [MessageToDict(detail) for detail in status.details]
     return _compact({"code": status.code, "message": status.message, "details": details})
 
@@ -86,5 +94,5 @@ def _compact(value: dict[str, Any]) -> str:
 
 
 def last_event_id(value: str) -> int:
-    """The version that a browser has seen; 0, a full replay, where the header is absent or invalid."""
+    """Returns the version that a browser has seen; 0, a full replay, if the value is absent or invalid."""
     return int(value) if _WHOLE_NUMBER.fullmatch(value) else 0

@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 from local.settings import free_ports
-from runtime.config import Env, TelemetryConfig
-from runtime.telemetry import Telemetry
-from sse.app import Sidecar
+from runtime.config import Env
+from sse.app import serving
 from sse.config import SidecarConfig
 from tests.support.edge import edge
 from tests.support.eventually import eventually
@@ -40,8 +39,7 @@ async def test_a_process_listens_where_it_is_told(host: str, expected: set[str])
     """The sidecar has both kinds of ports; product and order have its gRPC server."""
     http_port, grpc_port = free_ports(2)
     env = Env({"LISTEN_HOST": host, "HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
-    telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
-    async with Sidecar(SidecarConfig.from_env(env), telemetry):
+    async with serving(SidecarConfig.from_env(env)):
         assert await reached(grpc_port) == expected
         assert await reached(http_port) == expected
 
@@ -50,7 +48,7 @@ async def test_the_default_takes_ipv6_for_grpc_too() -> None:
     """So that probes reach a pod that has no other addresses; the event streams come by way of 127.0.0.1."""
     http_port, grpc_port = free_ports(2)
     env = Env({"HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
-    async with Sidecar(SidecarConfig.from_env(env), Telemetry(TelemetryConfig.from_env(env), "test")):
+    async with serving(SidecarConfig.from_env(env)):
         assert await reached(grpc_port) == BOTH
         assert "127.0.0.1" in await reached(http_port)
 

@@ -65,7 +65,7 @@ async def test_calls_under_way_are_finished_and_streams_end_last() -> None:
             await eventually(closed)
             running.logs.add(order_id, "PROCESSED")
             assert (await stream.next()).startswith("id: 2\n"), "streams live on"
-            await running.sidecar.streams.drain()
+            await running.sidecar.connections.drain()
             (last,) = await stream.rest()
             assert last.startswith("retry: "), "each browser comes back, to another pod"
 

@@ -101,7 +101,7 @@ class Visits:
                 await asyncio.sleep(0.05)
 
 
-async def test_an_event_source_gets_nothing_but_200_and_204_while_the_sidecar_is_killed_again_and_again(
+async def test_event_source_gets_200_or_204_while_sidecar_is_killed(
     tmp_path: Path,
 ) -> None:
     """With any other status it would give up for good."""
@@ -150,7 +150,7 @@ class Reading:
         return [int(number) for number in re.findall(rb"id: (\d+)\n", self.data)]
 
 
-async def test_behind_tls_a_connection_has_a_hundred_streams_beside_rest_and_grpc(certificate: Path) -> None:
+async def test_tls_connection_carries_streams_rest_and_grpc(certificate: Path) -> None:
     """And all of them together are more than Envoy lets through by default, which is 1,024."""
     trust = ssl.create_default_context(cafile=str(certificate / "tls.crt"))
     trust.set_alpn_protocols(["h2"])
@@ -198,9 +198,12 @@ async def test_behind_tls_a_connection_has_a_hundred_streams_beside_rest_and_grp
             connection.close()
 
 
-async def test_a_browser_that_does_not_read_from_the_edge_is_cut_by_the_sidecar() -> None:
+async def test_sidecar_cuts_browser_that_does_not_read() -> None:
     """The edge holds little of what waits, so the sidecar notices."""
-    async with sidecar(timing=Timing(slow=0.5)) as running, edge(sse_http_port=running.sidecar.http_port) as shop:
+    async with (
+        sidecar(timing=Timing(slow_reader_timeout=0.5)) as running,
+        edge(sse_http_port=running.sidecar.http_port) as shop,
+    ):
         order_id = running.logs.place("PLACED")
         host, _, port = shop.target.partition(":")
         with socket.socket() as slow:
@@ -209,10 +212,10 @@ async def test_a_browser_that_does_not_read_from_the_edge_is_cut_by_the_sidecar(
             slow.sendall(f"GET /api/orders/stream?order_id={order_id} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
 
             async def there() -> bool:
-                return len(running.sidecar.streams) == 1
+                return len(running.sidecar.connections) == 1
 
             async def cut() -> bool:
-                return len(running.sidecar.streams) == 0
+                return len(running.sidecar.connections) == 0
 
             await eventually(there)
             for _ in range(12):  # more than the kernel holds, twice

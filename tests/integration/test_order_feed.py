@@ -55,7 +55,7 @@ class Feed:
         return list(message.news)
 
 
-async def test_each_order_is_answered_once_and_then_followed_to_its_end(shop: OrderShop) -> None:
+async def test_each_order_is_answered_once_then_followed(shop: OrderShop) -> None:
     orders = [await shop.create() for _ in range(3)]
     feed = Feed(shop)
     await feed.follow(*(order.id for order in orders))
@@ -70,7 +70,7 @@ async def test_each_order_is_answered_once_and_then_followed_to_its_end(shop: Or
     assert feed.seen == {order.id: expected for order in orders}
 
 
-async def test_a_resume_with_nothing_new_is_answered_too(shop: OrderShop) -> None:
+async def test_resume_with_nothing_new_is_answered(shop: OrderShop) -> None:
     order = await shop.create()
     feed = Feed(shop)
     await feed.follow((order.id, 1))
@@ -82,7 +82,7 @@ async def test_a_resume_with_nothing_new_is_answered_too(shop: OrderShop) -> Non
 
 
 @pytest.mark.parametrize("step", [None, "CANCELLED"])
-async def test_who_has_seen_more_than_there_is_follows_another_order(shop: OrderShop, step: str | None) -> None:
+async def test_follow_after_unknown_version_is_missing(shop: OrderShop, step: str | None) -> None:
     """Its database was restored: what would come next could be what was seen already, by its number."""
     order = await shop.create()
     if step:
@@ -102,7 +102,7 @@ async def test_a_finished_order_is_done_at_once(shop: OrderShop) -> None:
     assert (list(news.events), news.done) == ([], True)
 
 
-async def test_unknown_and_malformed_ids_are_missing_and_disturb_nobody(shop: OrderShop) -> None:
+async def test_unknown_and_malformed_ids_are_missing(shop: OrderShop) -> None:
     order = await shop.create()
     feed = Feed(shop)
     await feed.follow(UNKNOWN, "1", order.id)
@@ -139,9 +139,7 @@ async def test_following_again_starts_after_the_version_given(shop: OrderShop) -
     assert feed.seen[order.id] == [(1, "PLACED")] * 2
 
 
-async def test_an_answer_is_how_the_log_is_now_and_not_how_this_process_knows_it(
-    shop: OrderShop, order_database: str
-) -> None:
+async def test_answer_is_the_log_as_it_is_now(shop: OrderShop, order_database: str) -> None:
     """Who comes from a process that was ahead must not be told less than was seen there."""
     order = await shop.create()
     first, second = Feed(shop), Feed(shop)
@@ -157,7 +155,7 @@ async def test_an_answer_is_how_the_log_is_now_and_not_how_this_process_knows_it
     assert first.seen[order.id] == [(1, "PLACED"), (2, "PROCESSED")]
 
 
-async def test_the_call_ends_when_the_client_asks_no_more_and_all_is_done(shop: OrderShop) -> None:
+async def test_call_ends_when_all_orders_are_done(shop: OrderShop) -> None:
     order = await shop.create()
     feed = Feed(shop)
     await feed.follow(order.id)
@@ -189,7 +187,7 @@ async def move_all(connection: psycopg.AsyncConnection[Any], version: int, statu
     )
 
 
-async def test_a_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> None:
+async def test_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> None:
     async with shop.connection() as connection:
         keys = await insert_orders(connection, 1000)
         feed = Feed(shop)
@@ -203,10 +201,10 @@ async def test_a_thousand_orders_come_in_bounded_messages(shop: OrderShop) -> No
         await feed.read()
     expected = [(1, "PLACED"), (2, "PROCESSED"), (3, "CANCELLED")]
     assert all(feed.seen[key] == expected for key in keys)
-    assert feed.largest <= feed_service.BATCH
+    assert feed.largest <= feed_service.MAX_NEWS_PER_MESSAGE
 
 
-async def test_a_client_that_does_not_read_costs_no_queue(shop: OrderShop) -> None:
+async def test_client_that_does_not_read_has_no_queue(shop: OrderShop) -> None:
     """Its orders are marked once each, however much happens; it gets all of it, in order, when it reads."""
     async with shop.connection() as connection:
         keys = await insert_orders(connection, 3000)
@@ -221,7 +219,7 @@ async def test_a_client_that_does_not_read_costs_no_queue(shop: OrderShop) -> No
     assert all(feed.seen[key] == expected for key in keys)
 
 
-async def test_the_client_gone_its_orders_are_forgotten(shop: OrderShop) -> None:
+async def test_orders_of_closed_call_are_forgotten(shop: OrderShop) -> None:
     feed = Feed(shop)
     await feed.follow((await shop.create()).id)
     await feed.read()
@@ -241,4 +239,38 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
         waiting = asyncio.create_task(feed.read())
     with refused() as error:
         await waiting
-    assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+    assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is shutting down")
+
+
+async def test_news_carries_id_of_newest_follow(shop: OrderShop) -> None:
+    order = await shop.create()
+    feed = Feed(shop)
+    for follow_id in (7, 8):
+        follow = [
+            status_feed_pb2.FollowedOrder(order_id=key, follow_id=follow_id) for key in (order.id, UNKNOWN, "malformed")
+        ]
+        await feed.call.write(status_feed_pb2.FollowOrdersRequest(follow=follow))
+        told: dict[str, int] = {}
+        while len(told) < 3:
+            told |= {news.order_id: news.follow_id for news in await feed.read()}
+        assert set(told.values()) == {follow_id}
+    await shop.move("CANCELLED", order.id)
+    (news,) = await feed.read()
+    assert (news.follow_id, news.done) == (8, True)
+
+
+async def test_sidecar_without_follow_ids_works(shop: OrderShop) -> None:
+    """During an upgrade, the sidecar may be of the version before: it sends no follow id and gets none."""
+    order = await shop.create()
+    feed = Feed(shop)
+    for _ in range(2):
+        await feed.follow(order.id)
+        (news,) = await feed.read()
+        assert news.follow_id == 0
+        await feed.unfollow(order.id)
+    await feed.follow((order.id, 1))
+    await feed.read()
+    await shop.move("CANCELLED", order.id)
+    (news,) = await feed.read()
+    assert (news.follow_id, news.done) == (0, True)
+    assert feed.seen[order.id] == [(1, "PLACED"), (1, "PLACED"), (2, "CANCELLED")]

@@ -36,7 +36,7 @@ async def order_in(shop: OrderShop, status: str) -> str:
     return order.id
 
 
-async def test_a_finished_order_is_replayed_and_the_stream_ends(shop: OrderShop) -> None:
+async def test_finished_order_is_replayed_and_stream_ends(shop: OrderShop) -> None:
     order_id = await order_in(shop, "RECEIVED")
     stream = shop.stream(order_id)
     assert await read(stream) == [(1, "PLACED"), (2, "PROCESSED"), (3, "DELIVERED"), (4, "RECEIVED")]
@@ -51,9 +51,9 @@ async def test_an_event_says_what_happened_when(shop: OrderShop) -> None:
 
 
 async def test_changes_come_live(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a wake, not by the next look: that is minutes away here."""
-    monkeypatch.setattr(tailer, "INTERVAL", 300)
-    await asyncio.sleep(1.1)  # the look that waits already
+    """By a wake, not by the next poll: that is minutes away here."""
+    monkeypatch.setattr(tailer, "POLL_INTERVAL", 300)
+    await asyncio.sleep(1.1)  # the poll that waits already
     order = await shop.create()
     stream = aiter(shop.stream(order.id))
     assert (await anext(stream)).version == 1
@@ -73,7 +73,7 @@ async def test_a_resume_has_only_what_is_new(shop: OrderShop) -> None:
     assert await read(shop.stream(order_id, 99)) == []
 
 
-async def test_headers_come_at_once_even_when_nothing_is_new(shop: OrderShop) -> None:
+async def test_headers_come_at_once_when_nothing_is_new(shop: OrderShop) -> None:
     order = await shop.create()
     stream = shop.stream(order.id, 1)
     async with asyncio.timeout(20):
@@ -95,7 +95,7 @@ async def test_malformed_requests_are_refused(shop: OrderShop, order_id: str, af
     assert (error.what.code, set(error.what.fields)) == ("INVALID_ARGUMENT", {field})
 
 
-async def test_an_order_whose_log_was_pruned_streams_its_state(shop: OrderShop) -> None:
+async def test_order_with_pruned_log_streams_its_state(shop: OrderShop) -> None:
     order_id = await order_in(shop, "DELIVERED")
     async with shop.connection() as connection:
         await connection.execute("DELETE FROM order_event WHERE order_id = %s", (order_id,))
@@ -116,7 +116,7 @@ async def test_many_watchers_of_one_order_see_the_same(shop: OrderShop) -> None:
     assert await asyncio.gather(*readers) == [expected] * 50
 
 
-async def test_what_nobody_watches_any_more_is_forgotten(shop: OrderShop) -> None:
+async def test_logs_without_followers_are_forgotten(shop: OrderShop) -> None:
     """A client that goes away takes its watcher along, whether it waited or did not read."""
     order = await shop.create()
     waiting, unread = shop.stream(order.id), shop.stream(order.id)
@@ -143,14 +143,14 @@ async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
             left = asyncio.get_running_loop().time()
         with refused() as error:
             await waiting
-        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is going away")
+        assert (error.what.code, error.what.message) == ("UNAVAILABLE", "the server is shutting down")
         assert asyncio.get_running_loop().time() - left < 5, "it waits for no stream"
         await second.move("CANCELLED", order.id)
         assert await read(second.stream(order.id, 1)) == [(2, "CANCELLED")]
 
 
 @pytest.mark.parametrize("restore", ["DELETE FROM orders", "DELETE FROM order_event WHERE version > 1"])
-async def test_a_stream_that_a_restore_proved_wrong_ends(shop: OrderShop, restore: LiteralString) -> None:
+async def test_restore_ends_stream_that_saw_more(shop: OrderShop, restore: LiteralString) -> None:
     """It would wait for ever for what comes after an event that never was. A new one is told what there is."""
     order = await shop.create()
     await shop.move("PROCESSED", order.id)

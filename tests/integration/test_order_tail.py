@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
 
-from order.live import tailer
+from order.domain import StatusEvent
+from order.live.cursor import EventCursor
 from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.watching import INSERT, Watching, cut_tailers
 
@@ -31,7 +32,7 @@ async def connect(shop: OrderShop, **options: Any) -> psycopg.AsyncConnection[An
     return await psycopg.AsyncConnection.connect(shop.conninfo, **options)
 
 
-async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
+async def test_change_in_another_process_is_seen_quickly(shop: OrderShop, other: OrderShop) -> None:
     """The hint wakes it: far sooner than the look each second."""
     order = await shop.create()
     watching = Watching(shop, order.id)
@@ -42,7 +43,7 @@ async def test_a_change_made_in_another_process_is_seen_quickly(shop: OrderShop,
     watching.check()
 
 
-async def test_without_a_hint_it_is_seen_within_a_second(shop: OrderShop) -> None:
+async def test_change_without_hint_is_seen_within_a_second(shop: OrderShop) -> None:
     order = await shop.create()
     watching = Watching(shop, order.id)
     await watching.until(1)
@@ -51,7 +52,7 @@ async def test_without_a_hint_it_is_seen_within_a_second(shop: OrderShop) -> Non
     await watching.until(2, 1.5)
 
 
-async def test_a_long_transaction_elsewhere_holds_nothing_up(shop: OrderShop, other: OrderShop) -> None:
+async def test_long_transaction_delays_no_event(shop: OrderShop, other: OrderShop) -> None:
     order = await shop.create()
     watching = Watching(shop, order.id)
     await watching.until(1)
@@ -64,7 +65,7 @@ async def test_a_long_transaction_elsewhere_holds_nothing_up(shop: OrderShop, ot
     watching.check()
 
 
-async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(shop: OrderShop) -> None:
+async def test_commits_out_of_order_lose_no_event(shop: OrderShop) -> None:
     """The first transaction to begin is the last to commit; between any two the tailer looks."""
     orders = [await shop.create() for _ in range(5)]
     watchers = [Watching(shop, order.id) for order in orders]
@@ -83,7 +84,7 @@ async def test_commits_in_another_sequence_than_transactions_began_lose_nothing(
         watching.check()
 
 
-async def test_a_clock_that_is_set_back_or_forth_has_no_say(shop: OrderShop, other: OrderShop) -> None:
+async def test_clock_changes_do_not_affect_order_of_events(shop: OrderShop, other: OrderShop) -> None:
     """What was written while it was a year ahead, or behind, comes in the sequence in which it happened."""
     order = await shop.create()
     watching = Watching(shop, order.id)
@@ -133,7 +134,7 @@ async def test_a_lost_connection_loses_no_event(shop: OrderShop, other: OrderSho
         assert len(watching.seen) == 4
 
 
-async def test_readers_that_come_while_orders_change_miss_nothing(shop: OrderShop, other: OrderShop) -> None:
+async def test_readers_that_join_during_changes_miss_nothing(shop: OrderShop, other: OrderShop) -> None:
     """Subscribing races with commits, with looks and with cut connections."""
     orders = [await shop.create() for _ in range(10)]
     watchers: list[Watching] = []
@@ -155,7 +156,7 @@ async def test_readers_that_come_while_orders_change_miss_nothing(shop: OrderSho
         watching.check()
 
 
-async def test_rows_with_transaction_ids_of_the_future_are_rewritten(order_database: str) -> None:
+async def test_restored_transaction_ids_are_reset(order_database: str) -> None:
     """A logical restore into a new cluster brings them; each look would find them again."""
     keys = [uuid4() for _ in range(7)]
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
@@ -188,20 +189,59 @@ async def test_only_watched_orders_are_kept(shop: OrderShop) -> None:
     assert shop.followers.topics.keys() == [watched.id]
 
 
-async def test_a_look_reads_an_event_once(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With transactions open and commits in any sequence, no look finds again what an earlier one found."""
-    found: list[tuple[UUID, int]] = []
+async def test_cursor_reads_each_event_once(shop: OrderShop) -> None:
+    """With transactions open and commits in any sequence, no read returns again what an earlier one returned."""
+    found: list[tuple[str, int]] = []
     order = await shop.create()
     async with await connect(shop, autocommit=True) as looking, await connect(shop) as early:
-        reader = tailer.Tailer(shop.conninfo, shop.followers.topics)
-        monkeypatch.setattr(reader, "_publish", lambda order_id, event: found.append((order_id, event.version)))
-        snapshot = await reader._snapshot(looking)  # the query itself is what is tested
+        cursor = EventCursor(looking)
+        await cursor.start()
+
+        async def read() -> None:
+            found.extend((order_id, event.version) for order_id, event in await cursor.read())
+
         await early.execute(INSERT, (order.id, 3, "DELIVERED"))
         await shop.move("PROCESSED", order.id)
         for _ in range(3):
-            snapshot = await reader._look(looking, snapshot)
-        assert found == [(UUID(order.id), 2)]
+            await read()
+        assert found == [(order.id, 2)]
         await early.commit()
         for _ in range(3):
-            snapshot = await reader._look(looking, snapshot)
-    assert found == [(UUID(order.id), 2), (UUID(order.id), 3)]
+            await read()
+    assert found == [(order.id, 2), (order.id, 3)]
+
+
+async def test_commits_are_not_read_while_nobody_follows(shop: OrderShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is still polled each second, other processes are told, and who follows later misses nothing."""
+    reads = 0
+    read = EventCursor.read
+
+    async def counted(cursor: EventCursor) -> list[tuple[str, StatusEvent]]:
+        nonlocal reads
+        reads += 1
+        return await read(cursor)
+
+    monkeypatch.setattr(EventCursor, "read", counted)
+    orders = []
+    began = asyncio.get_running_loop().time()
+    for _ in range(20):
+        orders.append(await shop.create())
+        await asyncio.sleep(0.05)
+    assert reads <= 1 + (asyncio.get_running_loop().time() - began), "by the poll alone"
+    watchers = [Watching(shop, order.id) for order in orders]
+    for order in orders:
+        await shop.move("PROCESSED", order.id)
+    for watching in watchers:
+        await watching.until(2, 0.9)
+        watching.check()
+
+
+async def test_followers_elsewhere_are_told_while_nobody_follows_here(shop: OrderShop, other: OrderShop) -> None:
+    """The process that commits reads nothing, and still wakes the other at once."""
+    order = await other.create()
+    watching = Watching(shop, order.id)
+    await watching.until(1)
+    for version, step in enumerate(PATHS["RECEIVED"], start=2):
+        await other.move(step, order.id)
+        await watching.until(version, 0.4)
+    assert not other.followers.topics

@@ -9,7 +9,10 @@ import psycopg
 import pytest
 
 from order.domain import StatusEvent
-from order.live import tailer
+from order.live import cursor
+from order.live.cursor import EventCursor
+from order.live.tailer import Tailer
+from runtime.subscriptions import Subscription
 from runtime.topics import Topics
 from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.watching import INSERT, Watching, cut_tailers
@@ -34,27 +37,25 @@ async def insert_many(connection: psycopg.AsyncConnection[Any], number: int = MA
     )
 
 
-async def test_a_look_reads_a_bounded_number_of_events(order_database: str) -> None:
+async def test_poll_reads_bounded_number_of_events(order_database: str) -> None:
     """Memory does not grow with the transaction, and the next look does not find it again."""
-    requested: list[str] = []
-    topics: Topics[StatusEvent] = Topics(requested.append)
-    reader = tailer.Tailer(order_database, topics)
-    topics.watch("watched", 0, lambda _: None)
-    requested.clear()
+    topics: Topics[StatusEvent] = Topics()
+    tailer = Tailer(order_database, topics)
+    watched = Subscription(topics, "watched")
+    topics.take_requests(10)
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
-        await reader._prepare(connection)
-        snapshot = await reader._snapshot(connection)
+        reading = EventCursor(connection)
+        await reading.start()
         await insert_many(connection)
         tracemalloc.start()
         try:
-            snapshot = await reader._look(connection, snapshot)
+            await tailer.poll(reading)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak < 2 * 2**20, f"{peak / 2**20:.1f} MiB"
-        assert requested == ["watched"], "its log is read anew"
-        cursor = await connection.execute(tailer.LOOK, {"seen": snapshot, "limit": 10})
-        assert len(await cursor.fetchall()) == 1, "the snapshot alone"
+        assert list(topics.take_requests(10)) == [watched.key], "its log is read again"
+        assert await reading.read() == []
 
 
 async def test_watchers_miss_nothing_of_a_bulk_change(shop: OrderShop) -> None:
@@ -80,11 +81,11 @@ async def test_watchers_miss_nothing_of_a_bulk_change(shop: OrderShop) -> None:
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_looks_that_always_find_too_many_miss_nothing(
+async def test_polls_that_always_find_too_many_miss_nothing(
     shop: OrderShop, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     """Also while connections are lost in between."""
-    monkeypatch.setattr(tailer, "MOST_EVENTS", 0)
+    monkeypatch.setattr(cursor, "MAX_EVENTS", 0)
     orders = [await shop.create() for _ in range(10)]
     watchers = [Watching(shop, order.id) for order in orders]
     for step in PATHS["RECEIVED"]:

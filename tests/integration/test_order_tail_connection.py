@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from order.live import tailer
+from order.live import cursor, tailer
 from runtime import server
 from tests.support.database import DatabaseServer
 from tests.support.order import FakeStock, eventually, order_shop
@@ -17,11 +17,9 @@ from tests.support.product import refused
 from tests.support.watching import Watching, silenced, tailer_pids
 
 
-async def test_a_connection_on_which_nothing_comes_is_given_up(
-    order_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silent_connection_is_given_up(order_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands, and the process at its other end is there; only a time limit tells that no event will come."""
-    monkeypatch.setattr(tailer, "TIMEOUT", 0.5)
+    monkeypatch.setattr(cursor, "STATEMENT_TIMEOUT", 0.5)
     async with order_shop(order_database, FakeStock()) as shop:
         order = await shop.create()
         watching = Watching(shop, order.id)
@@ -35,7 +33,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
         watching.check()
 
 
-async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so(
+async def test_service_without_tailer_connection_is_not_ready(
     order_database: str, postgres: DatabaseServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Calls would succeed; whoever watched would wait in vain."""
@@ -61,7 +59,7 @@ async def test_a_service_whose_tailer_has_no_connection_is_not_ready_and_says_so
             await eventually(ready)
 
 
-async def test_a_service_that_is_deaf_keeps_no_stream(
+async def test_service_without_tailer_connection_ends_streams(
     order_database: str, postgres: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pool works and its tailer gets no connection: whoever watches there has to go elsewhere."""
@@ -85,7 +83,8 @@ async def test_a_service_that_is_deaf_keeps_no_stream(
             with refused() as error:
                 await asyncio.wait_for(anext(stream), 20)
             stream = aiter(shop.stream(order.id))
-            assert (error.what.code, error.what.message) == ("UNAVAILABLE", "orders cannot be followed here at present")
+            assert error.what.code == "UNAVAILABLE"
+            assert error.what.message == "orders cannot be followed at this replica at present"
         assert (await shop.get(order.id)).id == order.id
         await admin.execute(limit.format(sql.Identifier(database), -1))
 

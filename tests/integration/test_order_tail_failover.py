@@ -61,7 +61,7 @@ async def test_streams_go_on_when_a_standby_takes_over(server: DatabaseServer) -
             assert shop.server.ready, "a failover flips no readiness"
 
 
-async def test_a_dump_that_is_loaded_into_a_new_server_brings_no_event_twice(
+async def test_dump_loaded_into_new_server_repeats_no_event(
     postgres: DatabaseServer, order_database: str, server: DatabaseServer
 ) -> None:
     """Its rows have transaction ids that the new server has not come to yet."""

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from order.live import tailer
+from order.live import cursor
+from order.live.cursor import EventCursor
 from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop
 from tests.support.watching import Watching
 
@@ -41,11 +42,11 @@ async def read_by_looks(shop: OrderShop) -> tuple[int, int]:
     The counters are the server's own, told when a process comes to rest.
     """
     async with shop.connection() as connection:
-        cursor = await connection.execute(
+        counted = await connection.execute(
             "SELECT (SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'order_event_xid'),"
             " (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'order_event')"
         )
-        row = await cursor.fetchone()
+        row = await counted.fetchone()
         assert row
         return row[0], row[1]
 
@@ -62,7 +63,7 @@ async def change(shop: OrderShop) -> None:
         watching.check()
 
 
-async def test_a_long_transaction_elsewhere_has_no_row_read_twice(shop: OrderShop) -> None:
+async def test_long_transaction_has_no_row_read_twice(shop: OrderShop) -> None:
     """It has an id, so it is in every snapshot from now on."""
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as long:
         await long.execute("SELECT pg_current_xact_id()")
@@ -82,19 +83,19 @@ async def test_a_long_transaction_elsewhere_has_no_row_read_twice(shop: OrderSho
     assert still == scanned, "nobody reads the log as a whole"
 
 
-async def test_a_look_touches_few_pages_of_a_long_log(shop: OrderShop) -> None:
+async def test_poll_touches_few_pages_of_long_log(shop: OrderShop) -> None:
     """Also with the plan that suits every snapshot alike, which the server comes to use in the end."""
     async with (
         await psycopg.AsyncConnection.connect(shop.conninfo, autocommit=True) as connection,
         await psycopg.AsyncConnection.connect(shop.conninfo) as long,
     ):
         await long.execute("SELECT pg_current_xact_id()")
-        await tailer.Tailer(shop.conninfo, shop.followers.topics)._prepare(connection)
-        snapshot = await tailer.Tailer._snapshot(connection)
+        reading = EventCursor(connection)
+        await reading.start()
         await change(shop)
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (mode,))
-            plan = await explained(connection, snapshot)
+            plan = await explained(connection, reading.snapshot)
             touched = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
             assert plan["Actual Rows"] == 1 + 4 * CHANGED, "the snapshot and the events"
             assert touched < 200, f"{mode}: {touched} blocks"
@@ -103,11 +104,11 @@ async def test_a_look_touches_few_pages_of_a_long_log(shop: OrderShop) -> None:
 async def explained(connection: psycopg.AsyncConnection[Any], snapshot: str) -> dict[str, Any]:
     """How a look was run."""
     await connection.execute("DEALLOCATE ALL")
-    query = tailer.LOOK.replace("%(seen)s", "$1").replace("%(limit)s", "$2")
+    query = cursor.READ.replace("%(seen)s", "$1").replace("%(limit)s", "$2")
     await connection.execute(f"PREPARE look (pg_snapshot, bigint) AS {query}".encode())
-    look = f"EXECUTE look ('{snapshot}', {tailer.MOST_EVENTS + 1})"
-    cursor = await connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {look}".encode())
-    row = await cursor.fetchone()
+    look = f"EXECUTE look ('{snapshot}', {cursor.MAX_EVENTS + 1})"
+    explain = await connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {look}".encode())
+    row = await explain.fetchone()
     assert row
     plan: dict[str, Any] = row[0][0]["Plan"]
     return plan

@@ -166,7 +166,7 @@ async def test_outage_is_no_lasting_problem(
 
 
 async def test_tailer_uses_a_rotated_password(secret: Secret) -> None:
-    reader = tailer.Tailer(ConnectionInfo(secret.config, "test tailer"), Topics(lambda key: None, lambda key: None))
+    reader = tailer.Tailer(ConnectionInfo(secret.config, "test tailer"), Topics())
     running = asyncio.create_task(reader.run())
 
     async def well() -> bool:

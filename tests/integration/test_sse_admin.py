@@ -18,19 +18,19 @@ def admin_port(running: Edge) -> int:
     return int(running.admin.rpartition(":")[2])
 
 
-async def test_the_edge_is_warm_when_both_services_are_found_healthy() -> None:
+async def test_edge_is_warm_when_both_services_are_healthy() -> None:
     async with edge() as running:
         assert await asyncio.to_thread(warm, admin_port(running))
 
 
-async def test_the_edge_is_not_warm_while_a_service_is_missing() -> None:
+async def test_edge_is_not_warm_while_service_is_missing() -> None:
     settings: list[dict[str, Any]] = [{"product": "nowhere.invalid:50052"}, {"order": "127.0.0.1:1"}]
     for missing in settings:
         async with edge(**missing) as running:
             assert not await asyncio.to_thread(warm, admin_port(running))
 
 
-def test_an_edge_that_does_not_answer_is_not_warm() -> None:
+def test_unreachable_edge_is_not_warm() -> None:
     assert not warm(1)
 
 
@@ -40,7 +40,7 @@ def test_the_age_is_that_of_the_first_process() -> None:
     assert 0 < first < age() < first + 5
 
 
-async def test_a_drain_lets_the_call_under_way_finish_and_accepts_no_other() -> None:
+async def test_drain_finishes_running_call_and_accepts_no_other() -> None:
     async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=10) as http:
         slow = asyncio.create_task(http.get("/api/v1/products/slow"))  # takes two seconds
         await asyncio.sleep(0.5)
@@ -55,7 +55,7 @@ async def test_a_drain_lets_the_call_under_way_finish_and_accepts_no_other() -> 
         assert (await slow).status_code == 200
 
 
-async def test_a_drain_gives_up_what_takes_longer_than_its_grace() -> None:
+async def test_drain_ends_after_its_grace() -> None:
     async with edge() as running, httpx.AsyncClient(base_url=running.url, timeout=10) as http:
         slow = asyncio.create_task(http.get("/api/v1/products/slow"))
         await asyncio.sleep(0.3)
@@ -65,11 +65,11 @@ async def test_a_drain_gives_up_what_takes_longer_than_its_grace() -> None:
         assert (await slow).status_code == 200
 
 
-async def test_a_sidecar_that_is_restarted_because_it_hangs_leaves_the_edge_alone(
+async def test_hanging_sidecar_does_not_drain_edge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kubelet runs the hook then too. What hangs is still connected to, and says nothing."""
-    monkeypatch.setattr("sse.gateway.drain.PATIENCE", 0.5)
+    monkeypatch.setattr("sse.gateway.drain.HANG_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as hung:
         async with edge() as running, httpx.AsyncClient(base_url=running.url) as http:
             ports = (hung.getsockname()[1], running.settings.sse_http_port)

@@ -52,7 +52,7 @@ async def test_head_gets_headers_of_stream_and_ends(path: str) -> None:
             missing = await running.http.head(path.format("123e4567-e89b-42d3-a456-426614174000"))
             malformed = await running.http.head(path.format("x"))
         assert [each.status_code for each in (seen, missing, malformed)] == [204, 404, 400]
-        assert len(running.sidecar.streams) == 0
+        assert len(running.sidecar.connections) == 0
 
 
 async def test_streams_must_not_be_transformed() -> None:

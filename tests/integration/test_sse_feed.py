@@ -1,34 +1,128 @@
-"""The sidecar's one call to the order service, where orders are unfollowed and followed anew."""
+"""The sidecar's one call to the order service, over which orders are unfollowed and followed again."""
 
-from tests.support.order import eventually
-from tests.support.sidecar import sidecar
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from shop.order.v1 import status_feed_pb2
+
+from runtime.subscriptions import Subscription
+from runtime.topics import Topics
+from sse.streams.feed import Feed
+from sse.streams.wire import StatusEvent
+from tests.support.sidecar import Script, event, sidecar
+
+ORDER, OTHER = "123e4567-e89b-42d3-a456-426614174000", "123e4567-e89b-42d3-a456-426614174001"
+STATUSES = ("PLACED", "PROCESSED", "DELIVERED", "RECEIVED")
 
 
-async def test_news_of_a_follow_that_has_ended_is_no_log() -> None:
-    """An order was unfollowed and followed anew while news of it was under way. The new stream begins with the order's
+@asynccontextmanager
+async def following(feed: Feed, order_id: str) -> AsyncIterator[Subscription[StatusEvent]]:
+    """A subscription whose log is here."""
+    with Subscription(feed.topics, order_id) as subscription:
+        await subscription.ready(5)
+        yield subscription
+
+
+def versions_of(events: list[StatusEvent]) -> list[int]:
+    return [event.version for event in events]
+
+
+async def rest(subscription: Subscription[StatusEvent]) -> list[int]:
+    async with asyncio.timeout(5):
+        return [event.version async for events in subscription for event in events]
+
+
+async def test_news_of_ended_follow_is_no_log() -> None:
+    """An order was unfollowed and followed again while news of it was under way. The new stream begins with the order's
     first event, not with that news."""
     async with sidecar() as running:
         feed, logs = running.sidecar.feed, running.logs
         other, order = logs.place("PLACED"), logs.place("PLACED")
-        keep = feed.topics.watch(other, 0, lambda _: None)
-        first = feed.topics.watch(order, 0, lambda _: None)
+        async with following(feed, other):
+            async with following(feed, order) as first:
+                assert first.version == 0
+                logs.add(order, "PROCESSED")
+            async with following(feed, order) as second:
+                logs.add(order, "CANCELLED")
+                assert await rest(second) == [1, 2, 3]
 
-        async def answered() -> bool:
-            return keep.topic.version == first.topic.version == 1
 
-        await eventually(answered)
-        logs.add(order, "PROCESSED")
-        feed.topics.unwatch(first)
-        second = feed.topics.watch(order, 0, lambda _: None)
+@dataclass
+class Order:
+    """One order at an order service that sends what the test says."""
 
-        async def loaded() -> bool:
-            return second.topic.loaded
+    script: Script
 
-        await eventually(loaded)
-        logs.add(order, "CANCELLED")
+    async def follow(self) -> status_feed_pb2.FollowedOrder:
+        """Returns the sidecar's next follow of the order."""
+        while True:
+            request = await asyncio.wait_for(self.script.requests.get(), 5)
+            for order in request.follow:
+                if order.order_id == ORDER:
+                    return order
 
-        async def over() -> bool:
-            return second.topic.final
+    def send(self, follow_id: int, *versions: int, missing: bool = False, done: bool = False) -> None:
+        events = [event(ORDER, version, STATUSES[version - 1]) for version in versions]
+        news = status_feed_pb2.OrderNews(order_id=ORDER, follow_id=follow_id, events=events, missing=missing, done=done)
+        self.script.responses.put_nowait(status_feed_pb2.FollowOrdersResponse(news=[news]))
 
-        await eventually(over)
-        assert [event.version for event in second.take()] == [1, 2, 3]
+
+@asynccontextmanager
+async def scripted() -> AsyncIterator[tuple[Order, Topics[StatusEvent]]]:
+    async with sidecar() as running:
+        script = running.pods[0].feed.script = Script()
+        yield Order(script), running.sidecar.feed.topics
+
+
+@pytest.mark.parametrize(
+    ("versions", "missing", "done"), [((2,), False, False), ((), True, False), ((2, 3, 4), False, True)]
+)
+async def test_news_with_older_follow_id_is_dropped(versions: tuple[int, ...], missing: bool, done: bool) -> None:
+    """Whatever it says: it belongs to a follow that has ended."""
+    async with scripted() as (order, topics):
+        with Subscription(topics, OTHER):
+            with Subscription(topics, ORDER):
+                old = await order.follow()
+            with Subscription(topics, ORDER) as subscription:
+                new = await order.follow()
+                assert new.follow_id > old.follow_id > 0
+                order.send(old.follow_id, *versions, missing=missing, done=done)
+                order.send(new.follow_id, 1, 2)
+                await subscription.ready(5)
+                order.send(new.follow_id, 3, 4, done=True)
+                assert await rest(subscription) == [1, 2, 3, 4]
+
+
+async def test_order_service_without_follow_ids_works() -> None:
+    """During an upgrade, the order service may be of the version before: it sends 0, which counts as a match."""
+    async with scripted() as (order, topics):
+        with Subscription(topics, ORDER) as subscription:
+            await order.follow()
+            order.send(0, 1, 2)
+            await subscription.ready(5)
+            with Subscription(topics, ORDER, 3) as ahead:
+                assert (await order.follow()).after_version == 2
+                order.send(0, 3)
+                await ahead.ready(5)
+                order.send(0, 4, done=True)
+                assert await rest(subscription) == [1, 2, 3, 4]
+                assert await rest(ahead) == [4]
+
+
+async def test_news_of_earlier_follow_reaches_readers_during_refresh() -> None:
+    """Whoever claims to have seen more has the log read again, and delays nobody else."""
+    async with scripted() as (order, topics):
+        with Subscription(topics, ORDER) as subscription:
+            first = await order.follow()
+            order.send(first.follow_id, 1)
+            await subscription.ready(5)
+            assert versions_of(subscription.take()) == [1]
+            with Subscription(topics, ORDER, 9) as ahead:
+                await order.follow()
+                order.send(first.follow_id, 2)
+                async with asyncio.timeout(5):
+                    assert versions_of(await anext(subscription)) == [2]
+                assert not ahead.answered

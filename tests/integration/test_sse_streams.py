@@ -9,8 +9,9 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from runtime.subscriptions import Subscription
 from sse.config import Limits, Timing
-from sse.streams.wire import RETRY
+from sse.streams.wire import RETRY_RANGE
 from tests.support.order import eventually
 from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 
@@ -18,7 +19,7 @@ from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, side
 def retry(block: str) -> int:
     name, _, value = block.partition(": ")
     assert name == "retry"
-    assert RETRY[0] <= int(value) <= RETRY[1]
+    assert RETRY_RANGE[0] <= int(value) <= RETRY_RANGE[1]
     return int(value)
 
 
@@ -51,7 +52,7 @@ async def test_a_whole_log_begins_with_its_first_event() -> None:
 
 
 @pytest.mark.parametrize("seen", [0, 2])
-async def test_a_resume_from_before_the_retention_gets_the_status_and_is_told_so(seen: int) -> None:
+async def test_resume_of_pruned_log_gets_notice_and_status(seen: int) -> None:
     async with sidecar() as running:
         order_id = running.logs.place("RECEIVED", first=4)
         async with running.stream(order_id, seen) as stream:
@@ -61,7 +62,7 @@ async def test_a_resume_from_before_the_retention_gets_the_status_and_is_told_so
         assert blocks[-1] == "event: completed\ndata: stream closed"
 
 
-async def test_who_misses_nothing_is_told_nothing() -> None:
+async def test_no_pruned_notice_when_resume_is_complete() -> None:
     async with sidecar() as running:
         order_id = running.logs.place("RECEIVED", first=4)
         async with running.stream(order_id, 3) as stream:
@@ -72,26 +73,23 @@ async def test_who_misses_nothing_is_told_nothing() -> None:
         assert answer.status_code == httpx.codes.NO_CONTENT
 
 
-async def test_a_pruned_log_that_was_unfollowed_early_is_answered_all_the_same() -> None:
-    """What comes for an order that is followed anew might be left over from before: it is asked again."""
+async def test_pruned_log_that_was_unfollowed_early_is_answered() -> None:
+    """What comes for an order that is followed again might be left over from before: its follow id tells."""
     async with sidecar() as running:
         order_id = running.logs.place("RECEIVED", first=4)
         live = running.logs.place("PLACED")
         async with running.stream(live) as kept:
             await kept.next()
-            feed = running.sidecar.feed
             for _ in range(3):
-                first = feed.topics.watch(order_id, 0, lambda _: None)
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-                feed.topics.unwatch(first)
+                with Subscription(running.sidecar.feed.topics, order_id):
+                    await running.pods[0].feed.has_followed(order_id)
             async with running.stream(order_id) as stream:
                 assert ids(await stream.rest()) == [4]
         assert running.pods[0].feed.calls == 1
 
 
-async def test_heartbeats_come_and_the_first_brings_a_retry_hint_with_jitter() -> None:
-    async with sidecar(timing=Timing(heartbeat=0.3)) as running:
+async def test_first_heartbeat_has_retry_hint_with_jitter() -> None:
+    async with sidecar(timing=Timing(heartbeat_interval=0.3)) as running:
 
         async def hint() -> int:
             async with running.stream(running.logs.place("PLACED")) as stream:
@@ -105,9 +103,9 @@ async def test_heartbeats_come_and_the_first_brings_a_retry_hint_with_jitter() -
         assert len(set(hints)) > 1, "a restart is no stampede"
 
 
-async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -> None:
+async def test_slow_browser_is_cut_and_others_are_not() -> None:
     """What waits for it is bounded in bytes and in seconds; it comes back with its Last-Event-ID."""
-    timing, limits = Timing(slow=0.3), Limits(buffer=4096)
+    timing, limits = Timing(slow_reader_timeout=0.3), Limits(buffer=4096)
     async with sidecar(timing=timing, limits=limits) as running:
         huge = running.logs.place("PLACED")
         other = running.logs.place("PLACED")
@@ -122,17 +120,17 @@ async def test_a_browser_that_does_not_read_is_cut_and_others_notice_nothing() -
                     await asyncio.sleep(0.02)
 
                 async def cut() -> bool:
-                    return len(running.sidecar.streams) == 1
+                    return len(running.sidecar.connections) == 1
 
                 await eventually(cut, 10)
                 running.logs.add(other, "CANCELLED")
                 assert ids(await stream.rest()) == [2]
 
 
-async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_by_nobody() -> None:
+async def test_slow_reader_buffer_is_bounded() -> None:
     """However much happens meanwhile; when it is back it goes on after the last event that it has whole."""
     event = 10_000
-    async with sidecar(timing=Timing(slow=0.3)) as running:
+    async with sidecar(timing=Timing(slow_reader_timeout=0.3)) as running:
         order_id = running.logs.place("PLACED")
 
         async def watch(seen: int) -> list[int]:
@@ -151,7 +149,7 @@ async def test_what_waits_for_a_browser_that_does_not_read_is_bounded_and_lost_b
                 waiting = max([waiting, *running.waiting()])
 
             async def cut() -> bool:
-                return len(running.sidecar.streams) == 1
+                return len(running.sidecar.connections) == 1
 
             await eventually(cut)
             assert waiting < Limits().buffer + 10 * event
@@ -172,7 +170,7 @@ def until_closed(connection: socket.socket) -> bytes:
     return got
 
 
-async def test_another_order_process_takes_over_and_the_browser_does_not_notice() -> None:
+async def test_another_order_replica_takes_over() -> None:
     async with sidecar(pods=2) as running:
         orders = [running.logs.place("PLACED") for _ in range(20)]
 
@@ -183,7 +181,7 @@ async def test_another_order_process_takes_over_and_the_browser_does_not_notice(
         watchers = [asyncio.create_task(watch(order_id)) for order_id in orders]
 
         async def all_there() -> bool:
-            return len(running.sidecar.streams) == len(orders)
+            return len(running.sidecar.connections) == len(orders)
 
         await eventually(all_there)
         for status in ("PROCESSED", "DELIVERED", "RECEIVED"):
@@ -197,7 +195,7 @@ async def test_another_order_process_takes_over_and_the_browser_does_not_notice(
         assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * len(orders)
 
 
-async def test_a_browser_that_was_told_more_elsewhere_sees_nothing_twice() -> None:
+async def test_browser_ahead_of_replica_sees_no_event_twice() -> None:
     """It comes from a sidecar whose order process was quicker; ours has the log read again before it says a word."""
     async with sidecar() as running:
         order_id = running.logs.place("PLACED")
@@ -213,9 +211,9 @@ async def test_a_browser_that_was_told_more_elsewhere_sees_nothing_twice() -> No
             assert ids(await here.rest()) == [3]
 
 
-async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell() -> None:
+async def test_browser_ahead_is_sent_away_while_order_is_down() -> None:
     """A replay of what it has seen would be a lie; it comes back by itself."""
-    async with sidecar(timing=Timing(start=1.5, catch_up=0.2)) as running:
+    async with sidecar(timing=Timing(log_timeout=1.5)) as running:
         order_id = running.logs.place("PLACED")
         async with running.stream(order_id) as here:
             await here.next()
@@ -227,8 +225,8 @@ async def test_a_browser_that_was_told_more_is_sent_away_while_nobody_can_tell()
                 retry(only)
 
 
-async def test_a_version_that_never_was_is_no_version() -> None:
-    async with sidecar(timing=Timing(catch_up=0.2)) as running:
+async def test_invalid_last_event_id_replays_from_start() -> None:
+    async with sidecar() as running:
         order_id = running.logs.place("PLACED", "PROCESSED")
         for seen in ("3", "yesterday", "-1", "1.0", "٢", "9" * 30):
             headers = {b"Accept": b"text/event-stream", b"Last-Event-ID": seen.encode()}
@@ -237,9 +235,9 @@ async def test_a_version_that_never_was_is_no_version() -> None:
                 assert ids([await stream.next(), await stream.next()]) == [1, 2], seen
 
 
-async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> None:
+async def test_lost_order_service_ends_streams_with_error() -> None:
     """Never with a clean end, which would look like the order's."""
-    async with sidecar(timing=Timing(patience=0.5)) as running:
+    async with sidecar(timing=Timing(upstream_timeout=0.5)) as running:
         async with running.stream(running.logs.place("PLACED")) as stream:
             await stream.next()
             await running.pods[0].kill()
@@ -250,7 +248,7 @@ async def test_an_order_service_that_stays_away_ends_streams_with_an_error() -> 
 
 
 @pytest.mark.parametrize("limits", [Limits(streams=2), Limits(streams_per_client=2)])
-async def test_beyond_a_limit_an_event_source_is_told_to_come_again(limits: Limits) -> None:
+async def test_event_source_beyond_limit_is_told_to_retry(limits: Limits) -> None:
     async with sidecar(limits=limits) as running:
         path = f"/api/orders/stream?order_id={running.logs.place('PLACED')}"
         held = [await running.http.send(running.http.build_request("GET", path), stream=True) for _ in range(2)]
@@ -264,7 +262,7 @@ async def test_beyond_a_limit_an_event_source_is_told_to_come_again(limits: Limi
         await held.pop().aclose()
 
         async def left() -> bool:
-            return len(running.sidecar.streams) == 1
+            return len(running.sidecar.connections) == 1
 
         await eventually(left)
         async with running.stream(running.logs.place("CANCELLED")) as stream:
@@ -272,7 +270,7 @@ async def test_beyond_a_limit_an_event_source_is_told_to_come_again(limits: Limi
         await held.pop().aclose()
 
 
-async def test_a_sidecar_that_stops_sends_every_browser_elsewhere() -> None:
+async def test_stopping_sidecar_sends_browsers_elsewhere() -> None:
     async def follow(running: RunningSidecar) -> list[str]:
         async with running.stream(running.logs.place("PLACED")) as stream:
             return await stream.rest()
@@ -281,16 +279,16 @@ async def test_a_sidecar_that_stops_sends_every_browser_elsewhere() -> None:
         watchers = [asyncio.create_task(follow(running)) for _ in range(20)]
 
         async def all_there() -> bool:
-            return len(running.sidecar.streams) == len(watchers)
+            return len(running.sidecar.connections) == len(watchers)
 
         await eventually(all_there)
         await asyncio.sleep(0.2)
-        await running.sidecar.streams.drain()
+        await running.sidecar.connections.drain()
         ends = await asyncio.gather(*watchers)
         assert len({retry(blocks[-1]) for blocks in ends}) > 1, "not all at once"
 
 
-async def test_a_restored_order_ends_its_streams_and_the_next_one_begins_anew() -> None:
+async def test_restored_order_ends_streams_and_next_replays() -> None:
     """The browser comes back with a version that the log does not have, and gets what there is."""
     async with sidecar() as running:
         order_id = running.logs.place("PLACED", "PROCESSED")

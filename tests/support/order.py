@@ -15,7 +15,7 @@ from local.settings import free_ports
 from order.app import serving
 from order.config import Config
 from order.domain import Item, Line
-from order.live.followers import Followers
+from order.live.logs import Followers
 from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
 from runtime.server import Server

@@ -13,9 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 
 from runtime.config import Env, ServerConfig, TelemetryConfig
-from runtime.telemetry import Telemetry
-from sse.app import Sidecar
+from sse.app import Running, serving
 from sse.config import Limits, SidecarConfig, Timing
+from tests.support.order import eventually
 
 EVENTS = {"Accept": "text/event-stream"}
 FINAL = ("RECEIVED", "CANCELLED")
@@ -60,54 +60,93 @@ class Logs:
             self._changed.discard(changed)
 
 
+class Script:
+    """What a test sends in place of the logs' news, and what the sidecar requested."""
+
+    def __init__(self) -> None:
+        self.requests: asyncio.Queue[status_feed_pb2.FollowOrdersRequest] = asyncio.Queue()
+        self.responses: asyncio.Queue[status_feed_pb2.FollowOrdersResponse] = asyncio.Queue()
+
+
 class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
     """One order process's feed."""
 
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
         self.calls = 0
+        self.script: Script | None = None
         self.behind = False
         """Learns nothing by itself of what happens, as a process whose tailer has no connection."""
+        self._followed: set[str] = set()
 
-    async def FollowOrders(self, requests: Any, context: Any) -> Any:
+    async def FollowOrders(
+        self, request_iterator: AsyncIterator[status_feed_pb2.FollowOrdersRequest], context: Any
+    ) -> AsyncIterator[status_feed_pb2.FollowOrdersResponse]:
         self.calls += 1
-        sent: dict[str, int] = {}
+        followed: dict[str, Followed] = {}
         async with self.logs.changes() as changed:
-            reader = asyncio.create_task(self._read(requests, sent, changed))
+            reader = asyncio.create_task(self._read(request_iterator, followed, changed))
             try:
+                while self.script:
+                    yield await self.script.responses.get()
                 while True:
                     changed.clear()
-                    news = [one for key in list(sent) if (one := self._news(key, sent))]
+                    news = [one for key in list(followed) if (one := self._news(key, followed))]
                     if news:
                         yield status_feed_pb2.FollowOrdersResponse(news=news)
                     await changed.wait()
             finally:
                 reader.cancel()
 
-    async def _read(self, requests: Any, sent: dict[str, int], changed: asyncio.Event) -> None:
+    async def has_followed(self, order_id: str) -> None:
+        """Returns once an order was followed since the last call."""
+
+        async def done() -> bool:
+            return order_id in self._followed
+
+        await eventually(done)
+        self._followed.discard(order_id)
+
+    async def _read(
+        self,
+        requests: AsyncIterator[status_feed_pb2.FollowOrdersRequest],
+        followed: dict[str, "Followed"],
+        changed: asyncio.Event,
+    ) -> None:
         async for request in requests:
+            if self.script:
+                self.script.requests.put_nowait(request)
             for key in request.unfollow:
-                sent.pop(key, None)
+                followed.pop(key, None)
             for order in request.follow:
-                sent[order.order_id] = -1 - order.after_version  # below zero: the first answer is due
+                followed[order.order_id] = Followed(order.follow_id, order.after_version)
+                self._followed.add(order.order_id)
             changed.set()
 
-    def _news(self, key: str, sent: dict[str, int]) -> status_feed_pb2.OrderNews | None:
-        first = sent[key] < 0
-        seen = -1 - sent[key] if first else sent[key]
+    def _news(self, key: str, followed: dict[str, "Followed"]) -> status_feed_pb2.OrderNews | None:
+        order = followed[key]
         if key not in self.logs.events:
-            del sent[key]
-            return status_feed_pb2.OrderNews(order_id=key, missing=True)
-        events = [each for each in self.logs.events[key] if each.version > seen]
-        if not first and (self.behind or not events):
-            return None
+            del followed[key]
+            return status_feed_pb2.OrderNews(order_id=key, follow_id=order.follow_id, missing=True)
         log = self.logs.events[key]
+        events = [each for each in log if each.version > order.seen]
+        if order.answered and (self.behind or not events):
+            return None
         done = order_pb2.Order.Status.Name(log[-1].status) in FINAL
         if done:
-            del sent[key]
+            del followed[key]
         else:
-            sent[key] = log[-1].version
-        return status_feed_pb2.OrderNews(order_id=key, events=events, done=done)
+            order.answered, order.seen = True, log[-1].version
+        return status_feed_pb2.OrderNews(order_id=key, follow_id=order.follow_id, events=events, done=done)
+
+
+@dataclass
+class Followed:
+    """An order that a call follows, and the last version that was sent of it."""
+
+    follow_id: int
+    seen: int
+    answered: bool = False
 
 
 @dataclass
@@ -133,7 +172,7 @@ async def pod(logs: Logs, port: int = 0) -> Pod:
 
 @dataclass
 class RunningSidecar:
-    sidecar: Sidecar
+    sidecar: Running
     logs: Logs
     pods: list[Pod]
     http: httpx.AsyncClient = field(repr=False)
@@ -144,7 +183,7 @@ class RunningSidecar:
 
     def waiting(self) -> list[int]:
         """The bytes that wait in this process for each browser."""
-        server = self.sidecar._runner.server
+        server = self.sidecar.runner.server
         assert server
         return [each.transport.get_write_buffer_size() for each in server.connections if each.transport]
 
@@ -188,19 +227,18 @@ async def sidecar(
     target = "ipv4:" + ",".join(f"127.0.0.1:{each.port}" for each in running)
     config = SidecarConfig(
         server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1, caller_header=""),
+        telemetry=TelemetryConfig.from_env(Env({})),
         http_port=0,
         product_target=target,
         order_target=target,
         timing=timing or Timing(),
         limits=limits or Limits(),
     )
-    telemetry = Telemetry(TelemetryConfig.from_env(Env({})), "sse")
     try:
-        async with Sidecar(config, telemetry) as started:
+        async with serving(config) as started:
             url = f"http://127.0.0.1:{started.http_port}"
             async with httpx.AsyncClient(base_url=url, timeout=10, limits=httpx.Limits(max_connections=None)) as http:
                 yield RunningSidecar(started, logs, running, http)
     finally:
-        telemetry.close()
         for each in running:
             await each.kill()

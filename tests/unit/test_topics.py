@@ -1,11 +1,15 @@
-"""Topics: each watcher sees each version once and in order, however logs, events and watchers come together."""
+"""Topics: each reader gets each version once and in order, however logs, events and readers come together."""
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.topics import Topics, Watcher
+from runtime.subscriptions import LogNotFound, LogRewound, Subscription
+from runtime.topics import Topics
+from runtime.wakeup import Wakeup
 
 LAST = 5
 
@@ -23,172 +27,252 @@ def log(last: int, first: int = 1) -> list[Event]:
     return [Event(version) for version in range(first, last + 1)]
 
 
-@dataclass
-class Owner:
-    """Topics, what they asked for, and whom they told."""
+class Reader(Wakeup):
+    """A reader of one topic, and how often it was notified."""
 
-    requested: list[str] = field(default_factory=list)
-    released: list[str] = field(default_factory=list)
-    told: list[Watcher[Event]] = field(default_factory=list)
+    def __init__(self, topics: Topics[Event], key: str = "a", after: int = 0, *, refresh: bool = False) -> None:
+        super().__init__()
+        self.notified = 0
+        self.log = Subscription(topics, key, after, wakeup=self, refresh=refresh)
 
-    def __post_init__(self) -> None:
-        self.topics: Topics[Event] = Topics(self.requested.append, self.released.append)
+    def wake(self) -> None:
+        self.notified += 1
+        super().wake()
 
-    def watch(self, key: str = "a", after: int = 0) -> Watcher[Event]:
-        return self.topics.watch(key, after, self.told.append)
-
-
-def versions(watcher: Watcher[Event]) -> list[int]:
-    return [event.version for event in watcher.take()]
+    def versions(self) -> list[int]:
+        return [event.version for event in self.log.take()]
 
 
-def test_the_first_watcher_has_the_log_requested_and_the_second_does_not() -> None:
-    owner = Owner()
-    first, second = owner.watch(), owner.watch()
-    assert owner.requested == ["a"]
-    assert not first.topic.answered
-    owner.topics.fill("a", log(2))
-    assert owner.told.count(first) == owner.told.count(second) == 1
-    assert versions(first) == versions(second) == [1, 2]
-    assert versions(first) == []
+def requests(topics: Topics[Event]) -> list[tuple[str, int]]:
+    """Takes what is requested: keys, with the number of each request."""
+    return list(topics.take_requests(100).items())
 
 
-def test_a_late_watcher_takes_what_is_known_already() -> None:
-    owner = Owner()
-    owner.watch()
-    owner.topics.fill("a", log(3))
-    late = owner.watch(after=1)
-    assert late.topic.answered
-    assert versions(late) == [2, 3]
-    assert owner.requested == ["a"]
+def test_first_reader_requests_log_and_second_does_not() -> None:
+    topics: Topics[Event] = Topics()
+    first, second = Reader(topics), Reader(topics)
+    assert requests(topics) == [("a", 1)]
+    assert not first.log.answered
+    topics.load("a", 1, log(2))
+    assert first.notified == second.notified == 1
+    assert first.versions() == second.versions() == [1, 2]
+    assert first.versions() == []
 
 
-def test_an_empty_log_is_an_answer() -> None:
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.fill("a", [])
-    assert owner.told == [watcher]
-    assert versions(watcher) == []
+def test_late_reader_takes_what_is_known() -> None:
+    topics: Topics[Event] = Topics()
+    Reader(topics)
+    assert requests(topics) == [("a", 1)]
+    topics.load("a", 1, log(3))
+    late = Reader(topics, after=1)
+    assert late.log.answered
+    assert late.versions() == [2, 3]
+    assert requests(topics) == []
 
 
-def test_an_event_waits_for_the_log() -> None:
-    """Published before the log was read, it tells nobody: what comes before it is not known."""
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.publish("a", Event(2))
-    assert owner.told == []
-    assert versions(watcher) == []
-    owner.topics.fill("a", log(1))
-    assert versions(watcher) == [1, 2]
+def test_empty_log_is_an_answer() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    topics.load("a", 1, [])
+    assert reader.notified == 1
+    assert reader.log.answered
+    assert reader.versions() == []
 
 
-def test_a_hole_is_filled_before_anything_goes_on() -> None:
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.fill("a", log(1))
-    owner.topics.publish("a", Event(3))
-    assert owner.requested == ["a", "a"]
-    assert versions(watcher) == [1]
-    owner.topics.fill("a", log(3))
-    assert versions(watcher) == [2, 3]
+def test_event_waits_for_log() -> None:
+    """Published before the log was read, it notifies nobody: what comes before it is not known."""
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    topics.publish("a", Event(2))
+    assert reader.notified == 0
+    assert reader.versions() == []
+    topics.load("a", 1, log(1))
+    assert reader.versions() == [1, 2]
 
 
-def test_a_log_whose_beginning_was_pruned_begins_where_it_begins() -> None:
-    owner = Owner()
-    watcher = owner.watch(after=1)
-    owner.topics.fill("a", log(4, first=4))
-    assert versions(watcher) == [4]
+def test_hole_is_filled_before_anything_else() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    assert requests(topics) == [("a", 1)]
+    topics.load("a", 1, log(1))
+    topics.publish("a", Event(3))
+    assert requests(topics) == [("a", 2)]
+    assert reader.versions() == [1]
+    topics.load("a", 2, log(3))
+    assert reader.versions() == [2, 3]
 
 
-def test_a_watcher_ahead_of_the_log_gets_only_what_comes_after() -> None:
-    owner = Owner()
-    watcher = owner.watch(after=3)
-    owner.topics.fill("a", log(2))
-    assert versions(watcher) == []
-    owner.topics.publish("a", Event(3))
-    owner.topics.publish("a", Event(4))
-    assert versions(watcher) == [4]
+def test_pruned_log_begins_where_it_begins() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics, after=1)
+    topics.load("a", 1, log(4, first=4))
+    assert reader.versions() == [4]
 
 
-def test_a_watcher_is_done_when_it_took_a_final_event() -> None:
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.fill("a", log(LAST))
-    assert not watcher.done
-    watcher.take()
-    assert watcher.done
+def test_reader_ahead_of_log_gets_only_what_comes_after() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics, after=3)
+    topics.load("a", 1, log(2))
+    assert reader.versions() == []
+    topics.publish("a", Event(3))
+    topics.publish("a", Event(4))
+    assert reader.versions() == [4]
 
 
-def test_a_missing_key_is_told_and_asked_for_again_next_time() -> None:
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.miss("a")
-    assert owner.told == [watcher]
-    assert watcher.topic.missing
-    owner.topics.unwatch(watcher)
-    assert not owner.watch().topic.missing
-    assert owner.requested == ["a", "a"]
+def test_reader_is_done_after_final_event() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    topics.load("a", 1, log(LAST))
+    assert not reader.log.done
+    reader.versions()
+    assert reader.log.done
 
 
-def test_the_last_watcher_gone_releases_the_key() -> None:
-    owner = Owner()
-    first, second = owner.watch(), owner.watch()
-    owner.topics.unwatch(first)
-    assert "a" in owner.topics
-    owner.topics.unwatch(second)
-    assert "a" not in owner.topics
-    assert owner.released == ["a"]
-    owner.topics.publish("a", Event(1))
-    owner.topics.fill("a", log(1))
-    assert len(owner.topics) == 0, "what nobody watches is not kept"
+def test_missing_log_is_told_and_requested_again_next_time() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    assert requests(topics) == [("a", 1)]
+    topics.mark_missing("a", 1)
+    assert reader.notified == 1
+    with pytest.raises(LogNotFound):
+        reader.versions()
+    reader.log.close()
+    assert not Reader(topics).log.answered
+    assert requests(topics) == [("a", 2)]
 
 
-def test_request_all_leaves_out_what_is_over() -> None:
-    owner = Owner()
-    owner.watch("a")
-    owner.watch("b")
-    owner.topics.fill("a", log(LAST))
-    owner.requested.clear()
-    owner.topics.request_all()
-    assert owner.requested == ["b"]
+def test_last_reader_gone_releases_key() -> None:
+    topics: Topics[Event] = Topics(keep_released=True)
+    first, second = Reader(topics), Reader(topics)
+    first.log.close()
+    assert "a" in topics
+    second.log.close()
+    assert "a" not in topics
+    assert topics.take_released(100) == ["a"]
+    topics.publish("a", Event(1))
+    topics.load("a", 1, log(1))
+    assert len(topics) == 0, "what nobody follows is not kept"
 
 
-def test_a_renewed_log_is_answered_when_the_latest_read_is_there() -> None:
-    """What was read before somebody asked does not say how the log is since; but it can be taken."""
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.fill("a", log(1))
-    owner.topics.renew("a")
-    assert owner.requested == ["a", "a"]
-    owner.topics.fill("a", log(2), latest=False)
-    assert not watcher.topic.answered
-    assert versions(watcher) == [1, 2]
-    owner.told.clear()
-    owner.topics.fill("a", log(2))
-    assert watcher.topic.answered
-    assert owner.told == [watcher], "that nothing is new is what it waits for"
+def test_refresh_all_leaves_out_final_logs() -> None:
+    topics: Topics[Event] = Topics()
+    readers = Reader(topics, "a"), Reader(topics, "b")
+    assert requests(topics) == [("a", 1), ("b", 2)]
+    topics.load("a", 1, log(LAST))
+    topics.refresh_all()
+    assert requests(topics) == [("b", 3)]
+    assert not readers[1].log.answered
 
 
-def test_a_log_that_is_over_is_not_read_again() -> None:
-    owner = Owner()
-    watcher = owner.watch()
-    owner.topics.fill("a", log(LAST - 1))
-    owner.topics.renew("a")
-    owner.topics.publish("a", Event(LAST))
-    owner.topics.renew("a")
-    assert watcher.topic.answered
-    assert owner.requested == ["a", "a"]
+def test_refresh_is_answered_by_its_own_read() -> None:
+    """What was read before a reader came does not say how the log is since; but it can be taken."""
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    topics.load("a", 1, log(1))
+    requests(topics)
+    second = Reader(topics, refresh=True)
+    assert requests(topics) == [("a", 2)]
+    topics.load("a", 1, log(2))
+    assert not second.log.answered
+    assert reader.versions() == second.versions() == [1, 2]
+    before = second.notified
+    topics.load("a", 2, log(2))
+    assert second.log.answered
+    assert second.notified == before + 1, "that nothing is new is what it waits for"
+
+
+def test_final_log_is_not_read_again() -> None:
+    topics: Topics[Event] = Topics()
+    Reader(topics)
+    topics.load("a", 1, log(LAST - 1))
+    requests(topics)
+    reader = Reader(topics, refresh=True)
+    assert requests(topics) == [("a", 2)]
+    topics.publish("a", Event(LAST))
+    again = Reader(topics, refresh=True)
+    assert reader.log.answered
+    assert again.log.answered
+    assert requests(topics) == []
+
+
+def test_answer_to_topic_before_is_dropped() -> None:
+    """It may begin where the reader of that topic ended: taken as the log, it would have a hole at its beginning."""
+    topics: Topics[Event] = Topics()
+    Reader(topics).log.close()
+    reader = Reader(topics)
+    assert requests(topics) == [("a", 2)]
+    topics.load("a", 1, [Event(2)])
+    topics.mark_missing("a", 1)
+    assert not reader.log.answered
+    topics.load("a", 2, log(2))
+    assert reader.versions() == [1, 2]
+
+
+def test_reader_that_has_seen_more_refreshes_log() -> None:
+    topics: Topics[Event] = Topics()
+    Reader(topics)
+    requests(topics)
+    topics.load("a", 1, log(1))
+    ahead = Reader(topics, after=2)
+    assert requests(topics) == [("a", 2)]
+    topics.load("a", 2, log(1))
+    with pytest.raises(LogRewound):
+        ahead.log.check()
+    ahead.log.restart()
+    assert ahead.versions() == [1]
+
+
+def test_missing_after_load_is_a_rewind() -> None:
+    topics: Topics[Event] = Topics()
+    reader = Reader(topics)
+    topics.load("a", 1, log(1))
+    topics.refresh_all()
+    topics.mark_missing("a", 2)
+    with pytest.raises(LogRewound):
+        reader.versions()
+
+
+def test_missing_does_not_answer_later_refresh() -> None:
+    """The order may have been placed between the two reads."""
+    topics: Topics[Event] = Topics()
+    Reader(topics)
+    requests(topics)
+    second = Reader(topics, refresh=True)
+    topics.mark_missing("a", 1)
+    assert not second.log.answered
+    topics.load("a", 2, log(1))
+    assert second.versions() == [1]
+
+
+def test_requests_that_wait_are_shared() -> None:
+    """One read answers all who came before it began."""
+    topics: Topics[Event] = Topics()
+    readers = [Reader(topics, after=number) for number in range(3)]
+    assert requests(topics) == [("a", 1)]
+    topics.load("a", 1, log(2))
+    assert all(reader.log.answered for reader in readers)
+
+
+def test_failed_reader_ends_its_wait_with_error() -> None:
+    async def wait() -> None:
+        topics: Topics[Event] = Topics()
+        with Subscription(topics, "a") as subscription:
+            topics.fail(["a", "unknown"], ConnectionError("lost"))
+            with pytest.raises(ConnectionError, match="lost"):
+                await subscription.ready(1)
+
+    asyncio.run(wait())
 
 
 Step = tuple[str, int]
 steps = st.lists(
     st.one_of(
         st.just(("commit", 0)),
-        st.tuples(st.just("look"), st.integers(0, LAST)),
+        st.tuples(st.just("poll"), st.integers(0, LAST)),
         st.tuples(st.just("read"), st.integers(0, LAST)),
         st.just(("answer", 0)),
         st.just(("reconnect", 0)),
-        st.tuples(st.just("watch"), st.integers(0, LAST + 1)),
+        st.tuples(st.just("follow"), st.integers(0, LAST + 1)),
         st.tuples(st.just("take"), st.integers(0, 9)),
     ),
     max_size=60,
@@ -196,35 +280,36 @@ steps = st.lists(
 
 
 @given(steps)
-def test_each_version_comes_once_and_in_order_whatever_happens_when(steps: list[Step]) -> None:
+def test_each_version_comes_once_and_in_order(steps: list[Step]) -> None:
     """A log that grows; a tailer that publishes any part of it, again and in any sequence; reads whose answers come
-    late; watchers that come at any time and take when they like. In the end all have everything."""
-    owner = Owner()
+    late; readers that come at any time and take when they like. In the end all have everything."""
+    topics: Topics[Event] = Topics()
     committed = 0
-    reads: list[list[Event]] = []
-    watchers: list[tuple[int, list[int], Watcher[Event]]] = []
+    reads: list[tuple[int, list[Event]]] = []
+    readers: list[tuple[int, list[int], Reader]] = []
     for step, number in steps:
         if step == "commit":
             committed = min(LAST, committed + 1)
-        elif step == "look" and 0 < number <= committed:
-            owner.topics.publish("a", Event(number))
-        elif step == "read" and owner.requested:
-            # It was requested, so its snapshot is from now; what it answers comes later.
-            owner.requested.pop()
-            reads.append(log(committed))
+        elif step == "poll" and 0 < number <= committed:
+            topics.publish("a", Event(number))
+        elif step == "read":
+            # It was requested, so its snapshot is from now; its answer comes later.
+            reads.extend((request, log(committed)) for request in topics.take_requests(1).values())
         elif step == "answer" and reads:
-            owner.topics.fill("a", reads.pop(0))
+            topics.load("a", *reads.pop(0))
         elif step == "reconnect":
-            owner.topics.request_all()
-        elif step == "watch":
-            watchers.append((number, [], owner.watch(after=number)))
-        elif step == "take" and number < len(watchers):
-            watchers[number][1].extend(versions(watchers[number][2]))
+            topics.refresh_all()
+        elif step == "follow":
+            readers.append((number, [], Reader(topics, after=number)))
+        elif step == "take" and number < len(readers):
+            readers[number][1].extend(readers[number][2].versions())
     for answer in reads:
-        owner.topics.fill("a", answer)
-    owner.topics.request_all()
-    owner.topics.fill("a", log(committed))
-    for after, seen, watcher in watchers:
-        seen.extend(versions(watcher))
+        topics.load("a", *answer)
+    topics.refresh_all()
+    for request in topics.take_requests(1).values():
+        topics.load("a", request, log(committed))
+    for after, seen, reader in readers:
+        seen.extend(reader.versions())
         assert seen == list(range(after + 1, committed + 1))
-        assert watcher.done == (committed == LAST)
+        assert reader.log.answered
+        assert reader.log.done == (committed == LAST)

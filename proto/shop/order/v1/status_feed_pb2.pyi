@@ -57,19 +57,23 @@ class FollowedOrder(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    FOLLOW_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The id of the order, a UUID in lower case."""
     after_version: _builtins.int
     """The last version that the caller has received. 0 starts from the first event."""
+    follow_id: _builtins.int
+    """A number that the caller chooses. All news that results from this follow carries it."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         after_version: _builtins.int = ...,
+        follow_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "follow_id", b"follow_id", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -109,12 +113,17 @@ class OrderNews(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    FOLLOW_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The id of the order."""
     missing: _builtins.bool
     """The order does not exist, or its history was rolled back by a restore of its database. It is not followed."""
     done: _builtins.bool
     """The status is final. The order is no longer followed."""
+    follow_id: _builtins.int
+    """The `follow_id` of the follow that this news results from. If an order is followed again, news of the earlier follow
+    may still arrive. 0 if the server is of a version without follow ids.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderStatusEvent]:
         """The new events, in order. May be empty in the first news of an order."""
@@ -126,10 +135,11 @@ class OrderNews(_message.Message):
         missing: _builtins.bool = ...,
         events: _abc.Iterable[_order_pb2.OrderStatusEvent] | None = ...,
         done: _builtins.bool = ...,
+        follow_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "follow_id", b"follow_id", "missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

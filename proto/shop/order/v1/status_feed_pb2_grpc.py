@@ -50,7 +50,8 @@ class StatusFeedServiceServicer:
         """Sends news of each followed order. The first news of an order has the events after `after_version`, which may be
         none, or says that the order does not exist. Later news have each change when it happens. Each version is sent
         once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
-        down: follow the orders again after the last versions received.
+        down: follow the orders again after the last versions received. An order that is followed twice is followed as the
+        second time says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,8 @@ class StatusFeedServiceStub:
     """Sends news of each followed order. The first news of an order has the events after `after_version`, which may be
     none, or says that the order does not exist. Later news have each change when it happens. Each version is sent
     once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
-    down: follow the orders again after the last versions received.
+    down: follow the orders again after the last versions received. An order that is followed twice is followed as the
+    second time says.
     """
 
 @_typing.type_check_only
@@ -49,7 +50,8 @@ class StatusFeedServiceAsyncStub(StatusFeedServiceStub):
     """Sends news of each followed order. The first news of an order has the events after `after_version`, which may be
     none, or says that the order does not exist. Later news have each change when it happens. Each version is sent
     once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
-    down: follow the orders again after the last versions received.
+    down: follow the orders again after the last versions received. An order that is followed twice is followed as the
+    second time says.
     """
 
 class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,7 +66,8 @@ class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends news of each followed order. The first news of an order has the events after `after_version`, which may be
         none, or says that the order does not exist. Later news have each change when it happens. Each version is sent
         once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
-        down: follow the orders again after the last versions received.
+        down: follow the orders again after the last versions received. An order that is followed twice is followed as the
+        second time says.
         """
 
 def add_StatusFeedServiceServicer_to_server(servicer: StatusFeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
