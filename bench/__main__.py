@@ -50,6 +50,11 @@ def main() -> int:
             return growth.growth(write_to=arguments.write)
         case "profile":
             return profile.profile(arguments.case)
+        case _:
+            return _compare(parser, arguments)
+
+
+def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     _check(parser, arguments.cases, compare.CASES)
     if arguments.write and arguments.cases:
         parser.error("--write needs the figures of all cases: name none")

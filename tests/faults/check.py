@@ -1,4 +1,4 @@
-"""What is asked of the databases after a fault, and the line of the table that comes of it."""
+"""Counts in the databases what is wrong after a fault, as a row of the table."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ Connections = Mapping[str, psycopg.AsyncConnection[Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     fault: str
     attempted: int
-    """Orders asked for, each with a key of its own; the probes that measure the recovery among them."""
+    """Orders that clients tried to place, each with its own key, including those that measure the recovery."""
     acknowledged: int
-    """Those whose clients were told that they are placed."""
+    """Orders whose clients got a response that they are placed."""
     lost: int
-    """Those of them that are not there, or less far than was acknowledged. Where the order database was restored: that
-    are neither there nor known to be gone."""
+    """Acknowledged orders that do not exist, or have an earlier status than was acknowledged. After a restore of the
+    order database: those that do not exist and are not accounted for either."""
     oversold: int
-    """Pieces that live orders have and that there never were, and live orders without a confirmed reservation."""
+    """Pieces that open orders have beyond those that ever existed, and open orders without a confirmed reservation."""
     doubled: int
-    """Orders beyond one for each key, keys with differing answers, orders of which it was said that there is none, and
-    numbers that two orders have."""
+    """Second orders of one key, keys with different responses, orders that exist although they were refused, and order
+    numbers that occur twice."""
     leaked: int
-    """Once all has settled: holds, confirmed reservations without a live order, pieces that are nowhere."""
+    """When nothing is under way: holds, confirmed reservations without an open order, and pieces that are lost."""
     recovery_s: float
 
     def check(self) -> None:
@@ -48,7 +48,16 @@ class _Order:
 
 
 async def check(fault: str, clients: Clients, connections: Connections, recovery: float, backup_time: float = 0) -> Row:
-    """Counts what is wrong. `backup_time`: the order database is one from then, by the loop's clock."""
+    """Counts what is wrong.
+
+    Args:
+        fault: The name of the fault.
+        clients: All clients.
+        connections: A connection to each service's database.
+        recovery: The seconds that the recovery took.
+        backup_time: When the backup was made from which the order database was restored, by the event loop's clock;
+            0 if it was not restored.
+    """
     orders = await _orders(connections["order"])
     attempts = clients.attempts
     confirmed, live = await confirmed_and_live(connections["order"], connections["product"])
@@ -74,7 +83,7 @@ async def check_stock_counts(clients: Clients, connections: Connections) -> None
 
 
 def check_watchers(clients: Clients, versions: Mapping[str, int]) -> int:
-    """Fails unless each watcher saw each version of its order once and in sequence; answers how many there were."""
+    """Fails unless each watcher saw each version of its order once and in order. Returns the number of watchers."""
     watched = [each for each in clients.attempts if each.watched]
     for each in watched:
         assert each.seen == list(range(1, versions[each.id] + 1)), each
@@ -82,17 +91,18 @@ def check_watchers(clients: Clients, versions: Mapping[str, int]) -> int:
 
 
 async def tombstones(connections: Connections) -> int:
-    """The orders that were given up for good."""
+    """Returns the number of tombstones: orders that can never be placed."""
     return await _one(connections["order"], "SELECT count(*) FROM orders WHERE status = 'EXPIRED'")
 
 
 async def largest_batch(connections: Connections) -> int:
-    """The most reservations that were made in one transaction."""
+    """Returns the most reservations that were made in one transaction."""
     each = "SELECT count(*) AS made FROM reservation WHERE items <> '[]' GROUP BY create_time"
     return await _one(connections["product"], f"SELECT max(made) FROM ({each}) AS batch")
 
 
 async def versions(connections: Connections) -> dict[str, int]:
+    """Returns the version of each order, by its id."""
     rows = await connections["order"].execute("SELECT id::text, version FROM orders WHERE status <> 'EXPIRED'")
     return dict(await rows.fetchall())
 
@@ -138,7 +148,7 @@ async def _sold(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
 
 
 async def _ledger(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
-    """The pieces of each product that there ever were."""
+    """Returns the pieces of each product that ever existed, by its id."""
     rows = await connection.execute("SELECT product_id::text, sum(delta)::bigint FROM stock_adjustment GROUP BY 1")
     return dict(await rows.fetchall())
 

@@ -1,4 +1,4 @@
-"""The clients of a shop that breaks: each order has a key and is asked for until it is placed or refused for good."""
+"""The clients of a shop that breaks. Each order has a key and is retried until it is placed or refused for good."""
 
 import asyncio
 import random
@@ -20,11 +20,11 @@ from tests.support.product import Refusal, euros, refusal_of
 
 T = TypeVar("T")
 
-PASSES = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
-"""The codes after which a sensible client tries again."""
+RETRYABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
+"""The codes after which a client tries again."""
 
-PATIENCE = 60.0
-"""Seconds for which it does."""
+RETRY_TIMEOUT = 60.0
+"""Seconds for which a client tries again."""
 
 Step = tuple[str, Callable[..., Any], str]
 """A status, and the request and the method that lead to it."""
@@ -47,34 +47,40 @@ class Refused(Exception):
 
 @dataclass
 class Attempt:
-    """One key, and what its client was told."""
+    """One idempotency key, and the responses that its client got."""
 
     key: str
     items: dict[str, int]
     id: str = ""
     number: str = ""
     status: str = ""
-    """The last one that was acknowledged; empty where no order was."""
+    """The last status that was acknowledged; empty if no order was."""
     refusal: str = ""
-    """The reason for which it was refused for good."""
+    """The reason why it was refused for good."""
     answers: set[tuple[str, str]] = field(default_factory=set)
-    """Each id and number that an answer had; one, if all is well."""
+    """Each id and number that a response had. More than one is an error."""
     time: float = 0.0
-    """When it was acknowledged, by the loop's clock."""
+    """When it was acknowledged, by the event loop's clock."""
     seen: list[int] = field(default_factory=list)
     """The versions that its watcher saw, if it had one."""
     watched: bool = False
 
 
 MOVED_ON = 100_000
-"""By so much the numbers of orders are moved on in a restored database, as docs/operations.md says."""
+"""How far the order numbers are moved on in a restored database, as docs/operations.md says."""
 
 
 class Clients:
-    """All of them, and what they know."""
+    """All clients, and what they know."""
 
     def __init__(self, product: str, orders: Sequence[int], *, timeout: float = 3.0) -> None:
-        """The address of the product service, the ports of order's replicas, and the seconds that one call may take."""
+        """Connects with the block.
+
+        Args:
+            product: The address of the product service.
+            orders: The ports of the replicas of the order service.
+            timeout: Seconds that one call may take.
+        """
         self._stack = AsyncExitStack()
         self._product = product
         self._ports = list(orders)
@@ -82,13 +88,13 @@ class Clients:
         self._dice = random.Random(7)
         self.attempts: list[Attempt] = []
         self.stock: dict[str, int] = {}
-        """The pieces of each product that there ever were."""
+        """The pieces of each product that ever existed."""
         self.problems: list[str] = []
-        """What no client should ever be told."""
+        """Refusals that no client should ever get."""
         self.told: Counter[str] = Counter()
-        """What made clients try again, and how often."""
+        """The messages after which clients tried again, and how often."""
         self.restored = False
-        """A database was restored: orders may be gone, or be back where they were."""
+        """Whether a database was restored. Orders may then be missing, or have an earlier status."""
         self._group: asyncio.TaskGroup
         self._watchers: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -111,17 +117,17 @@ class Clients:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self._stack.aclose()
 
-    # --- what they do
+    # --- what clients do
 
     async def stock_up(self, stocks: Sequence[int]) -> None:
-        """Makes products with so many pieces. The last is for the probes of `recovery`."""
+        """Creates products with so many pieces. The last one is for `recovery`."""
         for number, stock in enumerate(stocks):
             product = product_pb2.Product(name=f"Thing {number} {uuid4().hex}", stock=stock, price=euros(number + 1))
             made = await self._products.CreateProduct(product_pb2.CreateProductRequest(product=product))
             self.stock[made.id] = stock
 
     async def shop(self, number: int, per_second: float) -> None:
-        """So many clients come, at a steady rate; each orders, and then does something with its order."""
+        """Lets clients arrive at a steady rate. Each places an order and then does something with it."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             for turn in range(number):
@@ -129,7 +135,7 @@ class Clients:
                 await asyncio.sleep(1 / per_second)
 
     def crowd(self, number: int) -> None:
-        """So many more clients of `shop` come at once."""
+        """Lets more clients arrive at once, while `shop` runs."""
         for turn in range(number):
             self._group.create_task(self._client(turn))
 
@@ -137,8 +143,8 @@ class Clients:
         dice = random.Random(turn)
         ids = list(self.stock)[:-1]
         items = {each: dice.randint(1, 3) for each in dice.sample(ids, dice.randint(1, 3))}
-        # One in three gives up at the first failure, and nobody ever asks again.
-        attempt = await self.order(self._orders, items, patience=0 if turn % 3 == 1 else PATIENCE)
+        # One in three clients does not retry after a failure.
+        attempt = await self.order(self._orders, items, retry_timeout=0 if turn % 3 == 1 else RETRY_TIMEOUT)
         if not attempt.status:
             return
         if turn % 5 == 0:
@@ -153,9 +159,9 @@ class Clients:
             await self._adjust(dice.choice(ids))
 
     async def order(
-        self, stub: Any, items: dict[str, int], *, patience: float = PATIENCE, timeout: float | None = None
+        self, stub: Any, items: dict[str, int], *, retry_timeout: float = RETRY_TIMEOUT, timeout: float | None = None
     ) -> Attempt:
-        """Orders until there is an answer, or `patience` is over; each call may take `timeout` seconds."""
+        """Orders until there is an answer, or `retry_timeout` seconds is over; each call may take `timeout` seconds."""
         attempt = Attempt(str(uuid4()), items)
         self.attempts.append(attempt)
         request = create_request(items, request_id=attempt.key, notes=attempt.key)
@@ -166,12 +172,12 @@ class Clients:
             return order
 
         try:
-            order = await self._insist(create, patience)
+            order = await self._insist(create, retry_timeout)
             attempt.id, attempt.number, attempt.status = order.id, order.number, status_name(order)
             attempt.time = asyncio.get_running_loop().time()
             self._news.set()
-            if self._dice.random() < 0.1:  # an answer that was lost on its way
-                again = await self._insist(create, patience)
+            if self._dice.random() < 0.1:  # as if the response was lost
+                again = await self._insist(create, retry_timeout)
                 if self.restored and _sequence(order) < MOVED_ON <= _sequence(again):
                     # It was lost with the restore in between, and is a new one: its client has seen that alone.
                     attempt.number, attempt.answers = again.number, {(again.id, again.number)}
@@ -180,17 +186,17 @@ class Clients:
             final = error.refusal.reason in ("INSUFFICIENT_STOCK", "ORDER_EXPIRED") and not attempt.status
             if final:
                 attempt.refusal = error.refusal.reason
-            elif patience or error.refusal.code not in PASSES:
+            elif retry_timeout or error.refusal.code not in RETRYABLE:
                 self.problems.append(f"create: {error}")
         return attempt
 
     async def move(self, attempt: Attempt, step: Step, *, with_etag: bool = False) -> bool:
-        """Gives an order its next status. A retry has the etag of the first attempt."""
+        """Moves an order on and returns whether it worked. A retry has the etag of the first attempt."""
         status, kind, method = step
         etag = str(len(_path(attempt.status))) if with_etag else ""
         request = kind(id=attempt.id, etag=etag)
         try:
-            await self._insist(lambda: getattr(self._orders, method)(request, timeout=self._timeout), PATIENCE)
+            await self._insist(lambda: getattr(self._orders, method)(request, timeout=self._timeout), RETRY_TIMEOUT)
         except Refused as error:
             if not self.restored:
                 self.problems.append(f"{method}: {error}")
@@ -199,7 +205,7 @@ class Clients:
         return True
 
     async def make_up_for(self, order_id: str) -> None:
-        """What people do about an order that has no stock: call it off, or where it has left the house, buy pieces."""
+        """Does what people do about an order without stock: cancels it or, if it was delivered, adds the pieces."""
         (attempt,) = [each for each in self.attempts if each.id == order_id]
         if attempt.status in ("PLACED", "PROCESSED"):
             assert await self.move(attempt, CANCEL)
@@ -210,22 +216,22 @@ class Clients:
     async def _adjust(self, product: str, delta: int = 1) -> None:
         request = product_pb2.AdjustStockRequest(id=product, delta=delta, request_id=str(uuid4()))
         self.stock[product] += delta
-        await self._insist(lambda: self._products.AdjustStock(request, timeout=self._timeout), PATIENCE)
+        await self._insist(lambda: self._products.AdjustStock(request, timeout=self._timeout), RETRY_TIMEOUT)
 
-    async def _insist(self, call: Callable[[], Awaitable[T]], patience: float) -> T:
+    async def _insist(self, call: Callable[[], Awaitable[T]], retry_timeout: float) -> T:
         clock = asyncio.get_running_loop().time
-        give_up = clock() + patience
+        deadline = clock() + retry_timeout
         while True:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
                 refusal = refusal_of(error)
-            if refusal.code not in PASSES or clock() >= give_up:
+            if refusal.code not in RETRYABLE or clock() >= deadline:
                 raise Refused(refusal)
             self.told[refusal.message] += 1
             await asyncio.sleep(min(refusal.retry_after or 0.2, 0.5) * self._dice.uniform(0.5, 1))
 
-    # --- what they look at
+    # --- what clients observe
 
     async def acknowledged(self, number: int) -> None:
         """Waits until so many orders are placed."""
@@ -235,12 +241,12 @@ class Clients:
                 await self._news.wait()
 
     async def recovery(self, ended: float) -> float:
-        """Seconds from the end of a fault until each replica has placed an order that it was asked for after it."""
+        """Returns the seconds from the end of a fault until each replica has placed an order that came after it."""
         clock = asyncio.get_running_loop().time
 
         async def placed(stub: Any) -> None:
             items = {list(self.stock)[-1]: 1}
-            while not (await self.order(stub, items, patience=0, timeout=1)).status:
+            while not (await self.order(stub, items, retry_timeout=0, timeout=1)).status:
                 await asyncio.sleep(0.1)
 
         async with asyncio.timeout(60):
@@ -253,7 +259,7 @@ class Clients:
         self._watchers.add(task)
 
     async def _follow(self, attempt: Attempt) -> None:
-        """As a browser does: again after each break, from the last version on."""
+        """Follows an order as a browser does: reconnects after each break, from the last version on."""
         while True:
             after = attempt.seen[-1] if attempt.seen else 0
             request = order_pb2.StreamOrderStatusRequest(order_id=attempt.id, after_version=after)
@@ -264,7 +270,7 @@ class Clients:
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.NOT_FOUND and self.restored:
                     return
-                if error.code().name not in PASSES:
+                if error.code().name not in RETRYABLE:
                     self.problems.append(f"watch: {error.code().name} {error.details()}")
                     return
             await asyncio.sleep(0.3)
@@ -275,6 +281,6 @@ def _sequence(order: order_pb2.Order) -> int:
 
 
 def _path(status: str) -> list[str]:
-    """The statuses of an order that has come so far, in this shop."""
+    """Returns the statuses that an order had until this one."""
     names = ["PLACED", *(step[0] for step in STEPS)]
     return names[: names.index(status) + 1]

@@ -1,4 +1,4 @@
-"""The end of `make up`: within seconds, whatever it does at that moment and whoever asks for it."""
+"""`make up` ends within seconds, whatever it is doing and whatever ends it."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from local.settings import LOOPBACK, REPOSITORY, free_ports
 from tests.support.up import Up
 
 SECONDS = 10.0 if "PYTEST_XDIST_WORKER" in os.environ else 5.0
-"""In which the shop has ended. Beside other tests it waits for a processor."""
+"""Within which the shop must have ended. Beside other tests, it has to wait for a processor."""
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One for all tests: only the first start makes a database."""
+    """One state folder for all tests, since only the first start makes databases."""
     path = tmp_path_factory.mktemp("state")
     yield path
     Postgres(path).remove()
@@ -43,7 +43,7 @@ def all_gone(pids: list[int], began: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("said", "number"),
+    ("output", "number"),
     [
         ("", signal.SIGINT),
         ("starting PostgreSQL\n", signal.SIGINT),
@@ -52,19 +52,19 @@ def all_gone(pids: list[int], began: float) -> bool:
         ("demo catalogue\n", signal.SIGINT),
     ],
 )
-def test_start_can_be_cancelled_at_any_time(state: Path, said: str, number: int) -> None:
+def test_start_can_be_cancelled_at_any_time(state: Path, output: str, number: int) -> None:
     up = Up(state)
     try:
-        if said:
-            up.until(said)
+        if output:
+            up.until(output)
         pids = [up.process.pid, *up.pids()]
         began = time.monotonic()
         up.process.send_signal(number)
-        up.process.send_signal(number)  # who presses Ctrl-C twice is not answered with a traceback either
-        _, complaint = up.process.communicate(timeout=SECONDS)
-        # Before the interpreter is there, the signal ends setpriv.
-        assert up.process.returncode in ((0,) if said else (0, -number))
-        assert complaint == ""
+        up.process.send_signal(number)  # a second Ctrl-C must not cause a traceback either
+        _, error = up.process.communicate(timeout=SECONDS)
+        # Before the interpreter runs, the signal ends setpriv.
+        assert up.process.returncode in ((0,) if output else (0, -number))
+        assert error == ""
         assert all_gone(pids, began)
     finally:
         up.close()
@@ -109,8 +109,10 @@ except Stopped:
 
 @pytest.mark.parametrize(("main", "status"), [("waits", 0), ("stuck", 1)])
 def test_signal_inside_a_library_ends_the_shop(tmp_path: Path, main: str, status: int) -> None:
-    """A handler that raised there, while the library held a lock, kept whoever needed the lock waiting for ever. And a
-    shop that is stuck where it looks at no signal is killed."""
+    """An exception in a signal handler once left a lock of a library held for ever.
+
+    A shop that is stuck, and does not notice the signal, is killed.
+    """
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path, main],
@@ -126,7 +128,7 @@ def test_signal_inside_a_library_ends_the_shop(tmp_path: Path, main: str, status
 
 
 def order(url: str) -> str:
-    """The id of a new order."""
+    """Places an order and returns its id."""
 
     def call(path: str, body: object = None) -> dict[str, object]:
         data = json.dumps(body).encode() if body else None
@@ -141,7 +143,7 @@ def order(url: str) -> str:
 
 
 def received(stream: socket.socket) -> bytes:
-    """Everything until the other end closes."""
+    """Reads until the other end closes."""
     parts = []
     while part := stream.recv(4096):
         parts.append(part)
@@ -150,8 +152,10 @@ def received(stream: socket.socket) -> bytes:
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_shop_ends_with_its_terminal(state: Path) -> None:
-    """As for `ssh -t host make up`, whose terminal tells make alone. Streams are told to come back, and a process that
-    does not end is killed."""
+    """A closed terminal signals make only, as with `ssh -t host make up`.
+
+    Streams are told to reconnect, and a process that does not end is killed.
+    """
     port, *others = free_ports(3)
     variables = {"PORT": port, "PRODUCT_PORT": others[0], "ORDER_PORT": others[1], "STATE_DIR": state}
     pid, terminal = pty.fork()
@@ -159,9 +163,9 @@ def test_shop_ends_with_its_terminal(state: Path) -> None:
         os.environ.update({name: str(value) for name, value in variables.items()})
         os.execvp("make", ["make", "--directory", str(REPOSITORY), f"VENV={sys.prefix}", "up"])
     try:
-        said = b""
-        while b"\nready" not in said:
-            said += os.read(terminal, 4096)
+        output = b""
+        while b"\nready" not in output:
+            output += os.read(terminal, 4096)
         children = descendants(pid)
         (stopped,) = [each for each in children if b"-m\0order\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
         with socket.create_connection((LOOPBACK, port)) as stream:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from aiohttp import web
@@ -41,7 +41,7 @@ class Calls:
     def record(self, name: str, context: Context) -> None:
         self.count[name] += 1
         self.metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-        left = context.time_remaining()
+        left = cast("float | None", context.time_remaining())  # its stub lacks the None
         self.seconds_left = math.inf if left is None else left
 
 
@@ -70,6 +70,8 @@ class Product(product_pb2_grpc.ProductServiceServicer):
                 await asyncio.sleep(2)
             case "flaky" if self.calls.count["GetProduct flaky"] < 3:
                 raise errors.unavailable("try again")
+            case _:
+                pass
         await context.send_initial_metadata((("etag", '"7"'),))
         return product_pb2.Product(id=request.id)
 

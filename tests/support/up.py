@@ -13,7 +13,7 @@ from local.settings import REPOSITORY, free_ports
 NOBODY = 65534
 
 HOLD_SIGNALS = ("env", "--block-signal=INT,TERM,HUP")
-"""As the Makefile has it."""
+"""How the Makefile starts the shop."""
 
 
 class Up:
@@ -43,37 +43,37 @@ class Up:
         )
 
     def until_ready(self) -> str:
-        """What it said until everything answered."""
+        """Waits until the shop is ready. Returns its output."""
         return self.until("ready\n")
 
     def until(self, end: str) -> str:
-        """What it said until the end of a line was this."""
+        """Waits for a line that ends like this. Returns the output until then."""
         assert self.process.stdout
-        said = ""
+        output = ""
         for line in self.process.stdout:
-            said += line
+            output += line
             if line.endswith(end):
-                return said
-        raise AssertionError(f"it ended: {said}{self.process.stderr and self.process.stderr.read()}")
+                return output
+        raise AssertionError(f"it ended: {output}{self.process.stderr and self.process.stderr.read()}")
 
     def output(self) -> str:
-        """What it said, once it has ended well."""
-        said, complaint = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0, complaint
-        return said
+        """Waits until the command succeeds. Returns its output."""
+        output, error = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, error
+        return output
 
     def refusal(self) -> str:
-        """What it complained of, once it has ended for that."""
-        _, complaint = self.process.communicate(timeout=30)
-        assert self.process.returncode == 1, complaint
-        return complaint
+        """Waits until the command fails. Returns its error message."""
+        _, error = self.process.communicate(timeout=30)
+        assert self.process.returncode == 1, error
+        return error
 
     def pids(self) -> list[int]:
-        """Every process below it."""
+        """Returns the ids of all processes that it has started."""
         return descendants(self.process.pid)
 
     def end(self, number: int) -> int:
-        """Its exit status after a signal."""
+        """Sends a signal and returns the exit status."""
         self.process.send_signal(number)
         return self.process.wait(30)
 
@@ -113,5 +113,5 @@ def _works_for(user: int, python: str) -> bool:
 
 
 def become(user: int | None) -> list[str]:
-    """The options of setpriv that make a user of us."""
+    """Returns the options of setpriv that switch to a user."""
     return [] if user is None else [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
