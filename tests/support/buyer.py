@@ -1,4 +1,4 @@
-"""Somebody who orders from a release, through a port-forward of the moment: for tests in which no gateway goes."""
+"""A client of a release, through a new port-forward for each use, for tests that end no gateway."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,21 +17,21 @@ async def client(release: Release) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def buy(release: Release) -> str:
-    """A new order's id."""
+    """Places an order and returns its id."""
     async with client(release) as http:
         rest = Rest(http)
         return str((await rest.order((await rest.product())["id"]))["id"])
 
 
 async def serves(release: Release) -> bool:
-    """Whether the edge of a release reaches both services."""
+    """Returns whether the edge of a release reaches both services."""
     async with client(release) as http:
-        answers = [await http.get(f"/api/v1/{each}?pageSize=1") for each in ("products", "orders")]
-    return all(each.status_code == 200 for each in answers)
+        responses = [await http.get(f"/api/v1/{each}?pageSize=1") for each in ("products", "orders")]
+    return all(each.status_code == 200 for each in responses)
 
 
 async def sees(release: Release, order_id: str) -> bool:
-    """Whether the release has an order."""
+    """Returns whether an order exists in a release."""
     async with client(release) as http:
         answer = await http.get(f"/api/v1/orders/{order_id}")
         assert answer.status_code in (200, 404), answer.text

@@ -1,4 +1,4 @@
-"""A catalogue of some size, and those who search it."""
+"""A large catalogue, and clients that search it."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ import psycopg
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 NOWHERE = "zq"
-"""Two letters that no product of `fill` has: too short for the index, so each product is read."""
+"""Two letters that no product of `fill` has. They are too short for the index, so a search reads every product."""
 
 
 async def fill(conninfo: str, number: int) -> None:
@@ -30,8 +30,15 @@ async def fill(conninfo: str, number: int) -> None:
 
 @asynccontextmanager
 async def searching(address: str, number: int) -> AsyncIterator[Counter[str]]:
-    """So many clients search for NOWHERE, each again and again, during the block. Yields what they were told, by code;
-    who is refused comes back when it is told to."""
+    """Lets clients search for NOWHERE again and again during the block.
+
+    Args:
+        address: The product service.
+        number: How many clients there are.
+
+    Yields:
+        How often they got each status code. A client that is refused waits before it searches again.
+    """
     told: Counter[str] = Counter()
     request = product_pb2.ListProductsRequest(search=NOWHERE)
 
@@ -44,7 +51,7 @@ async def searching(address: str, number: int) -> AsyncIterator[Counter[str]]:
                 told["OK"] += 1
             except grpc.aio.AioRpcError as error:
                 told[error.code().name] += 1
-                # As clients do it: told to come back in a second, and not all at the same moment.
+                # The error asks clients to wait for a second; they do not all return at the same moment.
                 await asyncio.sleep(random.uniform(1, 2))
 
     async with grpc.aio.insecure_channel(address) as channel:
@@ -59,10 +66,10 @@ async def searching(address: str, number: int) -> AsyncIterator[Counter[str]]:
 
 
 async def slowest(call: Callable[[], Awaitable[object]], times: int) -> float:
-    """Seconds that the slowest of some calls took, one after the other."""
+    """Makes calls one after the other. Returns the seconds that the slowest one took."""
     took = []
     for _ in range(times):
-        began = time.monotonic()
+        started = time.monotonic()
         await call()
-        took.append(time.monotonic() - began)
+        took.append(time.monotonic() - started)
     return max(took)

@@ -28,19 +28,21 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.lateness = 0.0
-        """Seconds after which an answer is forwarded; its sequence stays."""
+        """Seconds by which responses are delayed. They keep their order."""
         self.silent = False
-        """New connections are accepted, and nothing is forwarded."""
+        """Whether new connections are accepted, but nothing is forwarded."""
 
     def hang(self) -> int:
-        """Leaves all connections half open: nothing is forwarded on them any more, and neither end is told. Connections
-        that come later work. Answers how many there were."""
+        """Leaves all connections half open: nothing is forwarded on them, and neither end notices.
+
+        Later connections work. Returns how many connections are half open now.
+        """
         for link in self._links:
             link.flowing.clear()
         return len(self._links)
 
     def cut(self) -> None:
-        """Ends all connections at both ends, whatever is under way on them. Connections that come later work."""
+        """Ends all connections at both ends, whatever is under way on them. Later connections work."""
         for link in self._links:
             for writer in link.writers:
                 writer.transport.abort()

@@ -1,4 +1,4 @@
-"""A REST client for tests: short ways to make what a test needs, and one way to look at a refusal."""
+"""A REST client for tests: short ways to create what a test needs, and to check a refusal."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ class Rest:
     async def product(
         self, *, stock: int = 10, currency: str = "EUR", name: str = "", category: str = "Tests", **fields: object
     ) -> Json:
-        """A new product at 12.50."""
+        """Creates a product at 12.50 and returns it."""
         body = {
             "name": name or f"Test product {uuid4().hex[:8]}",
             "category": category,
@@ -52,7 +52,7 @@ class Rest:
 
     @staticmethod
     def refused(answer: httpx.Response, http: int, code: int, *, field: str = "", reason: str = "") -> Json:
-        """The google.rpc.Status of a refusal, whose shape is the same whoever answered."""
+        """Checks a refusal and returns its google.rpc.Status, whose shape is the same for the edge and the services."""
         assert answer.status_code == http, f"{answer.status_code} {answer.text}"
         assert answer.headers["content-type"].startswith("application/json")
         status: Json = answer.json()

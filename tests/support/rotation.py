@@ -1,4 +1,4 @@
-"""A database's password that somebody changes while a release runs on it."""
+"""Changes a database's password while a release uses it."""
 
 from base64 import b64encode
 
@@ -7,8 +7,8 @@ from tests.support.release import Release
 
 
 def role_accepts(release: Release, service: str, password: str) -> bool:
-    """Whether a bundled database lets its service's role in with a password."""
-    # By the pod's own address: on loopback nobody is asked for one.
+    """Returns whether a bundled database accepts a password for its service's role."""
+    # Through the pod's own address, since loopback needs no password.
     ask = 'read -r PGPASSWORD && export PGPASSWORD && psql -At -h "$(hostname -i)" -U "$0" -d "$0" -c "SELECT 1"'
     try:
         return "1" in _psql_shell(release.namespace, release.pod(f"{service}-db"), ask, service, password + "\n")
@@ -17,7 +17,7 @@ def role_accepts(release: Release, service: str, password: str) -> bool:
 
 
 def end_sessions(release: Release, service: str) -> int:
-    """Ends the sessions of a service in its bundled database; how many there were."""
+    """Ends the sessions of a service in its bundled database. Returns how many there were."""
     ask = """psql -At -U postgres -d postgres -v "user=$0" -f -"""
     sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = :'user'"
     return int(_psql_shell(release.namespace, release.pod(f"{service}-db"), ask, service, sql))
@@ -28,7 +28,7 @@ def _psql_shell(place: Namespace, pod: str, script: str, argument: str, stdin: s
 
 
 def files_have(release: Release, service: str, password: str) -> bool:
-    """Whether the kubelet has brought a password to each pod of a service."""
+    """Returns whether every pod of a service has a password in its files, where the kubelet puts it."""
     return all(
         release.namespace.execute(pod["metadata"]["name"], "cat", "/credentials/password") == password
         for pod in release.pods(service)
@@ -36,6 +36,6 @@ def files_have(release: Release, service: str, password: str) -> bool:
 
 
 def patch(place: Namespace, secret: str, key: str, value: str) -> None:
-    """Changes one key of a Secret, as External Secrets or somebody with kubectl does."""
+    """Changes one key of a Secret, as External Secrets or `kubectl patch` does."""
     data = b64encode(value.encode()).decode()
     place.kubectl("patch", "secret", secret, "--type=merge", "--patch", f'{{"data": {{"{key}": "{data}"}}}}')

@@ -16,7 +16,7 @@ CHECKS = tools.CHART / "files" / "tests"
 
 @dataclass
 class Outcome:
-    """What tests/cluster/pods/traffic.py says at its end."""
+    """What tests/cluster/pods/traffic.py prints at its end."""
 
     calls: int = 0
     failures: list[str] = field(default_factory=list)
@@ -36,8 +36,7 @@ class Outcome:
 def traffic(
     release: Release, *, readers: int = 2, writers: int = 2, watchers: int = 10, pause: float = 0.1
 ) -> Iterator[Outcome]:
-    """Traffic from the beginning of the block, where everything has answered once, to its end, where the outcome is
-    filled in."""
+    """Runs traffic during the block. Before it, every kind of call has succeeded once; after it, the outcome is set."""
     namespace, name = release.namespace, f"{release.name}-traffic"
     files = {each.name: each.read_text() for each in (PODS / "traffic.py", CHECKS / "edge.py", CHECKS / "watch.py")}
     command = ["python", "/files/traffic.py", *(str(each) for each in (readers, writers, watchers, pause))]
@@ -47,7 +46,7 @@ def traffic(
         eventually(lambda: "ready" in namespace.logs(name), 90, "the traffic flows")
         yield outcome
         namespace.execute(name, "touch", "/tmp/stop")
-        said = namespace.ended(name, 120)
-        vars(outcome).update(json.loads(said.splitlines()[-1]))
+        output = namespace.ended(name, 120)
+        vars(outcome).update(json.loads(output.splitlines()[-1]))
     finally:
         namespace.remove(name)
