@@ -29,16 +29,19 @@ from order.store import WRITE_PROBE, OrderStore
 from runtime.client import channel, is_resolvable
 from runtime.credentials import ConnectionInfo
 from runtime.database import ONE_PROCESSOR, Database
-from runtime.forever import forever
 from runtime.limits import CallerLimit
 from runtime.schema import Schema
 from runtime.server import READINESS_INTERVAL, Server
+from runtime.supervise import supervise
 from runtime.telemetry import Telemetry
 from runtime.topics import Topics
 from runtime.worker import Worker
 
 NAME = "order"
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+LASTING_STREAMS = ("StreamOrderStatus", "FollowOrders")
+"""The RPCs that stay open for as long as their client likes."""
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 
@@ -70,7 +73,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry(config.telemetry, NAME)
+        telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LASTING_STREAMS)
         stack.callback(telemetry.close)
         for each in (database, searches):
             stack.push_async_callback(each.close)
@@ -125,8 +128,8 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             sender.run,
             reaper.run,
             pruner.run,
-            partial(forever, "the status tailer", partial(_run_once_ready, has_schema, tailer.run)),
-            partial(forever, "the log reader", partial(_run_once_ready, has_schema, LogReader(store, topics).run)),
+            partial(supervise, "the status tailer", partial(_run_once_ready, has_schema, tailer.run)),
+            partial(supervise, "the log reader", partial(_run_once_ready, has_schema, LogReader(store, topics).run)),
         ]
         stack.push_async_callback(_cancel, asyncio.create_task(_run_all(jobs)))
         await server.start()

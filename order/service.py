@@ -13,7 +13,7 @@ from order.domain import Order, Status, StatusEvent, check_move, derive_id, not_
 from order.live.logs import Followers
 from order.stock import Stock
 from order.store import OrderStore
-from runtime.batch import Shared
+from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
@@ -56,7 +56,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         self._caller_header = caller_header
         self._streams = streams
         self._on_status = on_status
-        self._list_shared = Shared("order.list", self._list)
+        self._list_shared = SharedLookup("order.list", self._list)
 
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         draft = parse.draft(request)

@@ -63,8 +63,8 @@ class StockClient:
             "stock.reserve",
             self.reserve_all,
             key=lambda hold: hold.request.reservation_id,
-            largest=stock.MAX_BATCH,
-            most_waiting=stock.MAX_WAITING,
+            max_size=stock.MAX_BATCH,
+            max_waiting=stock.MAX_WAITING,
         )
 
     async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:

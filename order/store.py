@@ -10,7 +10,7 @@ from order.domain import Draft, Item, Order, OrderQuery, Status, Tombstone
 from order.rows import COLUMNS, OrderRow, order_of
 from order.writes import Move, NewOrder, Writes
 from runtime.arrays import uuids
-from runtime.batch import MOST_WAITING, Batcher
+from runtime.batch import MAX_WAITING, Batcher
 from runtime.database import Database
 from runtime.pages import Position
 
@@ -73,9 +73,7 @@ class _Exists:
 class OrderStore:
     """Reads and writes orders."""
 
-    def __init__(
-        self, database: Database, searches: Database | None = None, *, max_waiting: int = MOST_WAITING
-    ) -> None:
+    def __init__(self, database: Database, searches: Database | None = None, *, max_waiting: int = MAX_WAITING) -> None:
         """Initializes the store.
 
         Args:
@@ -87,7 +85,7 @@ class OrderStore:
         self._searches = searches or database
         self._writes = Writes(database, max_waiting)
         self._finds: Batcher[UUID, Order | Tombstone | None] = Batcher(
-            "order.find batch", self._find, most_waiting=max_waiting
+            "order.find batch", self._find, max_waiting=max_waiting
         )
 
     async def check_admission(self) -> None:

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from order.domain import Details, Draft, Item, Order, Status, sources, total_micros
 from order.rows import OrderRow, order_of
-from runtime.batch import MOST_WAITING, Batcher, apart
+from runtime.batch import MAX_WAITING, Batcher, isolate_failures
 from runtime.database import Database
 from runtime.rows import instance
 
@@ -63,18 +63,21 @@ class _MovedRow(OrderRow):
 class Writes:
     """The batches of the two writes that clients wait for: new orders, and changes of status."""
 
-    def __init__(self, database: Database, max_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, database: Database, max_waiting: int = MAX_WAITING) -> None:
         """Initializes the batches. Up to `max_waiting` writes of each kind may wait or be under way."""
         self._database = database
         self._inserts: Batcher[NewOrder, Order | None] = Batcher(
-            "order.insert batch", partial(apart, self._insert), key=lambda new: new.id, most_waiting=max_waiting
+            "order.insert batch",
+            partial(isolate_failures, self._insert),
+            key=lambda new: new.id,
+            max_waiting=max_waiting,
         )
         self._moves: Batcher[Move, tuple[Order | None, bool]] = Batcher(
             "order.move batch",
             partial(self._move, if_locked="SKIP LOCKED"),
             key=lambda move: move.id,
             run_alone=partial(self._move, if_locked=""),
-            most_waiting=max_waiting,
+            max_waiting=max_waiting,
         )
 
     def check_queue(self) -> None:

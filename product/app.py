@@ -40,7 +40,7 @@ async def serving(config: Config) -> AsyncGenerator[Server, None]:
             stack.push_async_callback(each.close)
             await each.open()
         server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
-        store = ProductStore(database, searches, most_waiting=config.database.pool_waiting)
+        store = ProductStore(database, searches, max_waiting=config.database.pool_waiting)
         server.add(
             product_pb2_grpc.add_ProductServiceServicer_to_server,
             ProductService(store, config.server.caller_header),

@@ -11,7 +11,7 @@ from product.domain import Product
 from product.listing import Listing
 from product.store import Category, Conflict, ProductStore, Replayed
 from runtime import pages
-from runtime.batch import Shared
+from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
 from runtime.headers import Context, caller, expected_version, request_key, send_etag
 from runtime.pages import Position
@@ -37,7 +37,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         """Makes a service. `caller_header` is the header in which a trusted gateway names the caller, or empty."""
         self._store = store
         self._caller_header = caller_header
-        self._listed = Shared("product.list", self._list)
+        self._listed = SharedLookup("product.list", self._list)
 
     async def CreateProduct(self, request: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
         content, stock = parse.new_product(request.product)

@@ -16,7 +16,7 @@ from product.reservation import (
     reservation_not_found,
 )
 from product.stock_store import StockStore
-from runtime.batch import apart
+from runtime.batch import isolate_failures
 from runtime.errors import ApiError, unavailable
 from runtime.refusals import DomainError
 
@@ -129,7 +129,7 @@ async def _repeat(
         if not left:
             break
         try:
-            results = await apart(step, [requests[number] for number in left])
+            results = await isolate_failures(step, [requests[number] for number in left])
         except ApiError as error:
             if not outcomes:
                 raise

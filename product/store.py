@@ -9,7 +9,7 @@ from product import search
 from product.domain import MAX_STOCK, Content, Product, UniqueField
 from product.listing import ProductQuery
 from runtime.arrays import uuids
-from runtime.batch import MOST_WAITING, Batcher
+from runtime.batch import MAX_WAITING, Batcher
 from runtime.database import ConstraintViolation, Database
 from runtime.errors import QUERY_TIMEOUT, ApiError, query_timeout
 from runtime.pages import Position
@@ -97,17 +97,17 @@ class _Existing(Product):
 class ProductStore:
     """Reads and writes products."""
 
-    def __init__(self, database: Database, searches: Database, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, database: Database, searches: Database, *, max_waiting: int = MAX_WAITING) -> None:
         """Makes a store.
 
         Args:
             database: The connections of all but searches.
             searches: The connections of searches, which may read every row.
-            most_waiting: How many reads of one product may wait for a batch.
+            max_waiting: How many reads of one product may wait for a batch.
         """
         self._database = database
         self._searches = searches
-        self._gets: Batcher[UUID, Product | None] = Batcher("product.get batch", self._get, most_waiting=most_waiting)
+        self._gets: Batcher[UUID, Product | None] = Batcher("product.get batch", self._get, max_waiting=max_waiting)
 
     async def create(
         self, product_id: UUID, content: Content, stock: int, fingerprint: bytes

@@ -1,7 +1,8 @@
-"""Arrays as parameters of statements that are run for one element as often as for many.
+"""Arrays as parameters of statements that run for one element as often as for many.
 
-PostgreSQL plans a prepared statement anew each time while it takes that for cheaper, as it does where an array happens
-to be shorter than it assumes of any. It cannot see the length of `ARRAY (SELECT unnest(...))`, so its first plan stays.
+PostgreSQL plans a prepared statement anew each time as long as that looks cheaper to it, which is the case if an array
+is shorter than the length that it assumes. It cannot see the length of `ARRAY (SELECT unnest(...))`, so it keeps the
+first plan of a statement that uses that.
 """
 
 from collections.abc import Iterable
@@ -9,5 +10,5 @@ from uuid import UUID
 
 
 def uuids(ids: Iterable[UUID]) -> str:
-    """The literal of a `uuid[]`. The driver's own takes six times as long."""
+    """Returns the literal of a `uuid[]`. The driver's own conversion takes six times as long."""
     return "{" + ",".join([each.hex for each in ids]) + "}"

@@ -1,8 +1,8 @@
-"""Natural batches: what waits goes together.
+"""Batches without a timer: requests that wait at the same time are run together.
 
-A request that finds none of its kind under way leaves as soon as the event loop has nothing else to do, which may bring
-others along. Those that come while one is under way wait, and leave together when it is back, so that one call, or one
-statement and its commit, serves all of them. No timer has anybody wait for company.
+A request that comes while no batch is running starts one after a few turns of the event loop, in which others may join.
+Requests that come while a batch is running wait, and run together when it has ended: so one call, or one statement and
+its commit, serves all of them. No request waits only so that others may join it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from runtime.errors import ApiError, resource_exhausted
+from runtime.errors import ApiError, queue_full
 
 log = logging.getLogger(__name__)
 
@@ -25,38 +25,39 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 Question = TypeVar("Question", bound=Hashable)
 
-LARGEST = 64
-"""Requests of one batch, at most."""
+MAX_BATCH_SIZE = 64
+"""How many requests a batch has at most."""
 
-AT_ONCE = 4
-"""Batches that may be under way, at most."""
+MAX_RUNNING = 4
+"""How many batches of one kind may run at the same time."""
 
 QUIET_TURNS = 3
-"""Turns of the event loop in which nobody else has come, after which a batch leaves. A turn takes microseconds where
-nothing else is to do; where other calls are at work, it takes them further, and some of them want to come along."""
+"""How many turns of the event loop without a new request start a batch. On an idle loop a turn takes microseconds. On a
+busy one, other calls make progress in each turn, and some of them join the batch."""
 
-RELIEF = 0.05
-"""Seconds until another batch leaves beside one that does not come back: a batch that waits for a lock keeps others
-waiting for no longer."""
+STALLED_BATCH_DELAY = 0.05
+"""Seconds after which another batch starts beside one that has not ended. A batch that waits for a lock delays other
+requests no longer than that."""
 
-SHARED_AT_ONCE = 2
-"""Looks for the answer to one question that may be under way, at most."""
+MAX_RUNNING_LOOKUPS = 2
+"""How many lookups for one question may run at the same time."""
 
-MOST_WAITING = 500
-"""Requests that may wait or be under way; those beyond are refused."""
+MAX_WAITING = 500
+"""How many requests may wait or run. Further ones are refused."""
 
 tracer = trace.get_tracer("shop.batch")
 
 
 @dataclass(slots=True)
-class _UnderWay:
+class _Batch:
     task: "asyncio.Task[None] | None"
-    callers: int
-    """Those who still wait for it."""
+    waiting_callers: int
+    """How many callers still wait for it."""
 
     def leave(self) -> None:
-        self.callers -= 1
-        if not self.callers and self.task:
+        """Counts a caller that was cancelled. The last one cancels the batch."""
+        self.waiting_callers -= 1
+        if not self.waiting_callers and self.task:
             self.task.cancel()
 
 
@@ -66,17 +67,27 @@ class _Waiting(Generic[Request, Result]):
     result: "asyncio.Future[Result]"
     context: contextvars.Context
     span: Span | None
-    batch: _UnderWay | None = None
-    """The batch that it has left with."""
+    batch: _Batch | None = None
+    """The batch that it runs in; None while it waits."""
 
 
-async def apart(
+async def isolate_failures(
     run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]], requests: Sequence[Request]
 ) -> Sequence[Result | Exception]:
-    """Runs requests together; where they fail for a reason that may be one request's own, which is anything but an
-    ApiError, one by one, so that only that one fails. What failed together has to have changed nothing.
+    """Runs requests together. If that fails because of one of them, runs each alone, so that only that one fails.
 
-    Once one of them finds that nothing can be had at present, the others are told the same, and do not try.
+    An ApiError concerns all requests; any other exception may be due to one of them. When the requests run alone and
+    one fails with a transient ApiError, the remaining ones are not tried and get the same error.
+
+    Args:
+        run: Returns a result for each request, in their order. If it raises, it must not have changed anything.
+        requests: The requests.
+
+    Returns:
+        The result of each request, or the exception that it failed with.
+
+    Raises:
+        ApiError: `run` raised it for all requests.
     """
     try:
         return await run(requests)
@@ -85,7 +96,7 @@ async def apart(
     except Exception as error:
         if len(requests) == 1:
             return [error]
-        log.warning("a batch failed: its %d requests are tried one by one", len(requests), exc_info=error)
+        log.warning("a batch failed: running its %d requests one by one", len(requests), exc_info=error)
     results: list[Result | Exception] = []
     for each in requests:
         try:
@@ -98,7 +109,7 @@ async def apart(
 
 
 class Batcher(Generic[Request, Result]):
-    """Gathers the requests of concurrent callers, each of which stands or falls by itself."""
+    """Runs the requests of concurrent callers in batches. Each request succeeds or fails by itself."""
 
     def __init__(
         self,
@@ -107,37 +118,50 @@ class Batcher(Generic[Request, Result]):
         *,
         key: Callable[[Request], Hashable] | None = None,
         run_alone: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]] | None = None,
-        largest: int = LARGEST,
-        at_once: int = AT_ONCE,
-        most_waiting: int = MOST_WAITING,
-        idle: Callable[[], None] = lambda: None,
+        max_size: int = MAX_BATCH_SIZE,
+        max_running: int = MAX_RUNNING,
+        max_waiting: int = MAX_WAITING,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`run` returns a result for each request, in their sequence. An exception among them is raised to its caller,
-        one that `run` raises to all. `idle` is called when nobody waits any more. `name` is that of a span.
+        """Creates the batcher.
 
-        A request that has the same `key` as one that waits or is under way runs alone, at once, by `run_alone` (by
-        default `run`). If such requests went into one batch after the other, the last would wait for all the others.
+        Args:
+            name: The name of its spans.
+            run: Returns a result for each request, in their order. An exception among the results is raised to its
+                caller; one that `run` raises, to all callers.
+            key: Returns the key of a request. A request whose key is that of another one that waits or runs is run
+                alone, at once. If it had to wait for the next batch instead, the last of several such requests would
+                wait for all the others.
+            run_alone: Runs such a request; by default `run`.
+            max_size: How many requests a batch has at most.
+            max_running: How many batches may run at the same time.
+            max_waiting: How many requests may wait or run.
+            on_idle: Called when no request waits or runs any more.
         """
         self._name = name
         self._run = run
         self._key = key
         self._keys: set[Hashable] = set()
-        """The keys of requests that wait or are under way in a batch."""
+        """The keys of the requests that wait or run in a batch."""
         self._run_alone = run_alone or run
-        self._largest = largest
-        self._at_once = at_once
-        self._most_waiting = most_waiting
-        self._idle = idle
+        self._max_size = max_size
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._on_idle = on_idle
         self._waiting = 0
         self._queue: deque[_Waiting[Request, Result]] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._relief: asyncio.TimerHandle | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, request: Request) -> Result:
-        """Returns what came of a request. If its caller leaves while it waits, it is dropped; once it is under way, it
-        is done all the same, for as long as a caller of the same batch is there: `run` is cancelled when all have left.
+        """Returns the result of a request.
 
-        Raises RESOURCE_EXHAUSTED where too many wait, those under way among them: they wait as well.
+        If its caller is cancelled while the request waits, the request is dropped. If it runs already, it goes on as
+        long as another caller waits for the same batch; when all callers are cancelled, so is the batch.
+
+        Raises:
+            ApiError: RESOURCE_EXHAUSTED if too many requests wait or run.
+            Exception: What the request failed with.
         """
         self.check_queue()
         if not trace.get_current_span().is_recording():
@@ -146,9 +170,13 @@ class Batcher(Generic[Request, Result]):
             return await self._wait(request, span)
 
     def check_queue(self) -> None:
-        """Raises RESOURCE_EXHAUSTED where nobody else may wait."""
-        if self._waiting >= self._most_waiting:
-            raise resource_exhausted("too many calls are waiting")
+        """Checks that one more request may wait.
+
+        Raises:
+            ApiError: RESOURCE_EXHAUSTED if too many wait or run.
+        """
+        if self._waiting >= self._max_waiting:
+            raise queue_full()
 
     async def _wait(self, request: Request, span: Span | None) -> Result:
         key = self._key(request) if self._key else None
@@ -165,7 +193,7 @@ class Batcher(Generic[Request, Result]):
                 if waiting.batch:
                     waiting.batch.leave()
                 else:
-                    with suppress(ValueError):  # the next batch has passed over it already
+                    with suppress(ValueError):  # the next batch has skipped it already
                         self._queue.remove(waiting)
                 raise
             finally:
@@ -183,58 +211,58 @@ class Batcher(Generic[Request, Result]):
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Request, Result] = _Waiting(request, loop.create_future(), contextvars.copy_context(), span)
         self._queue.append(waiting)
-        if not self._under_way:
-            self._leave()
-        elif self._relief is None and len(self._under_way) < self._at_once:
-            self._relief = loop.call_later(RELIEF, self._relieve)
+        if not self._running:
+            self._start_batch()
+        elif self._stall_timer is None and len(self._running) < self._max_running:
+            self._stall_timer = loop.call_later(STALLED_BATCH_DELAY, self._on_stall)
         return waiting
 
-    def _relieve(self) -> None:
-        self._relief = None
-        self._leave()
+    def _on_stall(self) -> None:
+        self._stall_timer = None
+        self._start_batch()
 
-    def _leave(self) -> None:
-        """Sends the next batch, if there is one."""
-        if self._queue and len(self._under_way) < self._at_once:
-            # In the context of one of them, so that what is traced on the way has a parent.
-            task = asyncio.get_running_loop().create_task(self._go(), context=self._queue[0].context)
-            self._under_way.add(task)
-            task.add_done_callback(self._back)
+    def _start_batch(self) -> None:
+        """Starts the next batch, if a request waits and another batch may run."""
+        if self._queue and len(self._running) < self._max_running:
+            # In the context of one of the requests, so that spans of the batch have a parent.
+            task = asyncio.get_running_loop().create_task(self._run_batch(), context=self._queue[0].context)
+            self._running.add(task)
+            task.add_done_callback(self._on_batch_end)
 
-    def _back(self, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
+    def _on_batch_end(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            raise error  # to the loop's handler: a fault of this class
-        self._leave()
-        if not self._under_way:
-            self._idle()
+            raise error  # to the exception handler of the event loop: a fault of this class
+        self._start_batch()
+        if not self._running:
+            self._on_idle()
 
-    def _next(self) -> list[_Waiting[Request, Result]]:
+    def _take_batch(self) -> list[_Waiting[Request, Result]]:
         batch: list[_Waiting[Request, Result]] = []
-        while self._queue and len(batch) < self._largest:
+        while self._queue and len(batch) < self._max_size:
             waiting = self._queue.popleft()
             if waiting.result.done():
-                continue  # its caller has left
+                continue  # its caller was cancelled
             batch.append(waiting)
         return batch
 
-    async def _board(self) -> None:
-        """Waits for as long as more come in each few turns of the loop."""
+    async def _wait_for_quiet(self) -> None:
+        """Waits until the event loop brings no further request, or the batch is full."""
         quiet, size = 0, len(self._queue)
-        while quiet < QUIET_TURNS and size < self._largest:
+        while quiet < QUIET_TURNS and size < self._max_size:
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) <= size else 0
             size = len(self._queue)
 
-    async def _go(self) -> None:
-        await self._board()
-        batch = self._next()
+    async def _run_batch(self) -> None:
+        await self._wait_for_quiet()
+        batch = self._take_batch()
         if not batch:
             return
         self._link(batch)
-        under_way = _UnderWay(asyncio.current_task(), len(batch))
+        running = _Batch(asyncio.current_task(), len(batch))
         for each in batch:
-            each.batch = under_way
+            each.batch = running
         try:
             results = await self._run([each.request for each in batch])
         except Exception as error:
@@ -253,7 +281,7 @@ class Batcher(Generic[Request, Result]):
 
     @staticmethod
     def _link(batch: Sequence[_Waiting[Request, Result]]) -> None:
-        """Tells the traces of the others in whose trace the batch is."""
+        """Links the spans of the other requests to the one whose trace contains the batch."""
         first = batch[0].span
         if first is not None:
             for each in batch[1:]:
@@ -261,30 +289,35 @@ class Batcher(Generic[Request, Result]):
                     each.span.add_link(first.get_span_context())
 
 
-class Shared(Generic[Question, Result]):
-    """Looks something up once for all who ask the same question at the same time.
+class SharedLookup(Generic[Question, Result]):
+    """Looks something up once for all callers who ask the same question at the same time.
 
-    Nobody gets an answer that was looked up before they asked: who asks during a look shares the next one.
+    No caller gets a result that was looked up before it asked: who asks during a lookup shares the next one.
     """
 
-    def __init__(self, name: str, look: Callable[[Question], Awaitable[Result]]) -> None:
-        """A look is cancelled when all who share it have left. `name` is that of a span."""
+    def __init__(self, name: str, look_up: Callable[[Question], Awaitable[Result]]) -> None:
+        """Creates the lookup.
+
+        Args:
+            name: The name of its spans.
+            look_up: Returns the result for a question. It is cancelled when all callers that share it are cancelled.
+        """
         self._name = name
-        self._look = look
+        self._look_up = look_up
         self._batchers: dict[Question, Batcher[None, Result]] = {}
 
     async def __call__(self, question: Question) -> Result:
-        """Returns the answer, or raises what `look` does."""
+        """Returns the result for a question, or raises what `look_up` raises."""
         batcher = self._batchers.get(question)
         if batcher is None:
             batcher = self._batchers[question] = self._batcher(question)
         return await batcher(None)
 
     def _batcher(self, question: Question) -> Batcher[None, Result]:
-        async def run(askers: Sequence[None]) -> Sequence[Result]:
-            return [await self._look(question)] * len(askers)
+        async def run(requests: Sequence[None]) -> Sequence[Result]:
+            return [await self._look_up(question)] * len(requests)
 
-        def idle() -> None:
+        def on_idle() -> None:
             del self._batchers[question]
 
-        return Batcher(self._name, run, largest=MOST_WAITING, at_once=SHARED_AT_ONCE, idle=idle)
+        return Batcher(self._name, run, max_size=MAX_WAITING, max_running=MAX_RUNNING_LOOKUPS, on_idle=on_idle)

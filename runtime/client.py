@@ -15,45 +15,54 @@ RETRY = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    # A server that closes cancels what it has received and not begun.
+    # A server that closes cancels calls that it has received and not begun.
     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
-"""For calls that may be made twice: a connection that is closed under one, as in a rollout, is no failure of it. In all
-it takes longer than to ask DNS again (`dns_min_time_between_resolutions_ms`) for whoever has replaced the last peer."""
+"""How idempotent calls are retried, so that a connection that closes, as in a rollout, fails no call. Together the
+pauses are longer than `dns_min_time_between_resolutions_ms`, after which DNS knows who has replaced the last peer."""
 
-THROTTLE = {"maxTokens": 100, "tokenRatio": 0.1}
-"""Where most calls fail, none is retried: it would only add to the trouble."""
+RETRY_THROTTLING = {"maxTokens": 100, "tokenRatio": 0.1}
+"""If most calls fail, none is retried: it would only add to the overload."""
 
 METADATA: Sequence[tuple[str, Any]] = (
-    # The edge lets 32 KiB of headers through, and gRPC counts 32 bytes more for each. By default 8 KiB are too many by
-    # chance and 16 KiB always, and who sent them is told to try again.
+    # The edge accepts 32 KiB of headers, and gRPC counts 32 bytes more for each header. By default gRPC refuses some
+    # calls with more than 8 KiB and all with more than 16 KiB, with an error that tells clients to retry.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
 )
-"""What servers and clients of ours take of metadata."""
+"""The limits of metadata, for servers and clients."""
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     *METADATA,
-    # A lost peer says nothing: ask it, no oftener than servers permit, those of the version before included.
+    # Pings find a peer that died without closing its connections. They are as rare as servers of the previous release
+    # demand.
     ("grpc.keepalive_time_ms", 11_000),
     ("grpc.keepalive_timeout_ms", 4_000),
-    # What ends a connection whose pings are not answered; a minute by default, in which nothing else asks again.
+    # The connection ends if a ping gets no response. By default that takes a minute.
     ("grpc.http2.ping_timeout_ms", 4_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A hundred reservations of fifty items with the longest names are more than the usual 4 MiB.
+    # The largest responses within the shop are longer than the default of 4 MiB.
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
-    # A pod that was replaced is found again in a second, not after half a minute.
+    # The successor of a pod is found in a second, not after half a minute.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Calls inside of the shop go straight to their peer, whatever http_proxy says: clusters set it for the way out.
+    # Calls within the shop use no proxy: clusters set http_proxy for calls that leave the cluster.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 def parse_target(name: str, value: str) -> str:
-    """A gRPC target, as in `dns:///product:50052`."""
+    """Returns a gRPC target, as in `dns:///product:50052`, if it is one.
+
+    Args:
+        name: The variable that it comes from.
+        value: The target.
+
+    Raises:
+        ConfigError: It has no host or no port.
+    """
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"{name} must be a gRPC target like dns:///host:port, not {value!r}")
@@ -63,20 +72,30 @@ def parse_target(name: str, value: str) -> str:
 def channel(
     address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = (), *, idempotent: Sequence[str] = ()
 ) -> grpc.aio.Channel:
-    """A channel that spreads calls over those addresses of a name whose process says SERVING. It connects with the
-    first call. `idempotent` has the full names of services whose calls may be made twice."""
-    # Each peer's health is watched. A peer without health checks counts as healthy.
+    """Returns a channel that spreads calls over the addresses of a name, as far as they are SERVING.
+
+    It connects at the first call.
+
+    Args:
+        address: A gRPC target.
+        interceptors: What wraps each call.
+        idempotent: The full names of the services whose calls may be retried.
+    """
+    # The health of each peer is watched. A peer without health checks counts as healthy.
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": CALLS}}
     if idempotent:
         names = [{"service": name} for name in idempotent]
-        config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": THROTTLE}
+        config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": RETRY_THROTTLING}
     options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
     return grpc.aio.insecure_channel(address, options=options, interceptors=list(interceptors))
 
 
 async def is_resolvable(address: str) -> bool:
-    """Whether the name in a gRPC target is there. A channel that asks for a name too early asks again later and later;
-    jobs of a process that may be up before its peer look here before they use theirs."""
+    """Returns whether DNS knows the name in a gRPC target.
+
+    A process may start before its peer has a name. Its background jobs check this before they use their channel, which
+    would double its pauses between attempts to resolve the name.
+    """
     name, _, port = address.rpartition(":")
     if not name.startswith("dns:///"):
         return True

@@ -7,49 +7,57 @@ from typing import Self
 
 
 class ConfigError(Exception):
-    """A variable has a value that cannot be used; the message names the variable."""
+    """A variable has an invalid value. The message names the variable."""
 
 
 class Env:
-    """Reads typed values out of environment variables. An empty value counts as absent."""
+    """Reads typed values from environment variables. An empty value counts as absent.
+
+    Each method returns the value of a variable, or the default. All but `text` raise ConfigError if it is invalid.
+    """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
     def text(self, name: str, default: str) -> str:
+        """Returns any text."""
         return self._variables.get(name, "") or default
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        """Returns one of the allowed values."""
         value = self.text(name, default)
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
         return value
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
+    def integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
+        """Returns a whole number from `minimum` to `maximum`."""
         value = self.text(name, str(default))
         try:
             number = int(value)
         except ValueError:
             raise ConfigError(f"{name} must be a whole number, not {value!r}") from None
-        if not low <= number <= high:
-            raise ConfigError(f"{name} must be from {low} to {high}, not {number}")
+        if not minimum <= number <= maximum:
+            raise ConfigError(f"{name} must be from {minimum} to {maximum}, not {number}")
         return number
 
-    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+    def seconds(self, name: str, default: float, minimum: float, maximum: float) -> float:
+        """Returns a number of seconds from `minimum` to `maximum`."""
         value = self.text(name, str(default))
         try:
             number = float(value)
         except ValueError:
             raise ConfigError(f"{name} must be a number of seconds, not {value!r}") from None
-        if not low <= number <= high:
-            raise ConfigError(f"{name} must be from {low:g} to {high:g} seconds, not {number:g}")
+        if not minimum <= number <= maximum:
+            raise ConfigError(f"{name} must be from {minimum:g} to {maximum:g} seconds, not {number:g}")
         return number
 
     def port(self, name: str, default: int) -> int:
+        """Returns a port number."""
         return self.integer(name, default, 1, 65535)
 
     def host(self, name: str, default: str) -> str:
-        """A host name or an address; an IPv6 address also in brackets, which are left out."""
+        """Returns a host name or an address. An IPv6 address may be in brackets, which are removed."""
         value = self.text(name, default)
         bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         try:
@@ -67,24 +75,29 @@ class Env:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """Where a process listens and how it goes away."""
+    """Where a process listens, and how it shuts down."""
 
     host: str
-    """Where it listens. `::` takes IPv4 too, where the machine has both."""
+    """The address to listen on. `::` includes IPv4, if the machine has both."""
     grpc_port: int
     shutdown_delay: float
-    """Seconds between NOT_SERVING and the end, in which DNS and Envoy see it."""
+    """Seconds between NOT_SERVING and the end of the server, in which DNS and Envoy notice it."""
     shutdown_grace: float
-    """Seconds that running calls get to finish."""
+    """Seconds that running calls have to finish."""
     caller_header: str
-    """The metadata key in which a trusted edge passes the caller; empty: everybody is anonymous."""
+    """The metadata key in which a trusted edge passes the caller; if empty, all callers are anonymous."""
     ready_delay: float = 0
-    """Seconds that a replica serves before Kubernetes counts it as ready, where there are others."""
+    """Seconds that a replica serves before Kubernetes counts it as ready, if there are other replicas."""
     peers: str = ""
-    """The DNS name of all replicas of this service; empty: there are no others."""
+    """The DNS name of all replicas of this service; empty if there is only one."""
 
     @classmethod
     def from_env(cls, env: Env, *, grpc_port: int) -> Self:
+        """Reads the configuration; `grpc_port` is the default port.
+
+        Raises:
+            ConfigError: A variable has an invalid value.
+        """
         header = env.text("CALLER_HEADER", "")
         if header != header.lower() or not header.isascii() or " " in header:
             raise ConfigError(f"CALLER_HEADER must be a lower-case header name, not {header!r}")
@@ -99,7 +112,7 @@ class ServerConfig:
         )
 
     def address(self, port: int) -> str:
-        """Host and port, as in a URL."""
+        """Returns host and port, as in a URL."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
@@ -108,20 +121,25 @@ class DatabaseConfig:
     """How to reach the service's database."""
 
     conninfo: str
-    """A libpq connection string or URI; what it leaves out comes from `credentials`, then from PGHOST and so on."""
+    """A libpq connection string or URI. What it lacks comes from `credentials`, then from PGHOST and so on."""
     credentials: str = ""
-    """A folder with the files host, port, username, password and dbname, read for each connection; empty: none."""
+    """A folder with the files host, port, username, password and dbname, read for each connection; or empty."""
     pooler: str = ""
-    """What of the connection string differs for calls, which go through a pooler in transaction mode; empty: nothing,
-    there is none."""
+    """The parameters of the connection string that differ for calls, which use a pooler in transaction mode. Empty if
+    there is no pooler."""
     pool_size: int
     pool_waiting: int
-    """Calls that may wait for a connection; those beyond get RESOURCE_EXHAUSTED at once."""
+    """How many calls may wait for a connection. Further calls get RESOURCE_EXHAUSTED at once."""
     timeout: float
-    """Seconds that a call waits for a connection, and that a statement may run."""
+    """Seconds that a call may wait for a connection, and that a statement may run."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        """Reads the configuration.
+
+        Raises:
+            ConfigError: A variable has an invalid value.
+        """
         return cls(
             conninfo=env.text("DATABASE_URL", ""),
             credentials=env.text("DATABASE_CREDENTIALS", ""),
@@ -132,26 +150,36 @@ class DatabaseConfig:
         )
 
     def for_searches(self, env: Env) -> Self:
-        """Returns the same for what may read many rows: few at a time, and not for long, but longer than a migration
-        may keep a table to itself."""
+        """Returns the configuration for statements that may read many rows.
+
+        There are few of them at a time. They may not take long, but longer than a migration may lock a table.
+
+        Raises:
+            ConfigError: A variable has an invalid value.
+        """
         size = env.integer("SEARCH_POOL_SIZE", 2, 1, 100)
         return replace(self, pool_size=size, timeout=env.seconds("SEARCH_TIMEOUT", 3, 0.1, 60))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryConfig:
-    """What a process tells about itself."""
+    """What a process logs and traces."""
 
     log_level: str
     log_format: str
     otlp_endpoint: str
-    """Where spans go; empty: nowhere."""
+    """Where spans are sent; if empty, there are none."""
     otlp_protocol: str
     service_name: str
-    """What spans come from; empty: the process's own name."""
+    """The name of the process in spans; if empty, its own name."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:
+        """Reads the configuration.
+
+        Raises:
+            ConfigError: A variable has an invalid value.
+        """
         endpoint = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "") or env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
         protocols = ("grpc", "http/protobuf")
         protocol = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", protocols)

@@ -1,10 +1,14 @@
-"""One connection to PostgreSQL: what runs on it can outlive its caller, but not a server that is gone."""
+"""A connection to PostgreSQL whose statements can outlive their callers, but not a server that is gone.
+
+By default psycopg cancels a statement in the database as soon as its caller is cancelled, which costs the server a
+connection. Nearly all statements end sooner by themselves, so they may go on for a while without their caller.
+"""
 
 import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -17,57 +21,62 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-INTERRUPTS = 0.1
-"""Seconds between two looks for an interrupt: the driver's own default."""
+INTERRUPT_POLL_INTERVAL = 0.1
+"""Seconds between two checks for an interrupt: the driver's own default."""
 
 
 class Connection(AsyncConnection[Any]):
-    """A connection whose statements may be left to somebody else."""
+    """A connection whose running statement can be left to another task."""
 
     generation = 0
-    """How often the pool had replaced all of its connections when it got this one."""
-    return_time = 0.0
-    """When the driver's pool is to see it again, by the loop's clock."""
-    leaves_unfinished = False
-    """Whether a caller who is cancelled leaves what runs to `unfinished`. By default, the driver cancels it in the
+    """How often the pool had replaced all its connections when it got this one."""
+    recycle_time = 0.0
+    """When to return it to the driver's pool, which may replace it; by the clock of the event loop."""
+    keep_running_on_cancel = False
+    """Whether a statement goes on, as `abandoned`, if its caller is cancelled. By default the driver cancels it in the
     database at once."""
-    unfinished: PQGen[Any] | None = None
-    """What runs without a caller. Nothing else may run until `end` has returned."""
+    abandoned: PQGen[Any] | None = None
+    """The statement that goes on without a caller. Nothing else may run until `finish_abandoned` has returned."""
 
-    async def wait(self, gen: PQGen[Result], interval: float = INTERRUPTS, timeout: float | None = None) -> Result:
-        if not self.leaves_unfinished:
+    async def wait(
+        self, gen: PQGen[Result], interval: float = INTERRUPT_POLL_INTERVAL, timeout: float | None = None
+    ) -> Result:
+        """Runs a generator of the driver, as in the base class. If cancelled, it may leave it in `abandoned`."""
+        if not self.keep_running_on_cancel:
             return await super().wait(gen, interval, timeout)
         try:
             return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         except asyncio.CancelledError:
-            self.unfinished = gen
+            self.abandoned = gen
             raise
 
-    async def end(self, seconds: float) -> None:
-        """Waits until what is unfinished has ended, and cancels it in the database after so many seconds. Nobody asks
-        for its outcome."""
-        gen, self.unfinished, self.leaves_unfinished = self.unfinished, None, False
+    async def finish_abandoned(self, timeout: float) -> None:
+        """Waits for the abandoned statement, and cancels it in the database after `timeout` seconds.
+
+        Its outcome is dropped.
+        """
+        gen, self.abandoned, self.keep_running_on_cancel = self.abandoned, None, False
         assert gen is not None
         with suppress(TimeoutError, psycopg.Error):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout):
                 await self.wait(gen)
 
 
 def cut(connection: AsyncConnection[Any]) -> None:
-    """Ends a connection, whatever the server does: what waits for it fails with an OperationalError.
+    """Shuts down the socket of a connection: whatever waits for it fails with an OperationalError.
 
-    Where the other end is gone without a word, a statement waits for ever. To cancel it is no way out: the driver has
-    the server end it first, over the same dead path.
+    If the server is gone without having closed the connection, a statement would wait forever. Cancelling it does not
+    help: the driver asks the server to end it first, over the same dead path.
     """
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        log.warning("the database does not answer: cutting the connection")
-        end.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        log.warning("the database does not respond: closing the connection")
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
-def answering(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Cuts the connection if the block takes longer."""
-    timer = asyncio.get_running_loop().call_later(seconds, cut, connection)
+def cut_after(connection: AsyncConnection[Any], timeout: float) -> Generator[None]:
+    """Cuts a connection if the block takes longer than `timeout` seconds."""
+    timer = asyncio.get_running_loop().call_later(timeout, cut, connection)
     try:
         yield
     finally:

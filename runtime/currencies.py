@@ -1,8 +1,8 @@
 """The currencies of ISO 4217 and their decimal places.
 
-Source: SIX Financial Information, ISO 4217 "List One" (current currencies and funds), with all amendments until the
-Bulgarian lev (BGN) left it in January 2026. Only what has a minor unit is here: no precious metals, bond market units
-and drawing rights, and neither XTS (for tests) nor XXX (no currency).
+Source: SIX Financial Information, ISO 4217 "List One" (current currencies and funds), with all amendments up to the
+removal of the Bulgarian lev (BGN) in January 2026. Codes without a minor unit are left out: precious metals, bond
+market units, drawing rights, XTS (for tests) and XXX (no currency).
 """
 
 _CODES = {
@@ -23,4 +23,4 @@ _CODES = {
 }
 
 DECIMALS = {code: decimals for decimals, codes in _CODES.items() for code in codes.split()}
-"""How many decimal places an amount in a currency has, by its code."""
+"""The number of decimal places of each currency, by its code."""

@@ -1,12 +1,12 @@
-"""The service's PostgreSQL: the one place that runs statements, and says what became of them in the API's errors."""
+"""The service's PostgreSQL: the one place that runs statements, retries them and translates their errors."""
 
 import asyncio
 import logging
-import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import count
-from typing import LiteralString, TypeVar
+from typing import LiteralString, TypeVar, cast
 
 import psycopg
 from opentelemetry import trace
@@ -14,9 +14,10 @@ from opentelemetry.trace import SpanKind
 from psycopg import AsyncCursor
 
 from runtime import driver_errors
+from runtime.backoff import Backoff
 from runtime.config import DatabaseConfig
-from runtime.connection import Connection, answering, cut
-from runtime.errors import unavailable
+from runtime.connection import Connection, cut, cut_after
+from runtime.errors import database_unavailable, unavailable
 from runtime.pool import SET_IN_TRANSACTION, Pool, Settings
 from runtime.readiness import Readiness
 from runtime.rows import rows_of
@@ -27,29 +28,30 @@ tracer = trace.get_tracer("shop.database")
 
 Row = TypeVar("Row")
 
-RETRIES = 4
-"""How often a statement that lost its connection is tried again."""
+MAX_CONNECTION_RETRIES = 4
+"""How often a statement that lost its connection is retried."""
 
-BACKOFF = (0.01, 0.2)
-"""Seconds until a statement that lost a race (a deadlock, a serialization failure) is tried again, the first time and
-at most; it is tried until the call's time is over, since what lost has changed nothing."""
+RACE_PAUSES = (0.01, 0.2)
+"""The first and the longest pause, in seconds, before a statement that lost a race (a deadlock, a serialization
+failure) is retried. It is retried as long as the call has time, since it has changed nothing."""
 
-GRACE = 0.2
-"""Seconds that a statement gets to end by itself when its caller is gone: nearly all do, and to cancel one costs the
-server a connection. After them it is cancelled in the database."""
+CANCEL_DELAY = 0.2
+"""Seconds that a statement may go on after its caller was cancelled, before it is cancelled in the database. Nearly all
+statements end sooner, and cancelling one costs the server a connection."""
 
-MARGIN = 1.0
-"""Seconds that a statement gets beyond its timeout, for the server's own word on it to arrive."""
+CUT_MARGIN = 1.0
+"""Seconds beyond a statement's timeout after which its connection is cut. Within them the server itself should report
+the timeout."""
 
 ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
 """Settings for a pool of searches: they keep no more processors of the database busy than it has connections."""
 
-STANDBY_PAUSE = 5.0
-"""Seconds between two searches for another server because the present one takes no writes."""
+STANDBY_RECONNECT_INTERVAL = 5.0
+"""Seconds between two attempts to find another server because the present one accepts no writes."""
 
 
 def _span(name: str, query: str) -> AbstractContextManager[object]:
-    """A span of the call that runs the statement; the looks that background jobs take every second have none."""
+    """Returns a span within the call that runs the statement. What background jobs poll every second has no span."""
     if not trace.get_current_span().get_span_context().is_valid:
         return nullcontext()
     attributes = {"db.system.name": "postgresql", "db.query.text": query}
@@ -57,19 +59,22 @@ def _span(name: str, query: str) -> AbstractContextManager[object]:
 
 
 class ConstraintViolation(Exception):
-    """A statement met a constraint; the store knows what its name means."""
+    """A statement violated a constraint. The store knows what the constraint's name means."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
 
 
-class _NoRow:
-    """The rows of a statement that returns none."""
+@dataclass(frozen=True)
+class _RowCount:
+    """Stands for the rows of a statement that returns none."""
+
+    value: int
 
 
 class Database:
-    """Runs statements, each a transaction of its own, and rarely several in one."""
+    """Runs statements, each as one transaction."""
 
     def __init__(
         self,
@@ -79,9 +84,17 @@ class Database:
         *,
         write_probe: LiteralString = "",
     ) -> None:
-        """`settings` are PostgreSQL's, by name, for each statement. `write_probe` is a statement that writes as the
-        service does: after a write was refused it is tried, and rolled back, until the database takes it (see
-        `check_admission`).
+        """Prepares the connections; they are made when the database is opened.
+
+        Args:
+            config: Where the database is, and the limits of the pool.
+            application: The name that PostgreSQL shows for the connections.
+            settings: Settings of PostgreSQL for every statement, by name.
+            write_probe: A statement that writes as the service does. After a write was refused, readiness checks run it
+                and roll it back, until it succeeds; meanwhile `check_admission` refuses writes.
+
+        Raises:
+            ConfigError: A connection string is malformed, or the folder of credentials is missing.
         """
         self._timeout = config.timeout
         milliseconds = str(int(config.timeout * 1000))
@@ -92,7 +105,8 @@ class Database:
         }
         self._pool = Pool(config, application, own | dict(settings or {}))
         self._readiness = Readiness(self._pool, write_probe)
-        self._left_standby = -STANDBY_PAUSE
+        self._standby_time = -STANDBY_RECONNECT_INTERVAL
+        """When another server was looked for last, by the clock of the event loop."""
         self.open = self._pool.open
         self.close = self._pool.close
         self.check = self._readiness.check
@@ -107,41 +121,55 @@ class Database:
         idempotent: bool = True,
         replan: bool = False,
     ) -> list[Row]:
-        """Runs one statement as one transaction; its rows as instances of the dataclass `row`.
+        """Runs one statement as one transaction.
 
-        `replan` is for a statement whose best plan depends on its parameters: it is planned for them each time, where
-        others are planned for any after some runs.
+        A statement that lost a race (a deadlock, a serialization failure) is retried as long as there is time. One that
+        lost its connection is retried too, if it is idempotent.
 
-        A deadlock or serialization failure is retried; so is a lost connection, where `idempotent` says that running
-        the statement twice is the same as once, and while the time to wait for a connection is not over. Raises
-        ConstraintViolation, or an ApiError for what passes.
+        gRPC cancels a handler when the deadline of its caller has passed. A call that waits for a connection then
+        leaves the queue. A statement that runs is cancelled in the database after CANCEL_DELAY; it has its whole effect
+        or none.
 
-        gRPC cancels a handler when its caller's deadline passes. A call that waits for a connection leaves the queue
-        then; a statement that runs is ended in the database after GRACE, whole or not at all.
+        Args:
+            name: The statement's name in logs and traces.
+            query: The SQL.
+            params: The parameters, by name.
+            row: A dataclass whose fields are the columns of the result.
+            idempotent: Whether running the statement twice has the same effect as running it once.
+            replan: Whether PostgreSQL plans the statement anew each time, because its best plan depends on the
+                parameters. Otherwise it uses one plan for all parameters after some runs.
+
+        Returns:
+            The rows.
+
+        Raises:
+            ConstraintViolation: The statement violated a constraint.
+            ApiError: The database is unavailable, overloaded, or refuses the statement for now.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
+        race_backoff: Backoff | None = None
         with _span(name, query):
             for attempt in count():
-                began = clock()
+                start = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - began, replan)
+                    return await self._fetch_once(query, params, row, deadline - start, replan)
                 except psycopg.IntegrityError as error:
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.Error as error:
                     if driver_errors.is_race(error):
-                        # Of those who met, each comes back at another time.
-                        pause = min(BACKOFF[0] * 2**attempt, BACKOFF[1]) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+                        race_backoff = race_backoff or Backoff(*RACE_PAUSES)
+                        pause = race_backoff.next()
                         if clock() + pause >= deadline:
                             raise unavailable("the database is busy", 0.2) from None
                         await asyncio.sleep(pause)
                     elif driver_errors.is_connection_lost(error):
                         log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
-                        self._pool.renew(began)
-                        if attempt >= RETRIES or not idempotent or clock() >= deadline:
-                            raise unavailable("the database does not answer") from None
-                    elif not await self._leave_standby(error, began):
-                        raise self._answer(name, error) from None
+                        self._pool.replace_all(start)
+                        if attempt >= MAX_CONNECTION_RETRIES or not idempotent or clock() >= deadline:
+                            raise database_unavailable() from None
+                    elif not await self._leave_standby(error, start):
+                        raise self._translate(name, error) from None
         raise AssertionError("unreachable")
 
     async def fetch_one(
@@ -153,38 +181,39 @@ class Database:
         *,
         idempotent: bool = True,
     ) -> Row | None:
-        """As `fetch`, for at most one row."""
+        """Runs one statement that returns at most one row, as `fetch` does. Returns None if there is no row."""
         rows = await self.fetch(name, query, params, row, idempotent=idempotent)
         return rows[0] if rows else None
 
     async def execute(
         self, name: LiteralString, query: LiteralString, params: Mapping[str, object], *, idempotent: bool = True
-    ) -> None:
-        """As `fetch`, for a statement that returns no rows."""
-        await self.fetch(name, query, params, _NoRow, idempotent=idempotent)
+    ) -> int:
+        """Runs one statement that returns no rows, as `fetch` does. Returns how many rows it changed."""
+        (changed,) = await self.fetch(name, query, params, _RowCount, idempotent=idempotent)
+        return changed.value
 
     async def _fetch_once(
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool
     ) -> list[Row]:
-        connection = await self._pool.take(timeout)
+        connection = await self._pool.acquire(timeout)
         if self._pool.statement_settings:
-            return await self._behind_pooler(connection, self._pool.statement_settings, query, params, row)
-        timer = asyncio.get_running_loop().call_later(self._timeout + MARGIN, cut, connection)
-        connection.leaves_unfinished = True
+            return await self._fetch_through_pooler(connection, self._pool.statement_settings, query, params, row)
+        timer = asyncio.get_running_loop().call_later(self._timeout + CUT_MARGIN, cut, connection)
+        connection.keep_running_on_cancel = True
         try:
             cursor = connection.cursor(row_factory=rows_of(row))
-            # What is not prepared has no plan to keep.
+            # A statement that is not prepared is planned each time.
             await cursor.execute(query, params, prepare=False if replan else None)
-            return await _rows(cursor)
+            return await _rows(cursor, row)
         finally:
-            if connection.unfinished:
-                self._pool.leave(connection, GRACE, timer)
+            if connection.abandoned:
+                self._pool.release_abandoned(connection, CANCEL_DELAY, timer)
             else:
                 timer.cancel()
-                connection.leaves_unfinished = False
-                self._pool.give_back(connection)
+                connection.keep_running_on_cancel = False
+                self._pool.release(connection)
 
-    async def _behind_pooler(
+    async def _fetch_through_pooler(
         self,
         connection: Connection,
         settings: Settings,
@@ -192,63 +221,75 @@ class Database:
         params: Mapping[str, object],
         row: type[Row],
     ) -> list[Row]:
-        """Runs a statement in one transaction, and one round trip, with the settings, which end with it."""
-        life = asyncio.timeout(None)
+        """Runs a statement in one transaction, and one round trip, with settings that end with the transaction."""
+        time_limit = asyncio.timeout(None)
 
         async def run() -> list[Row]:
             try:
-                async with life, connection.cursor(row_factory=rows_of(row)) as cursor:
-                    with answering(connection, self._timeout + MARGIN):
+                async with time_limit, connection.cursor(row_factory=rows_of(row)) as cursor:
+                    with cut_after(connection, self._timeout + CUT_MARGIN):
                         async with connection.pipeline():
                             await connection.execute(SET_IN_TRANSACTION, settings)
                             await cursor.execute(query, params)
-                    return await _rows(cursor)
+                    return await _rows(cursor, row)
             finally:
-                self._pool.give_back(connection)
+                self._pool.release(connection)
 
-        def left() -> None:
+        def limit() -> None:
             with suppress(RuntimeError):  # the statement has ended
-                life.reschedule(asyncio.get_running_loop().time() + GRACE)
+                time_limit.reschedule(asyncio.get_running_loop().time() + CANCEL_DELAY)
 
-        # A pipeline that is left unfinished cannot be finished by somebody else.
-        return await run_shielded(run(), left)
+        # Another task could not finish an abandoned pipeline.
+        return await run_shielded(run(), limit)
 
     async def check_admission(self) -> None:
-        """Raises what `fetch` would, as far as it is known: for those who do something elsewhere first, which would be
-        in vain then. It costs the database nothing."""
+        """Checks whether a write would be accepted, as far as that is known without asking the database.
+
+        It is for callers that do something elsewhere first, which would be in vain if the write failed.
+
+        Raises:
+            ApiError: What `fetch` would raise.
+        """
         self._pool.check_queue()
         self._readiness.check_writes()
-        if self._pool.away:
-            self._pool.give_back(await self._pool.take(self._timeout))
+        if self._pool.is_down:
+            self._pool.release(await self._pool.acquire(self._timeout))
 
-    async def _leave_standby(self, error: psycopg.Error, began: float) -> bool:
-        """Returns whether a statement that `began` then is to run again because its server takes no writes: since a
-        failover another one does. Nothing was written. Where new connections are refused too, the database is
-        read-only: all of it, and for everybody."""
+    async def _leave_standby(self, error: psycopg.Error, start: float) -> bool:
+        """Returns whether to run a statement again because its server accepts no writes.
+
+        After a failover another server accepts them, so all connections are made anew; nothing was written yet. If the
+        new connections accept no writes either, the database as a whole is read-only.
+
+        Args:
+            error: What the statement failed with.
+            start: When it started, by the clock of the event loop.
+        """
         clock = asyncio.get_running_loop().time
         if error.sqlstate != driver_errors.READ_ONLY:
             return False
-        if began > self._left_standby:
-            if clock() < self._left_standby + STANDBY_PAUSE:
+        if start > self._standby_time:
+            if clock() < self._standby_time + STANDBY_RECONNECT_INTERVAL:
                 return False
-            log.warning("the database server takes no writes: connecting anew")
-            self._left_standby = clock()
-            self._pool.renew(began)
-        await self._pool.renewed()
+            log.warning("the database server accepts no writes: reconnecting")
+            self._standby_time = clock()
+            self._pool.replace_all(start)
+        await self._pool.wait_until_replaced()
         return True
 
-    def _answer(self, name: str, error: psycopg.Error) -> Exception:
-        """What the caller is told of an error that the database answered with; the error itself where it is a fault of
-        ours."""
-        answer = driver_errors.answer(error.sqlstate)
-        if answer is None:
+    def _translate(self, name: str, error: psycopg.Error) -> Exception:
+        """Returns what to raise for an error of the database: the error itself if it is our fault."""
+        api_error = driver_errors.to_api_error(error.sqlstate)
+        if api_error is None:
             return error
         self._readiness.note_refused_write(error)
         hint = driver_errors.HINTS.get(error.sqlstate or "")
-        log.warning("%s: %s (SQLSTATE %s%s)", name, answer.text, error.sqlstate, f"; {hint}" if hint else "")
-        return answer
+        log.warning("%s: %s (SQLSTATE %s%s)", name, api_error.text, error.sqlstate, f"; {hint}" if hint else "")
+        return api_error
 
 
-async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
+async def _rows(cursor: AsyncCursor[Row], row: type[Row]) -> list[Row]:
+    if row is _RowCount:
+        return [cast(Row, _RowCount(cursor.rowcount))]
     result = cursor.pgresult
     return await cursor.fetchall() if result and result.nfields else []

@@ -1,4 +1,8 @@
-"""Around every call: errors become google.rpc.Status, nothing else leaves the process, and a refusal is logged."""
+"""What surrounds the handler of every RPC: it parses requests, translates errors to google.rpc.Status and logs them.
+
+grpc would parse requests by itself, but it reports a malformed one with the name of a Python exception. So handlers are
+registered without a deserializer, and requests are parsed here.
+"""
 
 import asyncio
 import logging
@@ -11,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from runtime.errors import ApiError, from_domain, internal, malformed
-from runtime.limits import AnswerLimit
+from runtime.limits import ResponseLimit
 from runtime.logs import CALL
 from runtime.refusals import DomainError
 
@@ -21,39 +25,51 @@ Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
-_OURS = {
+_SERVER_FAULTS = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+"""The codes of errors that are logged as warnings: the client can do nothing about them."""
 
 
 class Guarded:
-    """Takes a service's methods as a server does, and hands them on to one, each guarded.
+    """Stands in for a server while a service is registered, and registers each of its methods inside `guard`.
 
-    Wrapped once, when they are registered: an interceptor would be asked anew for each call.
+    Methods are wrapped once, at registration. An interceptor would wrap them again for each call.
     """
 
-    def __init__(self, server: grpc.aio.Server, answers: AnswerLimit | None = None) -> None:
-        """`answers` limits what waits for those who do not read."""
+    def __init__(self, server: grpc.aio.Server, responses: ResponseLimit | None = None) -> None:
+        """Prepares the registration.
+
+        Args:
+            server: Where the methods are registered.
+            responses: Limits the responses that clients do not read.
+        """
         self._server = server
-        self._answers = answers or AnswerLimit()
+        self._responses = responses or ResponseLimit()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Generated code registers every method twice; the other way has their names."""
+        """Does nothing. Generated code registers every method twice, and only the other way passes their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: "Mapping[str, Handler]") -> None:
-        limited = self._answers.limited
+        """Registers the methods of a service, which are given by name."""
+        limited = self._responses.limited
         guarded = {name: guard(f"/{service}/{name}", limited(handler)) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
 def guard(method: str, handler: "Handler") -> "Handler":
-    """Lets ApiError through as it is, and turns any other exception into INTERNAL with a log entry.
+    """Returns a handler that parses requests, and turns exceptions into statuses.
 
-    Messages are parsed here: where grpc does it, one that is malformed is answered with the exception's name.
+    An ApiError or DomainError becomes the status that it describes. Any other exception becomes INTERNAL, and is logged
+    with its traceback.
+
+    Args:
+        method: The full name of the method, as in `/shop.order.v1.OrderService/GetOrder`.
+        handler: The handler, which gets parsed requests.
     """
     return _streaming(handler, method) if handler.response_streaming else _unary(handler, method)
 
@@ -72,7 +88,7 @@ def _unary(handler: "Handler", method: str) -> "Handler":
         except Exception as error:
             await _abort(error, context, method, started)
         if log.isEnabledFor(logging.DEBUG):
-            _said(method, "OK", started, logging.DEBUG)
+            _log(method, "OK", started, logging.DEBUG)
         return response
 
     return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
@@ -86,16 +102,16 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
         CALL.set(context)
         started = time.perf_counter()
         try:
-            # Closed here, so that what a stream holds is given back when its caller leaves, not when it is collected.
-            message = _each(parse, request) if handler.stream_stream else parse(request)
-            async with aclosing(inner(message, context)) as responses:
+            parsed = _parse_each(parse, request) if handler.stream_stream else parse(request)
+            # Closed when the caller leaves, not when it is garbage-collected: so a stream frees what it holds.
+            async with aclosing(inner(parsed, context)) as responses:
                 async for response in responses:
                     yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
         except Exception as error:
             await _abort(error, context, method, started)
-        _said(method, "OK", started, logging.DEBUG)
+        _log(method, "OK", started, logging.DEBUG)
 
     wrap: Any = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_stream_rpc_method_handler
     wrapped: Handler = wrap(call, None, handler.response_serializer)
@@ -109,12 +125,12 @@ def _parser(handler: "Handler") -> Callable[[bytes], Any]:
         try:
             return deserialize(request)
         except DecodeError:
-            raise malformed("the request is no message of this method, or a text in it is not UTF-8") from None
+            raise malformed("the request is not a message of this method, or contains text that is not UTF-8") from None
 
     return parse
 
 
-async def _each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def _parse_each(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for request in requests:
         yield parse(request)
 
@@ -123,16 +139,16 @@ async def _abort(error: Exception, context: Context, method: str, started: float
     if isinstance(error, DomainError):
         error = from_domain(error)
     if isinstance(error, ApiError):
-        level = logging.WARNING if error.code in _OURS else logging.INFO
-        _said(method, error.code.name, started, level, error=error.text)
+        level = logging.WARNING if error.code in _SERVER_FAULTS else logging.INFO
+        _log(method, error.code.name, started, level, error=error.text)
     else:
         log.error("%s failed", method, exc_info=error)
         error = internal()
     await context.abort(error.code, error.text, error.trailers())
-    raise AssertionError("abort raises")
+    raise AssertionError("abort always raises")
 
 
-def _said(method: str, code: str, started: float, level: int, **more: str) -> None:
+def _log(method: str, code: str, started: float, level: int, **more: str) -> None:
     if log.isEnabledFor(level):
         milliseconds = round((time.perf_counter() - started) * 1000, 2)
         log.log(level, "%s %s", method, code, extra={"method": method, "code": code, "ms": milliseconds, **more})

@@ -1,4 +1,4 @@
-"""What arrives and leaves as HTTP headers: the edge passes them on as gRPC metadata, both ways."""
+"""HTTP headers of requests and responses. The edge converts them to gRPC metadata and back."""
 
 import re
 from typing import Any
@@ -26,9 +26,17 @@ def _headers(context: Context, name: str) -> list[str]:
 
 
 def caller(context: Context, header: str) -> str:
-    """Who calls, as a trusted gateway says in `header`; empty for everybody where no header is trusted.
+    """Returns who calls, as a trusted gateway states it.
 
-    INVALID_ARGUMENT where it is there twice: one of the two is not the gateway's, and nobody knows which.
+    Args:
+        context: The context of the RPC.
+        header: The header of the gateway; if empty, no header is trusted.
+
+    Returns:
+        The caller; empty if it is anonymous.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT if the header occurs twice. One of the two is not from the gateway.
     """
     values = _headers(context, header) if header else []
     if len(values) > 1:
@@ -37,10 +45,11 @@ def caller(context: Context, header: str) -> str:
 
 
 def request_key(context: Context, request_id: str) -> UUID | None:
-    """The idempotency key, from `request_id` or the Idempotency-Key header; None where there is neither.
+    """Returns the idempotency key, from the request or the Idempotency-Key header; None if there is none.
 
-    INVALID_ARGUMENT where the header is there twice or is empty: its sender counts on a key, and each retry without one
-    would order again.
+    Raises:
+        ApiError: INVALID_ARGUMENT if a key is not a UUID, if the header occurs twice, or if both differ. An empty
+            header is invalid too: its sender relies on a key, and each retry without one would place another order.
     """
     headers = _headers(context, IDEMPOTENCY_KEY)
     if not headers:
@@ -58,42 +67,59 @@ def request_key(context: Context, request_id: str) -> UUID | None:
 
 
 def expected_etag(context: Context, etag: str) -> str:
-    """The etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1); empty: any.
+    """Returns the etag that the resource must have, from the request or the If-Match header (RFC 9110, 13.1.1).
 
-    INVALID_ARGUMENT where either is not one etag, or the two differ: a condition must not be dropped in silence.
+    Returns:
+        The etag without quotes; empty if there is no condition.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT if either is not one etag, or if both differ. A condition is never ignored.
     """
-    asked = _unquoted(etag)
-    if etag and not asked:
+    from_request = _unquoted(etag)
+    if etag and not from_request:
         raise invalid_argument([("etag", "must be an etag")])
     values = _headers(context, IF_MATCH)
     if not values or [value.strip() for value in values] == ["*"]:
-        return asked
+        return from_request
     value = _unquoted(values[0])
     if len(values) > 1 or not value or "," in value:
         raise invalid_argument([("If-Match", "must be one etag")])
-    if asked and asked != value:
+    if from_request and from_request != value:
         raise invalid_argument([("etag", "differs from the If-Match header")])
     return value
 
 
 def expected_version(context: Context, etag: str) -> int | None:
-    """The version that the resource must have, as `expected_etag` finds it and `version_of` reads it; None: any."""
+    """Returns the version that the resource must have; None if there is no condition.
+
+    Raises:
+        ApiError: As `expected_etag`.
+    """
     return version_of(expected_etag(context, etag))
 
 
 def version_of(etag: str) -> int | None:
-    """The version of a resource that an etag of ours stands for; None where there is no condition, and 0, which nothing
-    has, for an etag that is none of ours."""
+    """Returns the version that an etag stands for.
+
+    Returns:
+        None for an empty etag, which is no condition; 0, which no resource has, for an etag that is not ours.
+    """
     if not etag:
         return None
     return int(etag) if _VERSION.fullmatch(etag) else 0
 
 
 def _unquoted(etag: str) -> str:
-    """An etag as it is in messages: clients may send it as the ETag header had it."""
+    """Returns an etag as in messages. Clients may send it in the form of the ETag header."""
     return etag.strip().removeprefix("W/").strip('"')
 
 
 async def send_etag(context: Context, etag: str, *, weak: bool = False) -> None:
-    """Sends a resource's etag as a response header; `weak` where answers with one etag may differ (RFC 9110, 8.8)."""
+    """Sends the etag of a resource as a response header.
+
+    Args:
+        context: The context of the RPC.
+        etag: The etag without quotes.
+        weak: Whether responses with the same etag may differ (RFC 9110, 8.8).
+    """
     await context.send_initial_metadata((("etag", f'{"W/" if weak else ""}"{etag}"'),))

@@ -1,4 +1,7 @@
-"""grpc.health.v1 that can be watched, and whose watchers keep no process from going away."""
+"""A gRPC health servicer whose Watch streams end at shutdown.
+
+grpcio's own leaves them open, so `server.stop()` waits out its whole grace period.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,73 +12,80 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 LIVENESS = "liveness"
-"""The health name of the process itself; the services' own names say whether to call it."""
+"""The health name of the process itself. The names of its services tell whether to call them."""
 
 CALLS = ""
-"""The health name that the shop's own clients watch: whether calls are answered."""
+"""The health name that the shop's own clients watch: whether the process accepts calls."""
 
 READINESS = "readiness"
-"""The health name that Kubernetes asks for: that of the services, but maybe later (see `Server.set_ready`)."""
+"""The health name that Kubernetes checks: as that of the services, but maybe later (see `Server.watch`)."""
 
 Status = health_pb2.HealthCheckResponse
 
 
 class LastingProblem(str):
-    """What keeps a service from working and does not pass by itself: its readiness falls at once."""
+    """A problem that does not pass by itself. A service that has one is unready at once."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """What a process says about its services. It is told with `set`."""
+    """The health of the services of a process, as set with `set`."""
 
-    def __init__(self, interval: float | None = None) -> None:
-        """`interval` is in seconds: how often a watched status is looked at that changes by itself."""
+    def __init__(self, poll_interval: float | None = None) -> None:
+        """Creates the servicer without any service.
+
+        Args:
+            poll_interval: Seconds between two reads of a watched status. None if a status changes only by `set`.
+        """
         super().__init__()
-        self._interval = interval
-        self._own: dict[str, int] = {}
-        self._leaving = False
+        self._poll_interval = poll_interval
+        self._statuses: dict[str, int] = {}
+        self.is_shutting_down = False
         self._closed = False
         self._changed = asyncio.Event()
 
     async def set(self, service: str, status: int) -> None:
-        if not self._leaving:
-            self._own[service] = status
-            self._tell()
+        """Sets the status of a service. During a shutdown it stays as it is."""
+        if not self.is_shutting_down:
+            self._statuses[service] = status
+            self._notify()
 
     async def enter_graceful_shutdown(self) -> None:
-        """The services and READINESS are NOT_SERVING from here on, which sends Envoy and Kubernetes elsewhere.
+        """Sets the services and READINESS to NOT_SERVING, so that Envoy and Kubernetes send calls elsewhere.
 
-        The process itself and CALLS are not: calls are answered until the server closes. gRPC clients ask DNS for
-        others when a connection ends, and not when a peer says NOT_SERVING; they may know of none. Watchers stay, too:
-        clients that balance by health would ask again at once, and all the time.
+        LIVENESS and CALLS stay as they are, because calls are accepted until the server closes: gRPC clients resolve
+        the name again when a connection ends, but not when a peer is NOT_SERVING, and they may know no other peer.
+        Watch streams stay open, because clients that balance by health would reopen them again and again.
         """
-        self._own.update({name: Status.NOT_SERVING for name in self._own if name not in (LIVENESS, CALLS)})
-        self._leaving = True
-        self._tell()
+        statuses = {name: Status.NOT_SERVING for name in self._statuses if name not in (LIVENESS, CALLS)}
+        self._statuses.update(statuses)
+        self.is_shutting_down = True
+        self._notify()
 
     def close(self) -> None:
-        """Ends all watches, for which the end of the server would wait."""
+        """Ends all Watch streams. The server would wait for them otherwise."""
         self._closed = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def status(self, name: str) -> int | None:
-        """How a service is; None if there is none of that name."""
-        return self._own.get(name)
+        """Returns the status of a service; None if there is no such service."""
+        return self._statuses.get(name)
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        """Returns the status of a service, or fails with NOT_FOUND."""
         status = await self.status(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return Status(status=status)
 
-    async def Watch(  # a generator, which tracing can wrap and an end can reach
+    async def Watch(  # a generator, so that tracing can wrap it and `close` can end it
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Ends when the server closes, which would otherwise wait for it."""
-        sent = None
+        """Sends the status, and each change of it, until `close`."""
+        sent: int | None = None
         while True:
             closed, changed = self._closed, self._changed
             status = await self.status(request.service)
@@ -87,5 +97,5 @@ class Health(health_pb2_grpc.HealthServicer):
             if closed:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(self._poll_interval):
                     await changed.wait()

@@ -1,7 +1,7 @@
-"""How much of a process one caller may take."""
+"""Limits on the resources of a process, in all and for each caller."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing, contextmanager
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 EXTERNAL_ADDRESS = "x-envoy-external-address"
-"""The header in which the edge says who calls. It takes off what clients send in it."""
+"""The header in which the edge passes the address of the caller. The edge removes it from requests of clients."""
 
-PREFIX = 64
-"""Bits of an IPv6 address that tell one caller from another: the rest is the caller's own to choose."""
+IPV6_PREFIX_LENGTH = 64
+"""How many bits of an IPv6 address identify a caller. A caller can choose the rest freely."""
 
 
 def caller_of(address: str) -> str:
-    """Whom an address counts as: itself, or its /64 if it is IPv6."""
+    """Returns which caller an address belongs to: the address itself, or its /64 network if it is IPv6."""
     try:
         parsed = ip_address(address.strip("[]").partition("%")[0])
     except ValueError:
@@ -32,11 +32,11 @@ def caller_of(address: str) -> str:
         return str(parsed)
     if parsed.ipv4_mapped:
         return str(parsed.ipv4_mapped)
-    return str(IPv6Address(int(parsed) >> (128 - PREFIX) << (128 - PREFIX)))
+    return str(IPv6Address(int(parsed) >> (128 - IPV6_PREFIX_LENGTH) << (128 - IPV6_PREFIX_LENGTH)))
 
 
 def caller_of_call(context: Context) -> str:
-    """Who makes a call: whom the edge names, or the peer."""
+    """Returns who makes a call: the caller that the edge names, or else the peer."""
     for key, value in context.invocation_metadata() or ():
         if key == EXTERNAL_ADDRESS:
             return caller_of(str(value))
@@ -45,10 +45,16 @@ def caller_of_call(context: Context) -> str:
 
 
 class CallerLimit:
-    """So many at once, in all and of one caller."""
+    """Limits how many streams are open at once, in all and for each caller."""
 
     def __init__(self, total: int, per_caller: int, what: str = "streams") -> None:
-        """`per_caller` 0: as many as in all."""
+        """Sets the limits.
+
+        Args:
+            total: How many may be open in all.
+            per_caller: How many may be open for one caller; 0 for no limit of its own.
+            what: What is counted, for the error message.
+        """
         self._total = total
         self._per_caller = per_caller
         self._what = what
@@ -56,8 +62,12 @@ class CallerLimit:
         self._callers: Counter[str] = Counter()
 
     @contextmanager
-    def admit(self, caller: str) -> Iterator[None]:
-        """Counts one of a caller until the end of the block. Raises RESOURCE_EXHAUSTED beyond a limit."""
+    def admit(self, caller: str) -> Generator[None]:
+        """Counts one stream of a caller until the end of the block.
+
+        Raises:
+            ApiError: RESOURCE_EXHAUSTED if a limit is reached.
+        """
         if self._count >= self._total:
             raise resource_exhausted(f"too many {self._what} are open")
         if self._per_caller and self._callers[caller] >= self._per_caller:
@@ -74,10 +84,15 @@ class CallerLimit:
 
 
 class StreamLimitInterceptor(grpc.aio.ServerInterceptor):
-    """Limits the streams of methods whose servicers are not ours: health and reflection."""
+    """Limits the streams of health and reflection, whose servicers know no limits."""
 
     def __init__(self, limit: CallerLimit, prefixes: tuple[str, ...]) -> None:
-        """`prefixes` are what the full names of the methods begin with, as in `/grpc.health.`."""
+        """Sets the limit.
+
+        Args:
+            limit: Counts the streams.
+            prefixes: The beginnings of the full names of the methods, as in `/grpc.health.`.
+        """
         self._limit = limit
         self._prefixes = prefixes
 
@@ -86,6 +101,7 @@ class StreamLimitInterceptor(grpc.aio.ServerInterceptor):
         continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
+        """Returns the handler of a method; one that counts streams if the method is limited."""
         handler = await continuation(handler_call_details)
         if (
             handler is None
@@ -111,59 +127,59 @@ class StreamLimitInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
 
-LARGE = 64 * 1024
-"""Bytes of an answer below which it is not counted: no answer of a method that writes is larger, so none is refused
-after it has written."""
+LARGE_RESPONSE = 64 * 1024
+"""Bytes from which a response counts. No method that writes has a response so large, so no call is refused after it has
+written."""
 
-ANSWERS = 16 * 1024**2
-"""Bytes of large answers that may wait for those who asked, in all; each is some three times in memory."""
+MAX_UNREAD = 16 * 1024**2
+"""Bytes of large responses that may wait to be read, in all. In memory each takes about three times its size."""
 
-ANSWERS_PER_CALLER = ANSWERS // 2
-"""Those of one caller."""
+MAX_UNREAD_PER_CALLER = MAX_UNREAD // 2
+"""Bytes of large responses that may wait to be read by one caller."""
 
 
-class AnswerLimit:
-    """Bounds what waits for clients that ask and do not read."""
+class ResponseLimit:
+    """Limits the responses that wait for clients that do not read them."""
 
-    def __init__(self, total: int = ANSWERS, per_caller: int = ANSWERS_PER_CALLER) -> None:
+    def __init__(self, total: int = MAX_UNREAD, per_caller: int = MAX_UNREAD_PER_CALLER) -> None:
         self._total = total
         self._per_caller = per_caller
         self._bytes = 0
         self._callers: Counter[str] = Counter()
 
     def limited(self, handler: "Handler") -> "Handler":
-        """The handler of a method, which raises RESOURCE_EXHAUSTED while too much waits."""
+        """Returns a handler that raises RESOURCE_EXHAUSTED while too many responses are unread."""
         if handler.unary_unary is None:
             return handler
         inner: Any = handler.unary_unary
         serialize: Any = handler.response_serializer or bytes
 
         async def call(request: Any, context: Context) -> Any:
-            # Before the work where that can be told, and after it for those that were at work meanwhile.
+            # Checked before the work, and again after it, because other calls may have finished meanwhile.
             self._check(context, 0)
             response = serialize(await inner(request, context))
             size = len(response)
-            if size >= LARGE:
+            if size >= LARGE_RESPONSE:
                 try:
                     self._check(context, size)
                 except ApiError:
-                    # The exception's frames would keep it until Python next looks for garbage.
+                    # The frames of the exception would keep the response until the next garbage collection.
                     del response, request
                     raise
                 self._count(context, size)
             return response
 
-        # Serialized here, where the size is asked for: to reckon it is to serialize once more.
+        # Serialized here, because computing the size alone costs as much.
         return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, None)
 
     def _check(self, context: Context, size: int) -> None:
         if not self._bytes:
             return
         if self._bytes + size > self._total:
-            raise resource_exhausted("too many large answers wait to be read")
+            raise resource_exhausted("too many large responses are waiting to be read")
         waiting = self._callers[caller] if (caller := caller_of_call(context)) in self._callers else 0
         if waiting and waiting + size > self._per_caller:
-            raise resource_exhausted("too many large answers wait to be read by this address")
+            raise resource_exhausted("too many large responses are waiting to be read by this address")
 
     def _count(self, context: Context, size: int) -> None:
         caller = caller_of_call(context)
@@ -176,5 +192,5 @@ class AnswerLimit:
             if not self._callers[caller]:
                 del self._callers[caller]
 
-        add: Any = context.add_done_callback  # its type is grpc's own
+        add: Any = context.add_done_callback  # its type is private to grpc
         add(done)

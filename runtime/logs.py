@@ -1,9 +1,10 @@
-"""Structured logs on standard output: one JSON object a line, with the trace that a line belongs to."""
+"""Structured logs on standard output: each line is a JSON object, with the ids of its trace and request."""
 
 import json
 import logging
 import re
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -14,34 +15,37 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 CALL: ContextVar[Any] = ContextVar("call")
-"""The context of the RPC that is being served: its metadata are looked at only where a line is logged."""
+"""The context of the RPC that is being served. Its metadata is read only if a line is logged."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-.*")
 _REQUEST_ID = re.compile(r"[!-~]{1,100}")
 
 
 def _ids() -> dict[str, str]:
-    """What a line belongs to: the span where spans are made, else the caller's; and the edge's request id."""
-    found: dict[str, str] = {}
+    """Returns the trace id and span id (those of the caller if this process makes no spans), and the request id of the
+    edge."""
+    ids: dict[str, str] = {}
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
-        found["trace_id"] = trace.format_trace_id(context.trace_id)
-        found["span_id"] = trace.format_span_id(context.span_id)
+        ids["trace_id"] = trace.format_trace_id(context.trace_id)
+        ids["span_id"] = trace.format_span_id(context.span_id)
     call = CALL.get(None)
     for key, value in (call.invocation_metadata() or ()) if call is not None else ():
         if key == "traceparent" and not context.is_valid and (match := _TRACEPARENT.fullmatch(str(value))):
-            found["trace_id"], found["span_id"] = match.groups()
+            ids["trace_id"], ids["span_id"] = match.groups()
         elif key == "x-request-id" and _REQUEST_ID.fullmatch(str(value)):
-            found["request_id"] = str(value)
-    return found
+            ids["request_id"] = str(value)
+    return ids
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """What a call passed in `extra`."""
+    """Returns what was passed as `extra`."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
 class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object, for programs."""
+
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
@@ -62,6 +66,8 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
+    """Formats a record as one line of text, for a terminal."""
+
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = "".join(f" {key}={value}" for key, value in (_fields(record) | _ids()).items())
@@ -69,8 +75,25 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Throttle:
+    """Limits how often something is logged: `if throttle(): log.warning(…)`."""
+
+    def __init__(self, interval: float) -> None:
+        """`interval` is the shortest time between two logs, in seconds."""
+        self._interval = interval
+        self._next_time = 0.0
+
+    def __call__(self) -> bool:
+        """Returns whether to log now."""
+        now = time.monotonic()
+        if now < self._next_time:
+            return False
+        self._next_time = now + self._interval
+        return True
+
+
 class LogOnce:
-    """Logs a message when it differs from the one before: for a state that is looked at again and again."""
+    """Logs a message when it differs from the one before: for a state that is checked again and again."""
 
     def __init__(self, logger: logging.Logger, level: int) -> None:
         self._logger = logger
@@ -93,13 +116,20 @@ class LogOnce:
 
 
 def setup(service: str, level: str, style: str) -> None:
-    # No line says them, and to find them out is a third of its cost (Python's logging HOWTO, Optimization).
+    """Sends all logs of this process to standard output.
+
+    Args:
+        service: The name of the process, which each line has.
+        level: The lowest level that is logged, as in `INFO`.
+        style: `json` or `text`.
+    """
+    # No line shows these, and collecting them is a third of the cost of a line (logging HOWTO, Optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     if sys.version_info >= (3, 12):
         logging.logAsyncioTasks = False
-    logging._srcfile = None
+    logging._srcfile = None  # pyright: ignore[reportPrivateUsage]  # the HOWTO names it
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service) if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # The pool warns of each attempt to reconnect with the driver's message; Database says it once, without it.
+    # The pool logs every failed attempt to connect, with the driver's message. `Server.watch` logs an outage once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

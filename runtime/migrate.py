@@ -1,18 +1,18 @@
-"""Brings a database's schema up to date: applies the migrations that it lacks, in order and under a lock, while a shop
-runs on it.
+"""Brings the schema of a database up to date while a shop runs on it.
 
-A statement that needs a table for itself blocks all who come later, for as long as it waits for somebody who reads (a
-report, a dump). So it waits for LOCK_TIMEOUT only, gives up, lets the others pass, and is tried again.
+It applies the missing migrations, in order and under a lock.
 
-Migrations are backward compatible by one version, so that old and new processes live side by side; an older program
-finds its newest file applied already and does nothing, which is what a rollback needs.
+A statement that needs an exclusive lock on a table waits for readers (a report, a dump), and blocks everybody who comes
+later meanwhile. So it waits for LOCK_TIMEOUT only, gives up, lets the others pass, and tries again.
+
+Migrations are compatible with the previous release, so that old and new processes can run at the same time. An older
+program finds that its newest migration is applied and does nothing, which a rollback relies on.
 """
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,27 +22,38 @@ import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
+from runtime.backoff import Backoff
 from runtime.credentials import Conninfo, resolve
-from runtime.readiness import OLDEST_VERSION
+from runtime.logs import LogOnce
+from runtime.readiness import MIN_POSTGRESQL_VERSION
 from runtime.schema import RECORD, Migration, MigrationError, Schema, Statement, migrations
 
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT = 2.0
-"""Seconds that a statement waits for a lock, and others behind it, before it is tried again."""
+"""Seconds that a statement waits for a lock, and others behind it, before it gives up and tries again."""
 
-BACKOFF = (0.5, 10.0)
-"""Seconds between two attempts, the first time and at most: those who queued get their turn."""
+LOCK_PAUSES = (0.5, 10.0)
+"""The first and the longest pause between two attempts, in seconds. In a pause the calls that were blocked run."""
 
 MAX_WAIT = 600.0
-"""Seconds after which a lock that others hold is an error."""
+"""Seconds after which it is an error that others hold a lock."""
 
-_LOCK = 0x53484F50
-"""The advisory lock of all migrations: `SHOP` in ASCII."""
+TURN_POLL_INTERVAL = 0.2
+"""Seconds between two attempts to be the only program that migrates."""
 
-_RECORD = "the table schema_migration"
+BLOCKER_POLL_INTERVAL = 1.0
+"""Seconds between two queries for the sessions that hold a lock."""
 
-_LOST_RACE = (errors.LockNotAvailable, errors.DeadlockDetected)
+CONNECT_INTERVAL = 0.5
+"""Seconds between two attempts to connect to the database."""
+
+_ADVISORY_LOCK = 0x53484F50
+"""The key of the advisory lock of all migrations: `SHOP` in ASCII."""
+
+_RECORD_TABLE = "the table schema_migration"
+
+_LOCK_ERRORS = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
 async def migrate(
@@ -53,45 +64,55 @@ async def migrate(
     lock_timeout: float = LOCK_TIMEOUT,
     max_wait: float = MAX_WAIT,
 ) -> list[int]:
-    """Applies what is missing and returns the versions applied.
+    """Applies the missing migrations.
 
-    Waits up to `wait` seconds for the database, and for credentials that it accepts, and up to `max_wait` for each lock
-    that others hold.
+    Args:
+        conninfo: Where the database is.
+        directory: Where the migrations are.
+        wait: Seconds to wait for the database, and for credentials that it accepts.
+        lock_timeout: Seconds that a statement waits for a lock before it gives up and tries again.
+        max_wait: Seconds to wait for each lock that others hold.
+
+    Returns:
+        The versions that were applied.
 
     Raises:
-        MigrationError: with one line for people.
+        MigrationError: The schema cannot be brought up to date. The message is one line for people.
     """
-    todo = migrations(directory)
+    wanted = migrations(directory)
     connection = await _connect(conninfo, wait)
     try:
         async with connection:
-            return await _Run(conninfo, connection, lock_timeout, max_wait).apply(todo)
+            return await _Run(conninfo, connection, lock_timeout, max_wait).apply(wanted)
     except psycopg.Error as error:
         raise MigrationError(_one_line(error)) from None
 
 
 @dataclass(frozen=True)
 class _Run:
+    """One run of `migrate` on an open connection."""
+
     conninfo: Conninfo
     connection: AsyncConnection[TupleRow]
     lock_timeout: float
     max_wait: float
 
-    async def apply(self, todo: Sequence[Migration]) -> list[int]:
+    async def apply(self, wanted: Sequence[Migration]) -> list[int]:
+        """Applies those of the migrations that the database lacks; returns their versions."""
         self._check_server()
-        # What an operator has set for the role is meant for calls.
+        # Timeouts that an operator has set for the role are meant for calls.
         await self.connection.execute(
             "SELECT set_config('statement_timeout', '0', false), set_config('transaction_timeout', '0', false),"
             " set_config('idle_in_transaction_session_timeout', '0', false)"
         )
         await self._take_turn()
         applied = await self._record()
-        if problem := Schema([each.name for each in todo]).check_owner(applied.items()):
+        if problem := Schema([each.name for each in wanted]).check_owner(applied.items()):
             raise MigrationError(problem)
-        missing = [each for each in todo if each.version not in applied]
+        missing = [each for each in wanted if each.version not in applied]
         if not applied:
-            await self._attempt(_RECORD, self._create_record)
-        await self._compare([each for each in todo if each.version in applied])
+            await self._attempt(_RECORD_TABLE, self._create_record)
+        await self._compare([each for each in wanted if each.version in applied])
         for each in missing:
             try:
                 await self._apply_one(each)
@@ -102,32 +123,33 @@ class _Run:
 
     def _check_server(self) -> None:
         version = self.connection.info.server_version // 10_000
-        if version < OLDEST_VERSION:
-            raise MigrationError(f"the database is PostgreSQL {version}; {OLDEST_VERSION} or newer is needed")
+        if version < MIN_POSTGRESQL_VERSION:
+            raise MigrationError(f"the database is PostgreSQL {version}; {MIN_POSTGRESQL_VERSION} or newer is needed")
         encoding = self.connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
-            raise MigrationError(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8'")
+            raise MigrationError(f"the encoding of the database is {encoding}; create it with ENCODING 'UTF8'")
 
     async def _take_turn(self) -> None:
-        """Waits until no other program migrates. It asks again and again: who waits within a statement has a snapshot,
-        and an index that is built concurrently waits for the end of all that are older."""
-        give_up = time.monotonic() + self.max_wait
-        waiting = False
+        """Waits until no other program migrates.
+
+        It polls for the lock. Waiting in a statement would hold a snapshot, and an index that is built concurrently
+        waits for the end of all older snapshots.
+        """
+        deadline = time.monotonic() + self.max_wait
+        log_once = LogOnce(log, logging.INFO)
         while True:
-            row = await (await self.connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone()
+            row = await (await self.connection.execute("SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,))).fetchone()
             if row and row[0]:
                 return
-            if time.monotonic() >= give_up:
+            if time.monotonic() >= deadline:
                 raise MigrationError(f"another migration has run for more than {self.max_wait:g} s")
-            if not waiting:
-                log.info("waiting for another migration to end")
-                waiting = True
-            await asyncio.sleep(0.2)
+            log_once("waiting for another migration to end")
+            await asyncio.sleep(TURN_POLL_INTERVAL)
 
     async def _record(self) -> dict[int, str]:
-        """The names of what is applied, by version."""
-        there = await (await self.connection.execute("SELECT to_regclass('schema_migration')")).fetchone()
-        if not there or there[0] is None:
+        """Returns the names of the applied migrations, by version."""
+        exists = await (await self.connection.execute("SELECT to_regclass('schema_migration')")).fetchone()
+        if not exists or exists[0] is None:
             return {}
         return dict(await (await self.connection.execute(RECORD)).fetchall())
 
@@ -138,14 +160,14 @@ class _Run:
         )
 
     async def _compare(self, applied: Sequence[Migration]) -> None:
-        """Refuses a file that was changed after it was applied; a checksum that is missing is filled in."""
+        """Refuses a file that was changed after it was applied; fills in a missing checksum."""
         has_checksum = await self.connection.execute(
             "SELECT 1 FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'checksum'"
         )
         if not await has_checksum.fetchone():
-            # Programs from before name their columns, so they do not notice.
+            # Older programs name the columns that they use, so an additional one does not disturb them.
             add = partial(self._execute, "ALTER TABLE schema_migration ADD COLUMN checksum text")
-            await self._attempt(_RECORD, add)
+            await self._attempt(_RECORD_TABLE, add)
         rows = await (await self.connection.execute("SELECT version, checksum FROM schema_migration")).fetchall()
         recorded: dict[int, str | None] = dict(rows)
         for each in applied:
@@ -155,8 +177,8 @@ class _Run:
                 )
             elif recorded[each.version] != each.checksum:
                 raise MigrationError(
-                    f"{each.name}.sql is not what was applied to this database: a released migration is never edited; "
-                    "restore it, and write a new one"
+                    f"{each.name}.sql has changed since it was applied to this database: a released migration must not "
+                    "be edited; restore it, and add a new one"
                 )
 
     async def _apply_one(self, migration: Migration) -> None:
@@ -182,55 +204,55 @@ class _Run:
     async def _alone(self, statement: Statement) -> None:
         if statement.index:
             await self._drop_invalid(statement.index)
-        # Nobody waits behind a concurrent statement, while to give up would throw away what it has built.
+        # A concurrent statement blocks nobody, and giving up would discard what it has built.
         await self._execute(statement.text, self.max_wait if statement.concurrent else self.lock_timeout)
 
     async def _drop_invalid(self, index: str) -> None:
-        """An index that a failed attempt has left costs each write and serves no read."""
+        """Drops the index if a failed attempt has left it invalid: it would slow down writes and serve no reads."""
         invalid = await self.connection.execute(
             "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (index,)
         )
         if await invalid.fetchone():
-            log.info("dropping the index %s, which a failed attempt has left invalid", index)
+            log.info("dropping the invalid index %s of a failed attempt", index)
             name = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index.strip('"')))
             await self._execute(name.as_string(), self.max_wait)
 
     async def _execute(self, text: str, lock_timeout: float | None = None) -> None:
         milliseconds = str(int((lock_timeout or self.lock_timeout) * 1000))
         await self.connection.execute("SELECT set_config('lock_timeout', %s, false)", (milliseconds,))
-        # A file of our own, not input: nothing in it comes from outside.
+        # The text is from a file of this project; nothing in it is input.
         await self.connection.execute(text.encode())
 
     async def _attempt(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Tries a step until it gets its locks."""
-        give_up = time.monotonic() + self.max_wait
-        pause = BACKOFF[0]
+        """Runs a step again and again until it gets its locks."""
+        deadline = time.monotonic() + self.max_wait
+        backoff = Backoff(*LOCK_PAUSES)
         while True:
             try:
-                async with self._telling(what):
+                async with self._blockers_logged(what):
                     return await step()
-            except _LOST_RACE as error:
-                if time.monotonic() + pause >= give_up:
+            except _LOCK_ERRORS as error:
+                pause = backoff.next()
+                if time.monotonic() + pause >= deadline:
                     raise MigrationError(
                         f"{what} did not get its locks within {self.max_wait:g} s: {_one_line(error)}"
                     ) from None
-                log.info("%s is tried again, for up to %d s", what, give_up - time.monotonic())
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
-            pause = min(pause * 2, BACKOFF[1])
+                log.info("%s did not get its locks; retrying for up to %d s", what, deadline - time.monotonic())
+            await asyncio.sleep(pause)
 
     @asynccontextmanager
-    async def _telling(self, what: str) -> AsyncIterator[None]:
-        """Logs whom the block waits for in the database."""
-        task = asyncio.create_task(self._tell(what))
+    async def _blockers_logged(self, what: str) -> AsyncGenerator[None]:
+        """Logs the sessions that the block waits for in the database."""
+        task = asyncio.create_task(self._log_blockers(what))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _tell(self, what: str) -> None:
-        await asyncio.sleep(min(1, self.lock_timeout / 2))
-        last_message = ""
+    async def _log_blockers(self, what: str) -> None:
+        await asyncio.sleep(min(BLOCKER_POLL_INTERVAL, self.lock_timeout / 2))
+        log_once = LogOnce(log, logging.INFO)
         async with await AsyncConnection.connect(resolve(self.conninfo), autocommit=True) as connection:
             while True:
                 rows = await connection.execute(
@@ -239,29 +261,28 @@ class _Run:
                     (self.connection.info.backend_pid,),
                 )
                 blockers = ", ".join(str(row[0]) for row in await rows.fetchall())
-                if blockers and blockers != last_message:
-                    log.info("%s waits for locks that others hold: %s", what, blockers)
-                    last_message = blockers
-                await asyncio.sleep(1)
+                if blockers:
+                    log_once(f"{what} waits for locks that others hold: {blockers}")
+                await asyncio.sleep(BLOCKER_POLL_INTERVAL)
 
 
 def _one_line(error: psycopg.Error) -> str:
-    """What the database says, and what it says to do."""
+    """Returns the message of the database, and its hint, on one line."""
     parts = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
     return ": ".join(" ".join(part.split()) for part in parts if part)
 
 
 async def _connect(conninfo: Conninfo, wait: float) -> AsyncConnection[TupleRow]:
-    give_up = time.monotonic() + wait
+    deadline = time.monotonic() + wait
     waiting = False
     while True:
         try:
             return await AsyncConnection.connect(resolve(conninfo), autocommit=True)
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
-            if time.monotonic() >= give_up:
-                raise MigrationError(f"the database does not answer: {reason}") from None
+            if time.monotonic() >= deadline:
+                raise MigrationError(f"the database is unavailable: {reason}") from None
             if not waiting:
                 log.info("waiting for the database: %s", reason)
                 waiting = True
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(CONNECT_INTERVAL)

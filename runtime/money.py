@@ -1,19 +1,19 @@
-"""Money as whole micros (millionths of a unit) inside, google.type.Money outside."""
+"""Money: whole micros (millionths of a currency unit) in our code, google.type.Money in messages."""
 
-from google.type import money_pb2
+from google.type import money_pb2  # pyright: ignore[reportMissingTypeStubs]  # googleapis-common-protos has no types
 
 from runtime.currencies import DECIMALS
 from runtime.validate import Violations
 
 MICROS = 1_000_000
 NANOS_PER_MICRO = 1_000
-LARGEST_PRICE_UNITS = 1_000_000_000
+MAX_PRICE_UNITS = 1_000_000_000
 
 _NANO_DIGITS = 9
 
 
 def set_money(field: money_pb2.Money, currency: str, micros: int) -> None:
-    """Writes an amount into a message's field, where it belongs: a constructor would copy it."""
+    """Writes an amount into a field of a message. Passing a Money to the message's constructor would copy it."""
     field.currency_code = currency
     field.units = micros // MICROS
     field.nanos = micros % MICROS * NANOS_PER_MICRO
@@ -24,12 +24,17 @@ def price_micros(violations: Violations, field: str, money: money_pb2.Money) -> 
 
     Adds violations if its currency is not one of ISO 4217, or if its amount is negative, too large, or has more decimal
     places than the currency.
+
+    Args:
+        violations: Gets the violations.
+        field: The path of the field, as in `product.price`.
+        money: The value of the field.
     """
     decimals = DECIMALS.get(money.currency_code)
     if decimals is None:
         violations.add(f"{field}.currency_code", "must be an ISO 4217 currency code in capital letters, as in EUR")
-    if not 0 <= money.units <= LARGEST_PRICE_UNITS:
-        violations.add(f"{field}.units", f"must be from 0 to {LARGEST_PRICE_UNITS:,}")
+    if not 0 <= money.units <= MAX_PRICE_UNITS:
+        violations.add(f"{field}.units", f"must be from 0 to {MAX_PRICE_UNITS:,}")
     if not 0 <= money.nanos < MICROS * NANOS_PER_MICRO:
         violations.add(f"{field}.nanos", "must be from 0 to 999,999,999")
     elif decimals is not None and money.nanos % 10 ** (_NANO_DIGITS - decimals):

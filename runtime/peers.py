@@ -1,4 +1,4 @@
-"""Whether there are other replicas of this service, as DNS has them."""
+"""Whether there are other replicas of this service, according to DNS."""
 
 import asyncio
 import logging
@@ -6,19 +6,23 @@ import socket
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 3.0
-"""Seconds that DNS has to say so."""
+DNS_TIMEOUT = 3.0
+"""Seconds that both DNS queries together may take."""
 
 
 async def has_peers(name: str) -> bool:
-    """Whether a headless Service's name has addresses that are not this process's own. No name and no answer: False."""
+    """Returns whether a name has addresses other than those of this process.
+
+    Args:
+        name: The name of a headless Service. If it is empty or cannot be resolved, the result is False.
+    """
     if not name:
         return False
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(DNS_TIMEOUT):
             found, own = await _addresses(name), await _addresses(socket.gethostname())
     except (OSError, TimeoutError) as error:
-        log.info("no other replicas are known: %s", error or "DNS does not answer")
+        log.info("cannot look up other replicas: %s", error or "DNS timeout")
         return False
     return bool(found - own)
 

@@ -1,7 +1,7 @@
-"""gRPC reflection in both of its versions: v1, which clients ask now, and v1alpha, which they asked before.
+"""gRPC reflection in both of its versions: v1, which clients use now, and v1alpha, which they used before.
 
-The two differ in nothing but the name of their package, so one servicer answers both, with grpcio-reflection's messages
-of v1alpha. The servicer of that package answers no v1, and finds no methods.
+The servicer of grpcio-reflection has no v1, and finds no methods by name. Both versions differ only in the name of
+their package, so one servicer serves both, with the messages of grpcio-reflection's v1alpha.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -29,19 +29,24 @@ from runtime.guard import guard
 V1ALPHA = DESCRIPTOR.services_by_name["ServerReflection"].full_name
 V1 = V1ALPHA.replace("v1alpha", "v1")
 
-SHOWN = 200
-"""Characters of what was not found that an error repeats."""
+MAX_ECHOED_LENGTH = 200
+"""How many characters of the requested name an error repeats."""
 
 
 def add_to_server(server: grpc.aio.Server, names: Iterable[str], pool: DescriptorPool | None = None) -> None:
-    """Has a server answer both versions, and list `names` beside them. What it describes is in `pool`, or else is all
-    that the process knows."""
+    """Adds both versions of reflection to a server.
+
+    Args:
+        server: The server.
+        names: The full names of the other services that it lists.
+        pool: What it describes; by default all that the process knows.
+    """
     pool = Default() if pool is None else pool
     for file in (_v1alpha(), _v1()):
         pool.Add(file)
-    answers = Reflection((*names, V1, V1ALPHA), pool)
+    servicer = Reflection((*names, V1, V1ALPHA), pool)
     method = grpc.stream_stream_rpc_method_handler(
-        answers.info, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
+        servicer.info, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
     )
     for version in (V1, V1ALPHA):
         guarded = guard(f"/{version}/ServerReflectionInfo", method)
@@ -63,7 +68,7 @@ def _v1() -> FileDescriptorProto:
 
 
 class Reflection:
-    """Answers what a pool has."""
+    """A servicer that describes the contents of a descriptor pool."""
 
     def __init__(self, names: Iterable[str], pool: DescriptorPool) -> None:
         self._names = sorted(names)
@@ -73,45 +78,45 @@ class Reflection:
     async def info(
         self, requests: AsyncIterator[ServerReflectionRequest], context: object
     ) -> AsyncIterator[ServerReflectionResponse]:
-        """Answers each request in turn. What is not found is an error within the answer: the stream goes on."""
+        """Yields a response for each request. If something is not found, its response says so; the stream goes on."""
         async for request in requests:
-            yield self._answer(request)
+            yield self._respond(request)
 
-    def _answer(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
+    def _respond(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
         kind = request.WhichOneof("message_request")
-        answer = ServerReflectionResponse(valid_host=request.host, original_request=request)
+        response = ServerReflectionResponse(valid_host=request.host, original_request=request)
         try:
             match kind:
                 case "file_by_filename":
-                    self._describe(answer, self._pool.FindFileByName(request.file_by_filename))
+                    self._describe(response, self._pool.FindFileByName(request.file_by_filename))
                 case "file_containing_symbol":
-                    self._describe(answer, self._file_of(request.file_containing_symbol))
+                    self._describe(response, self._file_of(request.file_containing_symbol))
                 case "file_containing_extension":
                     wanted = request.file_containing_extension
                     extended = self._pool.FindMessageTypeByName(wanted.containing_type)
                     extension = self._pool.FindExtensionByNumber(extended, wanted.extension_number)
-                    self._describe(answer, self._pool.FindFileContainingSymbol(extension.full_name))
+                    self._describe(response, self._pool.FindFileContainingSymbol(extension.full_name))
                 case "all_extension_numbers_of_type":
                     extended = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                     numbers = sorted(each.number for each in self._pool.FindAllExtensions(extended))
-                    answer.all_extension_numbers_response.CopyFrom(
+                    response.all_extension_numbers_response.CopyFrom(
                         ExtensionNumberResponse(base_type_name=extended.full_name, extension_number=numbers)
                     )
                 case "list_services":
                     services = [ServiceResponse(name=name) for name in self._names]
-                    answer.list_services_response.CopyFrom(ListServiceResponse(service=services))
-                case None:
-                    _fail(answer, grpc.StatusCode.INVALID_ARGUMENT, "the request asks for nothing")
+                    response.list_services_response.CopyFrom(ListServiceResponse(service=services))
+                case _:
+                    _fail(response, grpc.StatusCode.INVALID_ARGUMENT, "the request has no query")
         except KeyError:
-            wanted_text = str(getattr(request, kind or "")).strip()[:SHOWN]
-            _fail(answer, grpc.StatusCode.NOT_FOUND, f"{wanted_text} not found")
-        return answer
+            wanted_text = str(getattr(request, kind or "")).strip()[:MAX_ECHOED_LENGTH]
+            _fail(response, grpc.StatusCode.NOT_FOUND, f"{wanted_text} not found")
+        return response
 
-    def _describe(self, answer: ServerReflectionResponse, file: FileDescriptor) -> None:
-        answer.file_descriptor_response.CopyFrom(FileDescriptorResponse(file_descriptor_proto=self._closure(file)))
+    def _describe(self, response: ServerReflectionResponse, file: FileDescriptor) -> None:
+        response.file_descriptor_response.CopyFrom(FileDescriptorResponse(file_descriptor_proto=self._closure(file)))
 
     def _file_of(self, symbol: str) -> FileDescriptor:
-        """The file of a symbol. The pool finds neither a method nor the value of an enum by the enum's name."""
+        """Returns the file of a symbol. The pool itself finds no methods, and no enum values below the enum's name."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -135,7 +140,7 @@ class Reflection:
 
 
 def _closure(file: FileDescriptor) -> list[bytes]:
-    """A file and all that it imports, each once, the file first."""
+    """Returns a file and all that it imports, serialized, each once, the file first."""
     found: dict[str, Any] = {}
 
     def add(each: FileDescriptor) -> None:
@@ -148,5 +153,5 @@ def _closure(file: FileDescriptor) -> list[bytes]:
     return list(found.values())
 
 
-def _fail(answer: ServerReflectionResponse, code: grpc.StatusCode, text: str) -> None:
-    answer.error_response.CopyFrom(ErrorResponse(error_code=code.value[0], error_message=text))
+def _fail(response: ServerReflectionResponse, code: grpc.StatusCode, text: str) -> None:
+    response.error_response.CopyFrom(ErrorResponse(error_code=code.value[0], error_message=text))

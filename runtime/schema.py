@@ -1,11 +1,11 @@
-"""What the schema of a database has to be: the migrations of a service, and how a database's record of them compares.
+"""The migrations of a service, and whether a database has the schema that they make.
 
 A migration is a file named like `0001_what_it_does.sql`. It runs as one transaction, unless its first line is
 
     -- migrate: no transaction
 
-as for indexes that are built while others write. Each statement of such a file is then a transaction of its own, so an
-attempt can end between two of them, and the next one begins with the first: every statement must be able to run again.
+as for an index that is built while others write. Each statement of such a file is a transaction of its own. An attempt
+can fail between two of them, and the next attempt starts with the first statement, so each must be able to run again.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import LiteralString, Self
 
-RECORD = "SELECT version, name FROM schema_migration ORDER BY version"
-"""What a database says of the migrations applied to it."""
+RECORD: LiteralString = "SELECT version, name FROM schema_migration ORDER BY version"
+"""Reads which migrations were applied to a database."""
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _NO_TRANSACTION = re.compile(r"\A-- migrate: no transaction *\n")
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     r"""--[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | (?P<tag>\$\w*\$).*?(?P=tag) | ;""",
     re.DOTALL | re.VERBOSE,
 )
-"""What may hide a semicolon, and a semicolon that ends a statement."""
+"""Matches what may contain a semicolon that ends no statement, and a semicolon that ends one."""
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _CREATE = re.compile(r'CREATE (UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (?P<name>\w+|"[^"]+") ON ', re.IGNORECASE)
 _DROP = re.compile(r"DROP INDEX CONCURRENTLY IF EXISTS ", re.IGNORECASE)
@@ -33,7 +33,7 @@ _CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 
 
 class MigrationError(Exception):
-    """The schema cannot be brought up to date; the message is one line for people."""
+    """The schema cannot be brought up to date. The message is one line for people."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,38 @@ class Statement:
 
     text: str
     concurrent: bool
-    """Whether it lets others read and write while it waits for them."""
+    """Whether others can read and write while it waits for locks."""
     index: str | None
-    """The index that it builds: a failed attempt leaves it there, but invalid."""
+    """The index that it builds, if any. A failed attempt leaves the index behind, but invalid."""
 
 
 @dataclass(frozen=True)
 class Migration:
+    """One file of migrations."""
+
     version: int
     name: str
+    """The name of the file, without `.sql`."""
     text: str
     statements: Sequence[Statement] | None
-    """None: all of it is one transaction."""
+    """None if the whole file is one transaction."""
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the text. The line ends of the checkout do not count."""
+        """SHA-256 of the text, in hex. It does not depend on the line endings of the checkout."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> Self:
+        """Reads a file.
+
+        Raises:
+            MigrationError: Its name or its first line is malformed, or a statement cannot run again.
+        """
         match = _NAME.fullmatch(path.name)
         if not match:
             raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
-        text = path.read_text(encoding="utf-8")  # with universal line ends
+        text = path.read_text(encoding="utf-8")  # with universal newlines
         alone = bool(_NO_TRANSACTION.match(text))
         if len(_HEADER.findall(text)) != alone:
             raise MigrationError(f"{path.name}: write `-- migrate: no transaction` as the first line, or not at all")
@@ -80,33 +88,47 @@ class Schema:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
+        """Reads the migrations in a directory.
+
+        Raises:
+            MigrationError: A file is malformed, or a number is missing.
+        """
         return cls([each.name for each in migrations(directory)])
 
     @property
     def version(self) -> int:
+        """The number of the newest migration."""
         return len(self.names)
 
     def check(self, record: Iterable[tuple[int, str]]) -> str:
-        """Returns what keeps a database with this record from being used, in one line; empty when nothing does."""
+        """Returns why a database cannot be used, in one line; empty if it can.
+
+        Args:
+            record: The version and the name of each migration that was applied.
+        """
         names = dict(record)
         if problem := self.check_owner(names.items()):
             return problem
-        found = max(names, default=0)
-        return "" if found >= self.version else f"the schema is at version {found}; {self.version} is needed"
+        applied = max(names, default=0)
+        return "" if applied >= self.version else f"the schema is at version {applied}; {self.version} is needed"
 
     def check_owner(self, record: Iterable[tuple[int, str]]) -> str:
-        """Returns whose database it is, in one line, where it is not ours; empty when it is, or nobody's yet."""
+        """Returns whose database it is, in one line, if it belongs to another service; empty otherwise."""
         for (version, name), ours in zip(sorted(record), self.names, strict=False):
             if name != ours:
                 return (
-                    f"the database belongs to another service: its migration {version} is {name}, and not {ours}; "
+                    f"the database belongs to another service: its migration {version} is {name}, not {ours}; "
                     "give each service a database of its own"
                 )
         return ""
 
 
 def migrations(directory: Path) -> list[Migration]:
-    """Reads the files of a directory in order. Their numbers run from 1 without a gap."""
+    """Reads the migrations in a directory, in order.
+
+    Raises:
+        MigrationError: A file is malformed, or their numbers do not run from 1 without a gap.
+    """
     found = [Migration.read(path) for path in sorted(directory.glob("*.sql"))]
     if [each.version for each in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"the migrations in {directory} are not numbered from 1 without a gap")
@@ -114,14 +136,15 @@ def migrations(directory: Path) -> list[Migration]:
 
 
 def _statements(file: str, text: str) -> list[Statement]:
-    """Splits a file at its semicolons. Escaped quotes (E'\\'') and comments within comments are not understood."""
-    found, begin = [], 0
+    """Splits a file at its semicolons. Escaped quotes (E'\\'') and comments within comments are not supported."""
+    texts: list[str] = []
+    start = 0
     for token in _TOKEN.finditer(text):
         if token[0] == ";":
-            found.append(text[begin : token.start()])
-            begin = token.end()
-    found.append(text[begin:])
-    return [_statement(file, each.strip()) for each in found if _plain(each)]
+            texts.append(text[start : token.start()])
+            start = token.end()
+    texts.append(text[start:])
+    return [_statement(file, each.strip()) for each in texts if _plain(each)]
 
 
 def _statement(file: str, text: str) -> Statement:
@@ -137,5 +160,5 @@ def _statement(file: str, text: str) -> Statement:
 
 
 def _plain(text: str) -> str:
-    """A statement without comments, on one line."""
+    """Returns a statement without comments, on one line."""
     return " ".join(_COMMENT.sub(" ", text).split())

@@ -1,4 +1,4 @@
-"""A gRPC server with reflection, health and an orderly end."""
+"""A gRPC server with reflection, health and a graceful shutdown."""
 
 import asyncio
 import logging
@@ -15,83 +15,103 @@ from runtime.client import METADATA
 from runtime.config import ServerConfig
 from runtime.guard import Guarded
 from runtime.health import LIVENESS, READINESS, Health, LastingProblem
-from runtime.limits import AnswerLimit, CallerLimit, StreamLimitInterceptor
+from runtime.limits import CallerLimit, ResponseLimit, StreamLimitInterceptor
 from runtime.peers import has_peers
 from runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 READINESS_INTERVAL = 1.0
-"""Seconds between two looks at what a service needs."""
+"""Seconds between two checks of what a service needs."""
 
-PATIENCE = 30.0
-"""Seconds for which a service that was ready stays so: a blip must not empty DNS and cut every stream."""
+UNREADY_DELAY = 30.0
+"""Seconds for which a service stays ready although a check fails: a short outage must not empty DNS and cut every
+stream."""
 
-GOAWAY = 0.1
-"""Seconds for the word that a connection ends to reach clients, before the watches of the health end."""
+GOAWAY_DELAY = 0.1
+"""Seconds between telling clients that their connections end and ending the Watch streams of the health service."""
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 OPTIONS: Sequence[tuple[str, Any]] = (
-    # One process owns its port: a second one is an error, not a sibling that takes half of the calls.
+    # A second process on the same port is an error. By default it would get half of the calls.
     ("grpc.so_reuseport", 0),
-    # Clients may ping idle connections every five seconds; by default the server would hang up on them.
+    # Clients may ping idle connections every five seconds. By default the server would close these connections.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Clients look names up again now and then, so new replicas get calls; with no grace set, no stream is cut.
+    # A client whose connection ends resolves the name again, so new replicas get calls. No stream is cut, because no
+    # grace period is set.
     ("grpc.max_connection_age_ms", 300_000),
-    # A peer that died without a word is found within a minute, and its calls end. One ping a connection, however many
-    # calls it has. By default core sends two pings at most where there is no data, and waits a minute for each.
+    # A peer that died without closing its connections is noticed within a minute, and its calls end. That takes one
+    # ping a connection, however many calls it has. By default grpc sends at most two pings on an idle connection, and
+    # waits a minute for each.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # The edge takes bodies of 160 KiB; the sidecar follows a thousand orders in one message of 45 kB.
+    # The edge accepts bodies of 160 KiB.
     ("grpc.max_receive_message_length", 256 * 1024),
     *METADATA,
 )
 
 
 class Server:
-    """One process's gRPC server."""
+    """The gRPC server of a process."""
 
     def __init__(
         self,
         config: ServerConfig,
         telemetry: Telemetry,
-        names: Sequence[str],
-        more: Iterable[str] = (),
+        services: Sequence[str],
+        reflected: Iterable[str] = (),
         *,
         health_servicer: Health | None = None,
         descriptors: DescriptorPool | None = None,
         watches: CallerLimit | None = None,
     ) -> None:
-        """`names` are the full names of the services served, each with a health status; `more` are shown by reflection
-        only. A server that speaks for others brings its own answers on health, and the descriptors that it shows;
-        `watches` limits the streams of health and reflection, where strangers can open them."""
+        """Prepares the server; it listens when it is started.
+
+        Args:
+            config: Where to listen, and how to shut down.
+            telemetry: The interceptors that trace calls.
+            services: The full names of the services of this process. Each has a health status.
+            reflected: The full names of services that only reflection lists.
+            health_servicer: The health service, if it is not about the services of this process.
+            descriptors: What reflection describes; by default all that the process knows.
+            watches: Limits the streams of health and reflection, if the public can open them.
+        """
         self._config = config
-        self._names = ["", *names]
-        self._answers = AnswerLimit()
+        self._names = ["", *services]
+        self._responses = ResponseLimit()
         interceptors = list(telemetry.server_interceptors())
         if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         self._health = health_servicer or Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        reflection.add_to_server(self.grpc, (*names, *more, health.SERVICE_NAME), descriptors)
+        reflection.add_to_server(self.grpc, (*services, *reflected, health.SERVICE_NAME), descriptors)
         self.ready = False
-        self._settled = not config.ready_delay
+        """Whether calls succeed, as far as is known."""
+        self._ready_delay_over = not config.ready_delay
         self.port = config.grpc_port
-        """The port that it listens on, also where the configuration leaves the choice to the system (0)."""
+        """The port that it listens on. If the configuration says 0, the system has chosen it."""
 
     def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
-        """Serves the methods of a service, each inside of `guard`. `register` is the generated
-        `add_…Servicer_to_server`."""
-        register(servicer, Guarded(self.grpc, self._answers))
+        """Serves a service. Each of its methods runs inside `guard`.
+
+        Args:
+            register: The generated function `add_…Servicer_to_server`.
+            servicer: The service.
+        """
+        register(servicer, Guarded(self.grpc, self._responses))
 
     async def start(self) -> None:
-        """Listens. The process is live; its services are not ready yet."""
+        """Listens. The process is live; its services are not ready yet.
+
+        Raises:
+            OSError: It cannot listen on its address, usually because the port is taken.
+        """
         address = self._config.address(self._config.grpc_port)
         try:
             self.port = self.grpc.add_insecure_port(address)
@@ -103,60 +123,62 @@ class Server:
         log.info("listening on %s", address)
 
     async def set_ready(self, ready: bool) -> None:
-        """Says whether to call this process. READINESS, for Kubernetes, is late once: see `watch`."""
+        """Sets whether this process is to be called. READINESS, for Kubernetes, may follow later: see `watch`."""
         self.ready = ready
-        await self._health.set(READINESS, _SERVING if ready and self._settled else _NOT_SERVING)
+        await self._health.set(READINESS, _SERVING if ready and self._ready_delay_over else _NOT_SERVING)
         for name in self._names:
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
     async def watch(
-        self, problem: Callable[[], Awaitable[str]], changed: Callable[[bool], None] = lambda ready: None
+        self, check: Callable[[], Awaitable[str]], on_change: Callable[[bool], None] = lambda ready: None
     ) -> None:
-        """Keeps the readiness true, for ever. `problem` answers what keeps the service from working, or nothing;
-        `changed` is told when the service gets ready or is so no longer.
+        """Keeps the readiness up to date, until it is cancelled.
 
-        A new problem is logged once. One that comes after the service was ready counts after PATIENCE, and at once
-        where it does not pass by itself.
+        A problem is logged when it is new. If the service was ready, it stays so for UNREADY_DELAY seconds, or until a
+        LastingProblem.
 
-        Kubernetes hears of the first time that the service is ready only `ready_delay` later, if other replicas are
-        there: a disruption budget and a rollout leave these alone for as long as clients, who go by DNS and by each
-        replica's own word, may not know of the new one.
+        If there are other replicas, Kubernetes learns `ready_delay` seconds late that the service is ready for the
+        first time. Until then a disruption budget and a rollout keep the other replicas, because clients, who rely on
+        DNS and on the health of each replica, may not know the new one yet.
+
+        Args:
+            check: Returns what keeps the service from working, as one line for the log; empty if nothing does.
+            on_change: Called with the new readiness when it has changed.
         """
         clock = asyncio.get_running_loop().time
-        said = ""
-        well = clock() - PATIENCE
-        settles_at: float | None = None
+        last_problem = ""
+        success_time = clock() - UNREADY_DELAY
+        ready_delay_end: float | None = None
         while True:
             try:
-                found = await problem()
+                problem = await check()
             except Exception as error:
-                log.exception("looking at the readiness failed")
-                found = f"looking at it failed: {type(error).__name__}"
-            if found != said:
-                if found:
-                    log.warning("not ready: %s" if not self.ready else "in trouble: %s", found)
-                said = found
-            if not found:
-                well = clock()
+                log.exception("the readiness check failed")
+                problem = f"the readiness check failed: {type(error).__name__}"
+            if problem and problem != last_problem:
+                log.warning("degraded: %s" if self.ready else "not ready: %s", problem)
+            last_problem = problem
+            if not problem:
+                success_time = clock()
                 if not self.ready:
                     log.info("ready")
                     await self.set_ready(True)
-                    changed(True)
-                if not self._settled:
-                    if settles_at is None:
+                    on_change(True)
+                if not self._ready_delay_over:
+                    if ready_delay_end is None:
                         peers = await has_peers(self._config.peers)
-                        settles_at = clock() + (self._config.ready_delay if peers else 0)
-                    if clock() >= settles_at:
-                        self._settled = True
+                        ready_delay_end = clock() + (self._config.ready_delay if peers else 0)
+                    if clock() >= ready_delay_end:
+                        self._ready_delay_over = True
                         await self.set_ready(True)
-            elif self.ready and (isinstance(found, LastingProblem) or clock() - well >= PATIENCE):
-                log.error("no longer ready: %s", found)
+            elif self.ready and (isinstance(problem, LastingProblem) or clock() - success_time >= UNREADY_DELAY):
+                log.error("no longer ready: %s", problem)
                 await self.set_ready(False)
-                changed(False)
+                on_change(False)
             await asyncio.sleep(READINESS_INTERVAL)
 
     async def drain(self) -> None:
-        """Says NOT_SERVING and waits until DNS and the edge have seen it."""
+        """Reports NOT_SERVING, and waits until DNS and the edge have noticed."""
         self.ready = False
         await self._health.enter_graceful_shutdown()
         if self._config.shutdown_delay:
@@ -164,10 +186,11 @@ class Server:
             await asyncio.sleep(self._config.shutdown_delay)
 
     async def stop(self) -> None:
-        """Lets running calls finish. Streams have to be ended before, or this takes the whole grace."""
+        """Lets running calls finish, and stops. Streams have to be ended before, or it takes the whole grace period."""
         stopping = asyncio.ensure_future(self.grpc.stop(self._config.shutdown_grace))
-        # First the connections say that they end: a client whose watch alone ended would take this peer for ill.
-        await asyncio.sleep(GOAWAY)
+        # Clients must learn first that their connections end. If only its Watch stream ended, a client would take this
+        # process for unhealthy.
+        await asyncio.sleep(GOAWAY_DELAY)
         self._health.close()
         await stopping
 

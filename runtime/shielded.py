@@ -1,4 +1,4 @@
-"""Work that its caller may leave but not cut off halfway."""
+"""Running a coroutine to completion even if its caller is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,8 +8,18 @@ T = TypeVar("T")
 
 
 async def run_shielded(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] | None = None) -> T:
-    """Awaits work that has several steps of which none shall be missing: where the caller is cancelled, `left` is
-    called, and the work is finished first. The work itself has to be bounded in time."""
+    """Runs a coroutine to completion even if its caller is cancelled.
+
+    Args:
+        work: The coroutine. It has to be bounded in time.
+        on_cancel: Called when the caller is cancelled. Then the work is awaited, and its outcome dropped.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled. The work is done.
+    """
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
@@ -18,5 +28,5 @@ async def run_shielded(work: Coroutine[Any, Any, T], on_cancel: Callable[[], Non
             on_cancel()
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # or asyncio logs that nobody has asked for the outcome
+            task.exception()  # retrieved, so that asyncio does not log it as never retrieved
         raise

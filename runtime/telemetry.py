@@ -1,29 +1,38 @@
-"""OpenTelemetry: traces over OTLP when an endpoint is set; otherwise nothing is made, and no call pays for it."""
+"""OpenTelemetry: traces over OTLP if an endpoint is set. Otherwise no call has any cost for it."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor, filters
+from opentelemetry.instrumentation.grpc import (  # pyright: ignore[reportMissingTypeStubs]  # has no types
+    aio_client_interceptors,  # pyright: ignore[reportUnknownVariableType]  # likewise
+    aio_server_interceptor,  # pyright: ignore[reportUnknownVariableType]  # likewise
+    filters,
+)
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from runtime.config import TelemetryConfig
 
-_UNTRACED = filters.any_of(
-    filters.health_check(),
-    filters.service_prefix("grpc.reflection"),
-    # It cannot wrap streams that last (opentelemetry-python-contrib#3066), and a span of hours says nothing.
-    filters.method_name("StreamOrderStatus"),
-    filters.method_name("FollowOrders"),
-)
-
 
 class Telemetry:
     """The traces of one process."""
 
-    def __init__(self, config: TelemetryConfig, service: str) -> None:
+    def __init__(self, config: TelemetryConfig, service: str, *, untraced_methods: Sequence[str] = ()) -> None:
+        """Starts to export traces, if the configuration has an endpoint.
+
+        Args:
+            config: Where traces go.
+            service: The name of the process in traces, if the configuration has none.
+            untraced_methods: Names of RPCs without spans. Streams that last have to be among them: the instrumentation
+                cannot wrap them (opentelemetry-python-contrib#3066), and a span of hours tells nothing.
+        """
+        methods = [filters.method_name(name) for name in untraced_methods]
+        self._traced = filters.negate(
+            filters.any_of(filters.health_check(), filters.service_prefix("grpc.reflection"), *methods)
+        )
         self._provider: TracerProvider | None = None
         if config.otlp_endpoint:
             resource = Resource.create({SERVICE_NAME: config.service_name or service})
@@ -32,25 +41,24 @@ class Telemetry:
             trace.set_tracer_provider(self._provider)
 
     def server_interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
-        """What makes a span of each call; nothing where none is exported: it costs a third of a small call."""
+        """Returns what makes a span of each call; nothing if none is exported, as it costs a third of a small call."""
         if self._provider is None:
             return ()
         interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]  # has no types
-            tracer_provider=self._provider, filter_=filters.negate(_UNTRACED)
+            tracer_provider=self._provider, filter_=self._traced
         )
         return (interceptor,)
 
     def client_interceptors(self) -> Sequence[grpc.aio.ClientInterceptor]:
-        """What makes a span of each call to another service, and passes the context on; nothing, likewise."""
+        """Returns what makes a span of each call to another service and passes the context on; nothing if none is
+        exported."""
         if self._provider is None:
             return ()
-        interceptors: Sequence[grpc.aio.ClientInterceptor] = aio_client_interceptors(  # type: ignore[no-untyped-call]  # as above
-            tracer_provider=self._provider, filter_=filters.negate(_UNTRACED)
-        )
-        return interceptors
+        interceptors = aio_client_interceptors(tracer_provider=self._provider, filter_=self._traced)  # type: ignore[no-untyped-call]  # as above
+        return cast("Sequence[grpc.aio.ClientInterceptor]", interceptors)
 
     def close(self) -> None:
-        """Sends what is left, for at most a few seconds."""
+        """Sends the remaining spans, for at most a few seconds."""
         if self._provider is not None:
             self._provider.force_flush(3_000)
             self._provider.shutdown()

@@ -1,4 +1,4 @@
-"""Times between PostgreSQL's rows and messages. PostgreSQL keeps whole microseconds."""
+"""Conversion of times between rows of PostgreSQL, which have whole microseconds, and messages."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,17 +9,21 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def set_timestamp(field: timestamp_pb2.Timestamp, time: datetime) -> None:
-    """Writes a time into a message's field, where it belongs: a constructor would copy it."""
+    """Writes a time into a field of a message. Passing a Timestamp to the message's constructor would copy it."""
     since = time - _EPOCH
     field.seconds = since.days * 86_400 + since.seconds
     field.nanos = since.microseconds * 1_000
 
 
 def microseconds(time: datetime) -> int:
-    """Microseconds since 1970, exactly: a page token that rounded would skip rows or show them twice."""
+    """Returns the microseconds since 1970, exactly: a rounded page token would skip rows or repeat them."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def of_microseconds(since: int) -> datetime:
-    """The inverse of `microseconds`; OverflowError where no time is so far away."""
+    """Returns the time that is so many microseconds after 1970: the inverse of `microseconds`.
+
+    Raises:
+        OverflowError: The time is out of the range of datetime.
+    """
     return _EPOCH + since * _MICROSECOND

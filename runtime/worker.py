@@ -1,9 +1,8 @@
-"""Work that goes on in the background for as long as the process lives."""
+"""Work in the background that goes on as long as the process lives."""
 
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
@@ -12,22 +11,7 @@ from runtime.logs import LogOnce
 log = logging.getLogger(__name__)
 
 READY_POLL_INTERVAL = 1.0
-"""Time between two questions whether a worker is ready, in seconds."""
-
-
-class Seldom:
-    """Tells whether it is time to log again something that may happen very often: `if seldom(): log…`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._next = 0.0
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + self._seconds
-        return True
+"""Seconds between two checks whether what a worker needs is there."""
 
 
 class Worker:
@@ -41,13 +25,14 @@ class Worker:
         *,
         ready: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """Initializes the worker.
+        """Creates the worker.
 
         Args:
             name: A noun for the log.
             step: Does a part of the work. Returns whether there is more to do.
             interval: Seconds between two steps. They vary a little, so that replicas do not work at the same time.
-            ready: Whether what the steps need is there. It is asked until it returns true; then the steps begin.
+            ready: Returns whether what the steps need is there. It is called until it returns true, then the steps
+                begin.
         """
         self._name = name
         self._step = step
@@ -61,9 +46,9 @@ class Worker:
         self._woken.set()
 
     async def run(self) -> None:
-        """Runs until it is cancelled. If a step fails, a later one does what it has left undone.
+        """Runs until it is cancelled. If a step fails, the next step comes after the interval.
 
-        A message of an ApiError is logged once, until a step succeeds.
+        The message of an ApiError is logged once, until a step succeeds.
         """
         while not await self._is_ready():  # noqa: ASYNC110 - neither a database nor a name sets an event
             await asyncio.sleep(READY_POLL_INTERVAL)

@@ -11,9 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from runtime import client
-from runtime.forever import forever
 from runtime.limits import CallerLimit
 from runtime.server import Server
+from runtime.supervise import supervise
 from runtime.telemetry import Telemetry
 from sse import edge
 from sse.config import SidecarConfig
@@ -80,7 +80,7 @@ async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
             "the GC tuner": GcTuner(connections).run,
         }
         for name, job in jobs.items():
-            stack.push_async_callback(_cancel, asyncio.create_task(forever(name, job)))
+            stack.push_async_callback(_cancel, asyncio.create_task(supervise(name, job)))
         upstreams = {
             edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT),
             edge.ORDER: edge.Upstream(to_order, edge.ORDER),

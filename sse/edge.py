@@ -86,7 +86,7 @@ class EdgeHealth(Health):
     async def status(self, name: str) -> int | None:
         if name == "":
             found = await asyncio.gather(*(service.serving() for service in self._services.values()))
-            serving = all(found) and not self._leaving
+            serving = all(found) and not self.is_shutting_down
         elif name in self._services:
             serving = await self._services[name].serving()
         else:

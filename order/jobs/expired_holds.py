@@ -13,7 +13,7 @@ from order.domain import Status, same_items
 from order.pairing import Pairing
 from order.stock import ProductOutdated, Stock
 from order.store import OrderStore, OrderSummary
-from runtime.worker import Seldom
+from runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class ExpiredHoldReaper:
         self._stock = stock
         self._pairing = pairing
         self._page_token = ""
-        self._may_log_foreign = Seldom(WARNING_INTERVAL)
-        self._may_log_failed = Seldom(WARNING_INTERVAL)
+        self._may_log_foreign = Throttle(WARNING_INTERVAL)
+        self._may_log_failed = Throttle(WARNING_INTERVAL)
 
     async def step(self) -> bool:
         """Settles the next page of expired holds. Returns whether there is another page.

@@ -17,7 +17,7 @@ from order.stock import Reservation, ReservationState, Stock
 from order.store import OrderStore
 from runtime.database import Database
 from runtime.errors import ApiError
-from runtime.worker import Seldom
+from runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Relay:
         self._outbox = Outbox(database)
         self._orders = orders
         self._stock = stock
-        self._may_warn = Seldom(WARNING_INTERVAL)
+        self._may_warn = Throttle(WARNING_INTERVAL)
 
     async def step(self) -> bool:
         """Sends one batch. Returns whether more messages may be due.

@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection, AsyncCursor
 
 from order.domain import StatusEvent
-from runtime.connection import answering
+from runtime.connection import cut_after
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class EventCursor:
             psycopg.Error: The database failed, or did not respond in time.
         """
         async with self._connection.cursor() as cursor:
-            with answering(self._connection, STATEMENT_TIMEOUT):
+            with cut_after(self._connection, STATEMENT_TIMEOUT):
                 await cursor.execute(READ, {"seen": self._seen, "limit": MAX_EVENTS + 1})
             rows = await cursor.fetchall()
         (self._seen,) = (row[0] for row in rows if row[0])
@@ -111,5 +111,5 @@ async def execute(
     connection: Connection, query: LiteralString, params: Mapping[str, object] | None = None
 ) -> AsyncCursor[Any]:
     """Runs a statement, and cuts the connection where the database does not respond within STATEMENT_TIMEOUT."""
-    with answering(connection, STATEMENT_TIMEOUT):
+    with cut_after(connection, STATEMENT_TIMEOUT):
         return await connection.execute(query, params)

@@ -94,7 +94,7 @@ async def test_unusable_database_replaces_no_healthy_pod(shop: Release, wrong: s
     try:
         new = eventually(lambda: _other_pod(shop, good), 30, "a new pod is there")
         reason = {
-            "unreachable": "not ready: the database does not answer: failed to resolve host 'nowhere.invalid'",
+            "unreachable": "not ready: the database is unavailable: failed to resolve host 'nowhere.invalid'",
             "too-old": "; 17 or newer is needed",
             "missing-key": f"references non-existent secret key: {KEYS['username']}",
             "missing-secret": f'secret "{wrong}" not found',

@@ -104,7 +104,7 @@ async def test_nobody_waits_for_a_migration(
     await migrate(empty_database, write(tmp_path, ROWS.format(rows)))
     write(tmp_path, ROWS.format(rows), step)
     # An index waits for as long as the reader reads, anything else gives up and comes again.
-    waits, times_said = ("waits for locks", 1) if "CONCURRENTLY" in step else ("is tried again", 2)
+    waits, times_said = ("waits for locks", 1) if "CONCURRENTLY" in step else ("did not get its locks", 2)
 
     async def waiting() -> bool:
         return caplog.text.count(waits) >= times_said
@@ -178,7 +178,7 @@ async def test_statements_alone_begin_anew_after_one_fails(empty_database: str, 
 
 async def test_two_services_on_one_database_are_refused(product_database: str) -> None:
     line = (
-        "the database belongs to another service: its migration 1 is 0001_product, and not 0001_orders; "
+        "the database belongs to another service: its migration 1 is 0001_product, not 0001_orders; "
         "give each service a database of its own"
     )
     with pytest.raises(MigrationError) as caught:
@@ -196,7 +196,9 @@ async def test_edited_migration_is_refused(empty_database: str, tmp_path: Path) 
     (tmp_path / "0001_step.sql").write_bytes(b"CREATE TABLE t (n int);")
     assert await migrate(empty_database, tmp_path) == []
     write(tmp_path, "CREATE TABLE t (n bigint);", "CREATE TABLE u (n int);")
-    with pytest.raises(MigrationError, match=r"^0001_step\.sql is not what was applied to this database: [^\n]+$"):
+    with pytest.raises(
+        MigrationError, match=r"^0001_step\.sql has changed since it was applied to this database: [^\n]+$"
+    ):
         await migrate(empty_database, tmp_path)
     assert await run(empty_database, "SELECT to_regclass('u')::text") == [(None,)], "nothing of the rest was applied"
 
@@ -243,8 +245,8 @@ PLAIN = "TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C' ENCODING"
 @pytest.mark.parametrize(
     ("options", "after", "line"),
     [
-        (f"{PLAIN} 'LATIN1'", "", "the database's encoding is LATIN1; create it with ENCODING 'UTF8'"),
-        (f"{PLAIN} 'SQL_ASCII'", "", "the database's encoding is SQL_ASCII; create it with ENCODING 'UTF8'"),
+        (f"{PLAIN} 'LATIN1'", "", "the encoding of the database is LATIN1; create it with ENCODING 'UTF8'"),
+        (f"{PLAIN} 'SQL_ASCII'", "", "the encoding of the database is SQL_ASCII; create it with ENCODING 'UTF8'"),
         (
             "OWNER product",
             "ALTER DATABASE {} SET default_transaction_read_only = on",
@@ -278,12 +280,12 @@ async def test_database_that_cannot_take_the_schema_is_one_line(
 async def test_database_that_lets_nobody_in_is_one_line(
     empty_database: str, changed: dict[str, str], line: str
 ) -> None:
-    with pytest.raises(MigrationError, match=rf"^the database does not answer: [^\n]*({line})[^\n]*$"):
+    with pytest.raises(MigrationError, match=rf"^the database is unavailable: [^\n]*({line})[^\n]*$"):
         await migrate(make_conninfo(empty_database, **changed), PRODUCT, wait=0.1)
 
 
 async def test_older_server_is_one_line(empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.migrate.OLDEST_VERSION", 99)
+    monkeypatch.setattr("runtime.migrate.MIN_POSTGRESQL_VERSION", 99)
     with pytest.raises(MigrationError, match=r"^the database is PostgreSQL \d+; 99 or newer is needed$"):
         await migrate(empty_database, write(tmp_path, "SELECT 1;"))
 

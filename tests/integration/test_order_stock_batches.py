@@ -118,7 +118,7 @@ async def test_expired_deadline_leaves_the_batch() -> None:
         patient = asyncio.create_task(reserve(stock, 1, 5))
         hasty = asyncio.create_task(reserve(stock, 1, 0.2))
         await _until(lambda: product.together == 1)
-        waiting = asyncio.create_task(reserve(stock, 1, batch.RELIEF / 5))
+        waiting = asyncio.create_task(reserve(stock, 1, batch.STALLED_BATCH_DELAY / 5))
         assert [type(each) for each in await waiting] == [ProductUnavailable]
         assert [type(each) for each in await hasty] == [ProductUnavailable]
         assert not patient.done()
@@ -154,7 +154,7 @@ async def test_reservations_beyond_the_queue_are_refused(monkeypatch: pytest.Mon
         (refusal,) = await reserve(stock, 1)
         assert (refusal.code, refusal.text) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "too many calls are waiting",
+            "server overloaded: request queue is full",
         )
         product.open.set()
         assert {type(each) for found in await asyncio.gather(*waiting) for each in found} == {Reservation}

@@ -63,7 +63,7 @@ async def test_service_without_tailer_connection_ends_streams(
     order_database: str, postgres: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pool works and its tailer gets no connection: whoever watches there has to go elsewhere."""
-    monkeypatch.setattr(server, "PATIENCE", 1.0)
+    monkeypatch.setattr(server, "UNREADY_DELAY", 1.0)
     database = str(conninfo_to_dict(order_database)["dbname"])
     async with (
         await psycopg.AsyncConnection.connect(postgres.postgres.conninfo("postgres"), autocommit=True) as admin,

@@ -62,7 +62,7 @@ async def test_update_with_lost_response_is_never_a_conflict(product_database: s
         if conditional:
             with refused() as error:
                 await lose_response(proxy, update, written)
-            assert (error.code, error.message) == ("UNAVAILABLE", "the database does not answer")
+            assert (error.code, error.message) == ("UNAVAILABLE", "the database is unavailable")
         else:
             await lose_response(proxy, update, written)
         assert int((await other.get(product.id)).etag) == int(product.etag) + (1 if conditional else 2)

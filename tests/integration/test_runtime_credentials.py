@@ -130,7 +130,7 @@ async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
 async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
     secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK", 0.2)
+    monkeypatch.setattr(module, "CHECK_ACQUIRE_TIMEOUT", 0.2)
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
         await secret.alter("two", end_sessions=True)
@@ -156,12 +156,12 @@ async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
 async def test_outage_is_no_lasting_problem(
     secret: Secret, order_database: str, postgres: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK", 0.2)
+    monkeypatch.setattr(module, "CHECK_ACQUIRE_TIMEOUT", 0.2)
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
         with postgres.shut(order_database):
             found = await database.check(SCHEMA)
-            assert "the database does not answer" in found
+            assert "the database is unavailable" in found
             assert not isinstance(found, LastingProblem)
 
 

@@ -15,10 +15,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime import pool
 from runtime.config import DatabaseConfig
-from runtime.database import GRACE, RETRIES, ConstraintViolation, Database
+from runtime.database import CANCEL_DELAY, MAX_CONNECTION_RETRIES, ConstraintViolation, Database
 from runtime.errors import ApiError
 from runtime.migrate import migrate
-from runtime.pool import RECONNECT
+from runtime.pool import RECONNECT_TIMEOUT
 from runtime.schema import MigrationError, Schema, migrations
 from tests.support.database import DatabaseServer
 from tests.support.order import eventually
@@ -73,8 +73,8 @@ async def test_connections_are_replaced_after_their_lifetime(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which the driver's pool does, when it sees one."""
-    monkeypatch.setattr(pool, "HOLD", 0.1)
-    monkeypatch.setattr(pool, "LIFETIME", 0.5)
+    monkeypatch.setattr(pool, "RECYCLE_INTERVAL", 0.1)
+    monkeypatch.setattr(pool, "MAX_CONNECTION_LIFETIME", 0.5)
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2)
     async with opened(Database(config, "test")) as database:
 
@@ -136,7 +136,7 @@ async def test_a_cancelled_call_ends_its_statement_and_frees_its_connection(
             )
             return await rows.fetchall() == []
 
-        await eventually(quiet, GRACE + 0.3)
+        await eventually(quiet, CANCEL_DELAY + 0.3)
 
 
 async def test_calls_that_are_cancelled_at_any_moment_lose_no_connection(database: Database) -> None:
@@ -181,7 +181,7 @@ async def test_lost_connections_are_replaced_without_a_failed_call(database: Dat
 
 async def test_full_pool_of_dead_connections_fails_no_call(empty_database: str) -> None:
     """They are replaced all together: one after the other, they would outlast the attempts of a call."""
-    size = RETRIES + 2
+    size = MAX_CONNECTION_RETRIES + 2
     config = DatabaseConfig(conninfo=empty_database, pool_size=size, pool_waiting=2, timeout=5)
     async with opened(Database(config, "test")) as database:
         sleep = "SELECT pg_backend_pid() AS n FROM pg_sleep(0.3)"
@@ -211,7 +211,7 @@ async def test_a_database_that_was_away_is_found_again_however_many_have_called_
 
         await eventually(found)
         with postgres.shut(empty_database):
-            until = asyncio.get_running_loop().time() + RECONNECT + 1
+            until = asyncio.get_running_loop().time() + RECONNECT_TIMEOUT + 1
             while asyncio.get_running_loop().time() < until:
                 assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
         await eventually(found, 5)
@@ -315,7 +315,7 @@ async def test_a_database_that_is_away_is_a_problem_that_says_where() -> None:
     database = Database(config, "test")
     await database.open()
     problem = await database.check(SCHEMA)
-    assert problem.startswith("the database does not answer: ")
+    assert problem.startswith("the database is unavailable: ")
     assert "127.0.0.1" in problem
     assert "\n" not in problem
     await database.close()
@@ -333,7 +333,7 @@ async def test_a_call_waits_less_for_a_database_that_is_known_to_be_away(
             assert "not currently accepting connections" in await database.check(SCHEMA)
             for call in (database.fetch("one", "SELECT 1 AS n", {}, Number), database.check_admission()):
                 async with asyncio.timeout(10):
-                    with pytest.raises(ApiError, match="the database does not answer"):
+                    with pytest.raises(ApiError, match="the database is unavailable"):
                         await call
             away.close()
 
@@ -387,7 +387,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: s
 
 async def test_a_database_that_never_comes_is_one_clear_error(tmp_path: Path) -> None:
     write(tmp_path, "SELECT 1;")
-    with pytest.raises(MigrationError, match="the database does not answer"):
+    with pytest.raises(MigrationError, match="the database is unavailable"):
         await migrate("host=127.0.0.1 port=1 user=x", tmp_path, wait=0.2)
 
 

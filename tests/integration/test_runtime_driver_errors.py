@@ -22,8 +22,8 @@ from tests.support.order import eventually
 POOL_SIZE = 3
 
 ANSWERS = [
-    ("57014", "DEADLINE_EXCEEDED", "the database took too long; nothing was written", None),
-    ("25P04", "DEADLINE_EXCEEDED", "the database took too long; nothing was written", None),
+    ("57014", "DEADLINE_EXCEEDED", "database timeout; nothing was written", None),
+    ("25P04", "DEADLINE_EXCEEDED", "database timeout; nothing was written", None),
     ("25P03", "UNAVAILABLE", "the database ended the transaction; nothing was written", 1),
     ("55P03", "UNAVAILABLE", "the data is locked by another change; nothing was written", 1),
     ("53000", "RESOURCE_EXHAUSTED", "the database is out of resources; nothing was written", 1),
@@ -137,7 +137,7 @@ async def test_lost_connection_is_tried_again_on_new_ones(failing: str, subtests
         for count, state in enumerate(LOST, 1):
             with subtests.test(state):
                 before = await until_full(failing)
-                with pytest.raises(ApiError, match="the database does not answer"):
+                with pytest.raises(ApiError, match="the database is unavailable"):
                     await database.fetch("fail", "SELECT fail(%(state)s) AS n", {"state": state}, Number)
                 assert await tries(failing) == 5 * count
                 assert not before & await until_full(failing)
@@ -150,7 +150,7 @@ async def test_queue_that_does_not_move_is_overload(empty_database: str) -> None
         sleeps = [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.7)", {}, Number) for _ in range(2 * POOL_SIZE)]
         busy = [asyncio.create_task(each) for each in sleeps]
         await asyncio.sleep(0.05)
-        with pytest.raises(ApiError, match="too many calls are waiting") as caught:
+        with pytest.raises(ApiError, match="server overloaded: request queue is full") as caught:
             await database.fetch("one", "SELECT 1 AS n", {}, Number)
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
         await asyncio.gather(*busy)
@@ -187,8 +187,8 @@ async def test_read_only_database_is_connected_to_anew_once(
         assert not first & second
         assert await database.fetch("select", "SELECT n FROM t", {}, Number) == []
         assert await backends(empty_database) == second, "the second and the third call left the pool alone"
-    assert [each.getMessage() for each in caplog.records if "connecting anew" in each.getMessage()] == [
-        "the database server takes no writes: connecting anew"
+    assert [each.getMessage() for each in caplog.records if "reconnecting" in each.getMessage()] == [
+        "the database server accepts no writes: reconnecting"
     ]
 
 

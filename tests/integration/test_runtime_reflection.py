@@ -188,7 +188,7 @@ async def test_malformed_request_is_refused_without_an_exceptions_name(free_port
     finally:
         await server.stop()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "is no message of this method" in (caught.value.details() or "")
+    assert "is not a message of this method" in (caught.value.details() or "")
 
 
 def test_edge_describes_nothing_internal() -> None:

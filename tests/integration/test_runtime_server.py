@@ -21,7 +21,7 @@ from runtime import errors, server
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.guard import Guarded
 from runtime.health import LastingProblem
-from runtime.limits import AnswerLimit
+from runtime.limits import ResponseLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 from tests.support.order import eventually
@@ -172,7 +172,7 @@ async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
 
 
 async def test_liveness_is_the_process_and_readiness_what_it_needs(running: Running) -> None:
-    problem = "the database does not answer"
+    problem = "the database is unavailable"
 
     async def look() -> str:
         return problem
@@ -218,7 +218,7 @@ async def test_large_answers_that_nobody_reads_are_bounded() -> None:
         page, product_pb2.ListProductsRequest.FromString, product_pb2.Product.SerializeToString
     )
     served = grpc.aio.server()
-    limit = AnswerLimit(total=500_000, per_caller=300_000)
+    limit = ResponseLimit(total=500_000, per_caller=300_000)
     Guarded(served, limit).add_registered_method_handlers("test.Pages", {"Page": method})
     port = served.add_insecure_port("127.0.0.1:0")
     await served.start()
@@ -248,10 +248,10 @@ async def test_large_answers_that_nobody_reads_are_bounded() -> None:
 
     for _ in range(3):
         ask(140_000, "a")
-    assert await status() == "too many large answers wait to be read by this address"
+    assert await status() == "too many large responses are waiting to be read by this address"
     ask(150_000, "b")
     ask(150_000, "c")
-    assert await status() == "too many large answers wait to be read"
+    assert await status() == "too many large responses are waiting to be read"
     writer.close()
     await writer.wait_closed()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import Batcher, Shared, apart
+from runtime.batch import Batcher, SharedLookup, isolate_failures
 from runtime.errors import ApiError, unavailable
 
 
@@ -121,10 +121,10 @@ async def test_request_that_runs_alone_raises_its_own_error() -> None:
 
 async def test_requests_that_run_alone_are_bounded() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, key=lambda request: request, most_waiting=2)
+    ask = Batcher("desk", desk, key=lambda request: request, max_waiting=2)
     waiting = [asyncio.create_task(ask("a")) for _ in range(2)]
     await _settle()
-    with pytest.raises(ApiError, match="too many calls are waiting"):
+    with pytest.raises(ApiError, match="server overloaded: request queue is full"):
         await ask("a")
     desk.open()
     assert await asyncio.gather(*waiting) == ["A", "A"]
@@ -133,7 +133,7 @@ async def test_requests_that_run_alone_are_bounded() -> None:
 async def test_a_batch_is_bounded() -> None:
     desk = Desk()
     desk.open()
-    ask = Batcher("desk", desk, largest=2)
+    ask = Batcher("desk", desk, max_size=2)
     assert await asyncio.gather(*(ask(each) for each in "abcde")) == list("ABCDE")
     assert desk.batches == [["a", "b"], ["c", "d"], ["e"]]
 
@@ -153,10 +153,10 @@ async def test_who_leaves_before_the_batch_is_not_in_it_and_who_leaves_later_har
 
 
 async def test_a_batch_that_does_not_come_back_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RELIEF", 0.01)
+    monkeypatch.setattr(module, "STALLED_BATCH_DELAY", 0.01)
     desk = Desk()
     desk.open()
-    ask = Batcher("desk", desk, at_once=2)
+    ask = Batcher("desk", desk, max_running=2)
     slow = asyncio.create_task(ask("slow"))
     await _settle()
     async with asyncio.timeout(5):
@@ -168,9 +168,9 @@ async def test_a_batch_that_does_not_come_back_holds_nobody_up_for_long(monkeypa
 
 
 async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RELIEF", 0.01)
+    monkeypatch.setattr(module, "STALLED_BATCH_DELAY", 0.01)
     desk = Desk()
-    ask = Batcher("desk", desk, at_once=2)
+    ask = Batcher("desk", desk, max_running=2)
     waiting = []
     for each in "abcd":
         waiting.append(asyncio.create_task(ask(each)))
@@ -183,12 +183,12 @@ async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.Mo
 
 async def test_too_many_are_refused() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=2)
+    ask = Batcher("desk", desk, max_waiting=2)
     taken = asyncio.create_task(ask("a"))
     await _settle()
     waits = asyncio.create_task(ask("b"))
     await _settle()
-    with pytest.raises(ApiError, match="too many calls are waiting"):
+    with pytest.raises(ApiError, match="server overloaded: request queue is full"):
         await ask("c")
     desk.open()
     assert list(await asyncio.gather(taken, waits)) == ["A", "B"]
@@ -218,7 +218,7 @@ async def test_batch_whose_callers_have_all_left_is_cancelled() -> None:
 
 async def test_place_of_who_has_left_is_free() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=2)
+    ask = Batcher("desk", desk, max_waiting=2)
     first = asyncio.create_task(ask("a"))
     await _settle()
     left = asyncio.create_task(ask("b"))
@@ -257,13 +257,13 @@ async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it(monk
 
 async def test_room_is_told_before_the_request() -> None:
     desk = Desk()
-    ask = Batcher("desk", desk, most_waiting=2)
+    ask = Batcher("desk", desk, max_waiting=2)
     ask.check_queue()
     calls = [asyncio.create_task(ask("a"))]
     await _settle()
     calls.append(asyncio.create_task(ask("b")))
     await _settle()
-    with pytest.raises(ApiError, match="too many calls are waiting"):
+    with pytest.raises(ApiError, match="server overloaded: request queue is full"):
         ask.check_queue()
     desk.open()
     await asyncio.gather(*calls)
@@ -289,11 +289,11 @@ class Table:
 
 async def test_apart_only_the_culprit_fails() -> None:
     table = Table()
-    first, bad, second = await apart(table, ["a", "bad", "b"])
+    first, bad, second = await isolate_failures(table, ["a", "bad", "b"])
     assert (first, second) == ("a", "b")
     assert isinstance(bad, ValueError)
     assert table.rows == ["a", "b"]
-    (alone,) = await apart(table, ["bad"])
+    (alone,) = await isolate_failures(table, ["bad"])
     assert isinstance(alone, ValueError)
     assert table.tries == ["abadb", "a", "bad", "b", "bad"]
 
@@ -301,7 +301,7 @@ async def test_apart_only_the_culprit_fails() -> None:
 async def test_apart_nobody_tries_again_what_cannot_be_had() -> None:
     table = Table()
     with pytest.raises(ApiError, match="nobody is there"):
-        await apart(table, ["a", "away", "b"])
+        await isolate_failures(table, ["a", "away", "b"])
     assert table.tries == ["aawayb"]
 
 
@@ -313,7 +313,7 @@ async def test_apart_the_others_do_not_wait_for_who_is_away_by_now() -> None:
             raise ValueError("one of them is bad")
         return await table(requests)
 
-    first, *others = await apart(run, ["a", "away", "b", "c"])
+    first, *others = await isolate_failures(run, ["a", "away", "b", "c"])
     assert first == "a"
     assert [str(each) for each in others] == ["nobody is there"] * 3
     assert table.tries == ["a", "away"]
@@ -342,7 +342,7 @@ class Library:
 
 async def test_those_who_ask_the_same_during_a_look_share_the_next_one() -> None:
     library = Library()
-    ask = Shared("library", library)
+    ask = SharedLookup("library", library)
     first = asyncio.create_task(ask("a"))
     await _settle()
     later = [asyncio.create_task(ask(each)) for each in "aab"]
@@ -355,7 +355,7 @@ async def test_those_who_ask_the_same_during_a_look_share_the_next_one() -> None
 
 async def test_a_look_goes_on_for_as_long_as_somebody_waits_for_it() -> None:
     library = Library()
-    ask = Shared("library", library)
+    ask = SharedLookup("library", library)
     askers = [asyncio.create_task(ask("a")) for _ in range(3)]
     await _settle()
     for each in askers[:2]:
@@ -371,7 +371,7 @@ async def test_a_look_goes_on_for_as_long_as_somebody_waits_for_it() -> None:
 
 async def test_nothing_is_kept_of_a_question_that_nobody_asks_any_more() -> None:
     library = Library()
-    ask = Shared("library", library)
+    ask = SharedLookup("library", library)
     leaves = asyncio.create_task(ask("d"))
     await _settle()
     leaves.cancel()

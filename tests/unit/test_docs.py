@@ -10,7 +10,7 @@ from shop.product.v1 import product_pb2
 
 from product.parse import MAX_MASK_PATHS, changes, new_product
 from runtime.errors import ApiError
-from runtime.money import LARGEST_PRICE_UNITS
+from runtime.money import MAX_PRICE_UNITS
 from tests.support.requests import PUBLIC, RequestField, request_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def test_every_variable_that_a_process_reads_is_documented() -> None:
 
 
 IN_CODE = {
-    "product.price": f"0 to {LARGEST_PRICE_UNITS:,} units of an ISO 4217 currency",
+    "product.price": f"0 to {MAX_PRICE_UNITS:,} units of an ISO 4217 currency",
     "update_mask": f"at most {MAX_MASK_PATHS} paths",
 }
 """The limits that no rule of a proto can state."""
@@ -78,7 +78,7 @@ def test_documented_limits_are_those_of_the_protos() -> None:
     assert limits_table() in (ROOT / "docs" / "api.md").read_text(), f"docs/api.md must have:\n\n{limits_table()}\n"
 
 
-@pytest.mark.parametrize("units", [LARGEST_PRICE_UNITS, LARGEST_PRICE_UNITS + 1])
+@pytest.mark.parametrize("units", [MAX_PRICE_UNITS, MAX_PRICE_UNITS + 1])
 def test_documented_limit_of_a_price_is_enforced(units: int) -> None:
     product = product_pb2.Product(name="Oak table")
     product.price.currency_code, product.price.units = "EUR", units
@@ -86,7 +86,7 @@ def test_documented_limit_of_a_price_is_enforced(units: int) -> None:
     with pytest.raises(ApiError) as caught:
         new_product(product)
     refused = "product.price.units: must be from 0 to 1,000,000,000" in caught.value.text
-    assert refused is (units > LARGEST_PRICE_UNITS)
+    assert refused is (units > MAX_PRICE_UNITS)
 
 
 @pytest.mark.parametrize("number", [MAX_MASK_PATHS, MAX_MASK_PATHS + 1])

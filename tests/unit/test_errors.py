@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
-from runtime.errors import DETAILS_KEY, ApiError, enumerated, failed_precondition, invalid_argument, unavailable
+from runtime.errors import DETAILS_KEY, ApiError, failed_precondition, invalid_argument, join_first, unavailable
 
 SOFT_LIMIT = 8 * 1024
 """Bytes of metadata beyond which grpc begins to refuse calls."""
@@ -32,7 +32,7 @@ def test_of_many_violations_the_first_are_named_and_the_others_counted() -> None
 
 def test_a_short_text_is_sent_as_it_is() -> None:
     assert failed_precondition("REASON", "as it is: ä").text == "as it is: ä"
-    assert enumerated(["a", "b"], 2) == "a; b"
+    assert join_first(["a", "b"], 2) == "a; b"
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.1, "1"), (1.0, "1"), (1.5, "2")])

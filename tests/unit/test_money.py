@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from runtime.currencies import DECIMALS
 from runtime.errors import ApiError
-from runtime.money import LARGEST_PRICE_UNITS, MICROS, price_micros, set_money
+from runtime.money import MAX_PRICE_UNITS, MICROS, price_micros, set_money
 from runtime.validate import Violations
 
 
-@given(st.sampled_from(sorted(DECIMALS)), st.integers(0, LARGEST_PRICE_UNITS))
+@given(st.sampled_from(sorted(DECIMALS)), st.integers(0, MAX_PRICE_UNITS))
 def test_a_price_survives_the_way_out_and_in(currency: str, smallest: int) -> None:
     micros = smallest * MICROS // 10 ** DECIMALS[currency]
     money = money_pb2.Money()

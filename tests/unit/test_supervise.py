@@ -1,17 +1,17 @@
-"""Background work goes on, whatever becomes of it."""
+"""Background work is restarted, whatever ended it."""
 
 import asyncio
 import logging
 
 import pytest
 
-from runtime import forever as module
-from runtime.forever import forever
+from runtime import supervise as module
+from runtime.supervise import supervise
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE", (0.001, 0.002))
+    monkeypatch.setattr(module, "RESTART_PAUSES", (0.001, 0.002))
 
 
 class Work:
@@ -32,23 +32,25 @@ class Work:
                 await inner
             case 3:
                 return
+            case _:
+                pass
         self.stays.set()
         await asyncio.Event().wait()
 
 
-async def test_work_that_fails_is_cancelled_from_within_or_ends_is_begun_again(
+async def test_work_that_fails_or_ends_is_restarted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Work()
     with caplog.at_level(logging.ERROR):
-        task = asyncio.create_task(forever("the work", work))
+        task = asyncio.create_task(supervise("the work", work))
         await asyncio.wait_for(work.stays.wait(), 5)
     assert [record.getMessage() for record in caplog.records] == [
-        "the work failed; it is begun again",
-        "the work was cancelled by what it waited for; it is begun again",
-        "the work ended; it is begun again",
+        "the work failed; restarting",
+        "the work awaited something that was cancelled; restarting",
+        "the work exited unexpectedly; restarting",
     ]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert work.runs == 4, "who cancels it ends it"
+    assert work.runs == 4, "a cancelled supervisor ends"

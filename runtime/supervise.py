@@ -1,0 +1,42 @@
+"""Restarting background work that must not end while the process lives."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+RESTART_PAUSES = (0.5, 30.0)
+"""The first and the longest pause before work is restarted, in seconds."""
+
+STABLE_TIME = 60.0
+"""Seconds after which a run counts as a success: the next pause is a short one again."""
+
+
+async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Runs work that should never return, and restarts it if it fails, returns or is cancelled from within.
+
+    Args:
+        name: A noun for the log.
+        work: The work.
+    """
+    clock = asyncio.get_running_loop().time
+    backoff = Backoff(*RESTART_PAUSES)
+    while True:
+        start = clock()
+        try:
+            await work()
+            log.error("%s exited unexpectedly; restarting", name)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.exception("%s awaited something that was cancelled; restarting", name)
+        except Exception:
+            log.exception("%s failed; restarting", name)
+        if clock() - start > STABLE_TIME:
+            backoff.reset()
+        await asyncio.sleep(backoff.next())
