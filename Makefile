@@ -98,6 +98,8 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, spelling, protos, locks, 
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check

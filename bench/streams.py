@@ -44,11 +44,11 @@ class WatchProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def ask(self, *command: Any, patience: float = 120) -> list[Any]:
+    async def ask(self, *command: Any, timeout: float = 120) -> list[Any]:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             line = await self._process.stdout.readline()
         if not line:
             raise RuntimeError("the watchers' process ended")
@@ -109,12 +109,14 @@ async def steady(watchers: int, per_second: float, seconds: float) -> Result:
 
 
 Chaos = Callable[[BenchShop], Awaitable[int]]
-"""Kills parts of a shop and starts them again; answers how many."""
+"""Kills parts of a shop and starts them again; returns how many."""
 
 
 async def faults(watchers: int, per_second: float, chaos: Chaos, *, orders: int = 3, edges: int = 2) -> Result:
-    """Order replicas and edges, of which parts are killed and started again; watchers come back through any edge. At
-    the end every order is RECEIVED and every stream completed."""
+    """Order replicas and edges, of which parts are killed and started again; watchers come back through any edge.
+
+    At the end every order is RECEIVED and every stream completed.
+    """
     with bench_shop(orders, edges) as shop:
         await shop.ready()
         conninfo = shop.postgres.service("order")
@@ -153,7 +155,7 @@ async def kill_at_random(shop: BenchShop, seconds: float = 60) -> int:
 
 
 async def _watch(shop: BenchShop, process: WatchProcess, order_ids: Sequence[str]) -> Callable[[], Mapping[str, float]]:
-    """Has all orders watched; answers what tells by how many KiB per watcher the kinds have grown."""
+    """Has all orders watched; returns a function that says by how many KiB per watcher the kinds have grown."""
     # What a process needs once is not counted by watcher.
     few = place(shop.postgres.service("order"), 100)
     async with watch_process() as first:
@@ -224,7 +226,7 @@ OPEN_FILES = 10_000 + 500
 
 
 async def run(names: Sequence[str]) -> int:
-    """Runs the cases of these names, or all; answers the exit status."""
+    """Runs the cases of these names, or all; returns the exit status."""
     allow(OPEN_FILES)
     results = []
     for name in names or CASES:

@@ -1,10 +1,10 @@
 """The watchers: a process that follows orders as EventSources do, and tells its parent what they saw.
 
-It reads commands from standard input and answers on standard output, a JSON array each:
+It reads commands from standard input and writes responses to standard output, a JSON array each:
 
     ["watch", [port, …], [order_id, …], per_second]  → ["watching", started]  when each has its first event
     ["measure"]                                      → ["measuring"]          events from here on count as live
-    ["report", events, completed, patience]          → ["report", {…}]        after so many, or after `patience`
+    ["report", events, completed, timeout]          → ["report", {…}]        after so many, or after `timeout`
 
 An EventSource comes back by itself after any 200 that ends, and after a broken connection, with its Last-Event-ID and
 after the time that `retry:` said; any other status (but 204, the end) makes it give up for good, and so it does here.
@@ -46,17 +46,17 @@ class Watchers:
         self.all.append(watcher)
         return watcher
 
-    async def begun(self, patience: float) -> None:
+    async def begun(self, timeout: float) -> None:
         """Waits until each has its first event, for at most so many seconds."""
-        await self._until(lambda: self.started == len(self.all), patience)
+        await self._until(lambda: self.started == len(self.all), timeout)
 
-    async def have(self, events: int, completed: int, patience: float) -> None:
+    async def have(self, events: int, completed: int, timeout: float) -> None:
         """Waits until so many events were seen and so many streams completed, for at most so many seconds."""
-        await self._until(lambda: self.seen >= events and self.completed >= completed, patience)
+        await self._until(lambda: self.seen >= events and self.completed >= completed, timeout)
 
-    async def _until(self, condition: Callable[[], bool], patience: float) -> None:
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 while not condition():
                     self.changed.clear()
                     await self.changed.wait()
@@ -191,10 +191,12 @@ async def main() -> None:
             case ["measure"]:
                 watchers.measuring = time.time()
                 _say("measuring")
-            case ["report", events, completed, patience]:
-                await watchers.have(events, completed, patience)
+            case ["report", events, completed, timeout]:
+                await watchers.have(events, completed, timeout)
                 await asyncio.sleep(1)  # what would come twice comes now
                 _say("report", watchers.report())
+            case unknown:
+                raise ValueError(f"no such command: {unknown}")
     for pool in watchers.pools:
         pool.close()
 

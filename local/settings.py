@@ -35,6 +35,11 @@ class Settings:
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str]) -> Self:
+        """Reads and checks the variables.
+
+        Raises:
+            ConfigError: A variable has a value that cannot be used.
+        """
         env = Env(variables)
         ports = {
             "PORT": env.port("PORT", 8080),
@@ -60,6 +65,7 @@ class Settings:
 
     @property
     def url(self) -> str:
+        """The URL of the edge."""
         return f"http://localhost:{self.port}"
 
     def check_ports(self) -> None:
@@ -70,8 +76,10 @@ class Settings:
 
 
 def _grpc_endpoint(endpoint: str, env: Env) -> str:
-    """Returns where Envoy sends its spans, or an empty string for another protocol than OTLP over gRPC, the only one
-    that Envoy has."""
+    """Returns where Envoy sends its spans, or an empty string.
+
+    Envoy speaks no other protocol than OTLP over gRPC.
+    """
     if not endpoint or env.text("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc") != "grpc":
         return ""
     try:

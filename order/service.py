@@ -129,8 +129,11 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
 
 
 async def _log_known(key: UUID, subscription: Subscription[StatusEvent]) -> None:
-    """Waits until an order's log is here. A client that has seen more than the log holds follows it from its beginning,
-    unless the order is finished: a restored database has lost what the client saw."""
+    """Waits until an order's log is here.
+
+    A client that has seen more than the log holds follows it from its beginning, unless the order is finished: a
+    restored database has lost what the client saw.
+    """
     try:
         await subscription.ready(LOG_TIMEOUT)
     except TimeoutError:

@@ -68,6 +68,7 @@ class StockClient:
         )
 
     async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+        """Reserves stock for an order. See `Stock.reserve`."""
         request = stock_pb2.ReserveStockRequest(
             reservation_id=str(order_id),
             items=[stock_pb2.StockItem(product_id=str(line.product_id), quantity=line.quantity) for line in lines],
@@ -108,6 +109,7 @@ class StockClient:
             raise _reserve_error(error) from None
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
+        """Confirms a reservation. See `Stock.confirm`."""
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
             return _reservation(await self._stub.ConfirmReservation(request, timeout=CALL_TIMEOUT))
@@ -117,6 +119,7 @@ class StockClient:
             raise ProductUnavailable from None
 
     async def release(self, order_id: UUID) -> None:
+        """Releases a reservation. See `Stock.release`."""
         request = stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
         try:
             await self._stub.ReleaseReservation(request, timeout=CALL_TIMEOUT)
@@ -124,6 +127,7 @@ class StockClient:
             raise ProductUnavailable from None
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
+        """Confirms reservations in one call. See `Stock.batch_confirm`."""
         request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
             response = await self._stub.BatchConfirmReservations(request, timeout=CALL_TIMEOUT)
@@ -134,6 +138,7 @@ class StockClient:
         return [_confirmed(each) for each in response.results]
 
     async def batch_release(self, order_ids: Sequence[UUID]) -> Sequence[Exception | None]:
+        """Releases reservations in one call. See `Stock.batch_release`."""
         request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
             response = await self._stub.BatchReleaseReservations(request, timeout=CALL_TIMEOUT)
@@ -144,6 +149,7 @@ class StockClient:
         return [ProductUnavailable() if each.HasField("error") else None for each in response.results]
 
     async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
+        """Returns a page of expired holds. See `Stock.list_expired`."""
         request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
         try:
             response = await self._stub.ListExpiredReservations(request, timeout=CALL_TIMEOUT)
@@ -152,6 +158,7 @@ class StockClient:
         return [UUID(each) for each in response.reservation_ids], response.next_page_token
 
     async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
+        """Returns the reservations of orders. See `Stock.find`."""
         request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
             response = await self._stub.BatchGetReservations(request, timeout=CALL_TIMEOUT)
@@ -160,6 +167,7 @@ class StockClient:
         return {each.id: each for each in map(_stored, response.reservations)}
 
     async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
+        """Yields pages of reservations that have stock. See `Stock.list_taken`."""
         states = [stock_pb2.Reservation.HELD, stock_pb2.Reservation.CONFIRMED]
         request = stock_pb2.ListReservationsRequest(states=states, page_size=stock.PAGE_SIZE)
         while True:
@@ -175,6 +183,7 @@ class StockClient:
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool = False, replace: bool = False
     ) -> DatabasePair:
+        """Pairs the two databases. See `Stock.pair`."""
         request = stock_pb2.PairDatabasesRequest(
             order_database_id=str(order_database),
             product_database_id=str(product_database or ""),

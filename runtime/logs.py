@@ -22,8 +22,10 @@ _REQUEST_ID = re.compile(r"[!-~]{1,100}")
 
 
 def _ids() -> dict[str, str]:
-    """Returns the trace id and span id (those of the caller if this process makes no spans), and the request id of the
-    edge."""
+    """Returns the ids of the trace, the span and the request.
+
+    Trace and span are those of the caller if this process makes no spans. The request id is the edge's.
+    """
     ids: dict[str, str] = {}
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
@@ -51,6 +53,7 @@ class JsonFormatter(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -69,6 +72,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record as one line of text, for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as text."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = "".join(f" {key}={value}" for key, value in (_fields(record) | _ids()).items())
         line = f"{time} {record.levelname:7} {record.name}: {record.getMessage()}{extra}"

@@ -136,7 +136,7 @@ def migrations(directory: Path) -> list[Migration]:
 
 
 def _statements(file: str, text: str) -> list[Statement]:
-    """Splits a file at its semicolons. Escaped quotes (E'\\'') and comments within comments are not supported."""
+    r"""Splits a file at its semicolons. Escaped quotes (E'\'') and comments within comments are not supported."""
     texts: list[str] = []
     start = 0
     for token in _TOKEN.finditer(text):

@@ -184,8 +184,10 @@ class SubscriptionSet(Wakeup, Generic[E]):
         return len(self._members)
 
     def follow(self, key: str, after_version: int) -> None:
-        """Follows a log after a version, in place of what was followed of it before. The log is read again, also where
-        others follow it: the reader may have seen more elsewhere than is known here."""
+        """Follows a log after a version, in place of what was followed of it before.
+
+        The log is read again, also where others follow it: the reader may have seen more elsewhere than is known here.
+        """
         self.unfollow(key)
         member = self._members[key] = _Member(self, self._topics, key, after_version)
         if member.answered:

@@ -41,7 +41,10 @@ class Telemetry:
             trace.set_tracer_provider(self._provider)
 
     def server_interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
-        """Returns what makes a span of each call; nothing if none is exported, as it costs a third of a small call."""
+        """Returns the interceptors of calls to other services; none if no spans are exported.
+
+        They make a span of each call and pass the context on.
+        """
         if self._provider is None:
             return ()
         interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]  # has no types
@@ -50,8 +53,10 @@ class Telemetry:
         return (interceptor,)
 
     def client_interceptors(self) -> Sequence[grpc.aio.ClientInterceptor]:
-        """Returns what makes a span of each call to another service and passes the context on; nothing if none is
-        exported."""
+        """Returns the interceptors of calls to other services; none if no spans are exported.
+
+        They make a span of each call and pass the context on.
+        """
         if self._provider is None:
             return ()
         interceptors = aio_client_interceptors(tracer_provider=self._provider, filter_=self._traced)  # type: ignore[no-untyped-call]  # as above

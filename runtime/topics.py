@@ -17,10 +17,14 @@ class Event(Protocol):
     """An entry of a log. `version` counts from 1; nothing comes after a `final` one."""
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """Its place in the log, from 1."""
+        ...
 
     @property
-    def final(self) -> bool: ...
+    def final(self) -> bool:
+        """Whether nothing comes after it."""
+        ...
 
 
 E = TypeVar("E", bound=Event)
@@ -172,8 +176,10 @@ class Topics(Generic[E]):
             await self._changed.wait()
 
     def take_requests(self, limit: int) -> dict[str, int]:
-        """Returns the keys of logs to read, at most `limit`, each with the number of its request. The owner reads the
-        logs after this call, and hands each in with its number."""
+        """Returns the keys of logs to read, at most `limit`, each with the number of its request.
+
+        The owner reads the logs after this call, and hands each in with its number.
+        """
         taken = dict(islice(self._requested.items(), limit))
         for key in taken:
             del self._requested[key]

@@ -59,8 +59,10 @@ class Running:
 
 @asynccontextmanager
 async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
-    """Runs the sidecar. It is ready whatever the state of the services behind it. On leaving it drains, sends every
-    browser elsewhere, and releases everything in reverse order.
+    """Runs the sidecar.
+
+    It is ready whatever the state of the services behind it. On leaving it drains, sends every browser elsewhere, and
+    releases everything in reverse order.
 
     Raises:
         OSError: A port is taken.

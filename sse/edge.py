@@ -81,9 +81,11 @@ class EdgeHealth(Health):
         self._services = services
 
     async def set(self, service: str, status: int) -> None:
+        """Sets a status. Without a name, it is the sidecar's own."""
         await super().set(service or OWN, status)
 
     async def status(self, name: str) -> int | None:
+        """Returns the status of a service behind the edge, or of all of them; None if there is none of that name."""
         if name == "":
             found = await asyncio.gather(*(service.serving() for service in self._services.values()))
             serving = all(found) and not self.is_shutting_down

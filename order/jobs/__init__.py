@@ -1,0 +1,1 @@
+"""Background jobs of the order service, and its command `reconcile`."""

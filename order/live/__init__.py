@@ -1,0 +1,1 @@
+"""What brings the events of orders to those who follow them."""

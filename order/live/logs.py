@@ -130,8 +130,10 @@ class Followers:
             call.close(unavailable(reason))
 
     def set_available(self, available: bool) -> None:
-        """Says whether events reach this process. While they do not, it keeps no call: a stream without events would
-        look as if nothing happened to its order."""
+        """Says whether events reach this process.
+
+        While they do not, it keeps no call: a stream without events would look as if nothing happened to its order.
+        """
         if available:
             self._refusal = ""
         else:

@@ -124,10 +124,10 @@ class Tailer:
             self._wake.set()
 
     async def _pause(self, connection: Connection) -> None:
-        """Waits until this process commits, the connection has something to read (a hint, or its end), or POLL_INTERVAL
-        is over.
+        """Waits for a commit of this process, for something to read on the connection, or for POLL_INTERVAL.
 
-        The driver's own `notifies()` waits for the connection alone, and may hang when it is cancelled.
+        Something to read is a hint of another process, or the end of the connection. The driver's own `notifies()`
+        waits for the connection alone, and may hang when it is cancelled.
         """
         loop = asyncio.get_running_loop()
         descriptor = connection.fileno()

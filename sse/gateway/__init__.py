@@ -1,0 +1,1 @@
+"""Commands that run beside Envoy: its drain and its warm-up."""

@@ -20,8 +20,10 @@ def ask(port: int, method: str, path: str, timeout: float = 2) -> str:
 
 
 def services(port: int, statistic: str) -> list[int]:
-    """Returns a statistic of the clusters of product and order, such as `upstream_rq_active`. A cluster without the
-    statistic is left out."""
+    """Returns a statistic of the clusters of product and order, such as `upstream_rq_active`.
+
+    A cluster without the statistic is left out.
+    """
     pattern = f"%5Ecluster%5C.(product%7Corder)%5C.{statistic}$"
     lines = ask(port, "GET", f"/stats?format=text&filter={pattern}").splitlines()
     # The response is short enough for one chunk; the lengths of chunks are lines too.

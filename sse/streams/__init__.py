@@ -1,0 +1,1 @@
+"""Order statuses as server-sent events."""

@@ -136,8 +136,10 @@ class Connections:
             await self._closed.wait()
 
     async def run_heartbeats(self) -> NoReturn:
-        """Wakes every connection with heartbeats once in an interval. One clock for all: idle streams cost next to
-        nothing."""
+        """Wakes every connection with heartbeats once in an interval.
+
+        One clock for all: idle streams cost next to nothing.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:

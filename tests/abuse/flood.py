@@ -160,8 +160,11 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 class Http2(Client):
-    """Keeps `number` streams open, or as many as it may. It writes frames by itself: thousands of streams of which a
-    library would keep books leave no CPU to those who are attacked."""
+    """Keeps `number` streams open, or as many as it may.
+
+    It writes frames by itself: thousands of streams of which a library would keep books leave no CPU to those who are
+    attacked.
+    """
 
     def __init__(self, flood: Flood, request: Request, number: int, *, window: int = 65_535) -> None:
         """`window` is how many bytes of each answer it takes."""

@@ -63,8 +63,10 @@ class AbuseShop(BenchShop):
         return {**super().environment(**more), **streams}
 
     async def fresh(self, tls: Path | None = None) -> None:
-        """A new Envoy and sidecar, so that each case begins with memory that nobody used; order's and product's peaks
-        begin anew."""
+        """Starts a new Envoy and sidecar, and resets the peaks of order and product.
+
+        So each case starts with unused memory.
+        """
         self._tls = tls
         for name in ("envoy-0", "sse-0"):
             self.kill(name)

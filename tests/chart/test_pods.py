@@ -169,7 +169,7 @@ def test_cluster_may_assign_user_ids(arguments: tuple[str, ...], left: bool) -> 
 
 @pytest.mark.parametrize("name", ["default", "minimal", "options"])
 def test_bundled_database_user_has_a_name(name: str) -> None:
-    """initdb looks up the user, and the image knows only its own user ID."""
+    """Initdb looks up the user, and the image knows only its own user ID."""
     server = spec("StatefulSet/shop-shopping-cart-order-db", *SETS[name])
     mounts = {each["mountPath"]: each for each in server["containers"][0]["volumeMounts"]}
     helpers = [each["name"] for each in server.get("initContainers", [])]

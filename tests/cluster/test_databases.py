@@ -9,8 +9,8 @@ import pytest
 
 from tests.chart import tools
 from tests.support.buyer import buy, sees, serves
+from tests.support.eventually import eventually as comes_true
 from tests.support.kube import CommandFailed, Namespace, eventually, kubectl, namespace
-from tests.support.order import eventually as comes_true
 from tests.support.postgres_pod import PASSWORD, ROLE, psql, secret, start
 from tests.support.release import Release, is_ready
 from tests.support.rotation import files_have, patch
@@ -52,7 +52,8 @@ async def test_external_database_works_with_any_secret_keys(shop: Release) -> No
 
 async def test_rotated_password_needs_no_restart(shop: Release) -> None:
     """The worst way: the role has another password, its sessions are ended, and the kubelet brings the Secret's change
-    up to a minute and a half later. Calls fail until then; after it all is well, in the same pods."""
+    up to a minute and a half later. Calls fail until then; after it all is well, in the same pods.
+    """
     place, before = shop.namespace, _started(shop)
     password = "it's another secret"
     for service in ("product", "order"):

@@ -65,8 +65,10 @@ def _evicted(place: Namespace, pod: str) -> bool:
 
 @pytest.mark.timeout(500, func_only=True)
 def test_new_passwords_restart_nothing_and_fail_no_call(pair: Release) -> None:
-    """The server gives its role the new password, and the services read it: no session ends for it. Where sessions end
-    afterwards, the next ones have it."""
+    """The server gives its role the new password, and the services read it: no session ends for it.
+
+    Where sessions end afterwards, the next ones have it.
+    """
     before = _uids(pair)
     passwords = {service: f"it's {uuid4().hex} \"$`" for service in ("product", "order")}
     with traffic(pair) as outcome:

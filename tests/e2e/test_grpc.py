@@ -37,7 +37,7 @@ async def run_program(program: str, *arguments: str) -> tuple[int, str, str]:
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:
-    """grpcurl."""
+    """Grpcurl."""
     return await run_program("grpcurl", "-plaintext", *arguments)
 
 

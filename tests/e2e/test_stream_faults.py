@@ -7,8 +7,10 @@ from bench.streams import faults
 
 
 async def kill_each(shop: BenchShop) -> int:
-    """The sidecar, while all follow; then both order replicas, one after the other, so that the one that the sidecar
-    follows is among them."""
+    """First the sidecar is killed, then both order replicas, one after the other.
+
+    So the replica that the sidecar follows is one of them.
+    """
     names = [*shop.names("sse"), *shop.names("order")]
     for name in names:
         await asyncio.sleep(0.5)

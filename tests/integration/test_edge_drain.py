@@ -12,7 +12,7 @@ from local.settings import REPOSITORY
 from sse.gateway.drain import drain
 from tests.support.echo import PRODUCT
 from tests.support.edge import edge
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.rest import Rest
 from tests.support.sidecar import EVENTS, Blocks, sidecar
 

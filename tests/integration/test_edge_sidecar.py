@@ -21,7 +21,7 @@ from local.children import Child, start
 from local.settings import free_ports
 from sse.config import Limits, Timing
 from tests.support.edge import edge
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.sidecar import EVENTS, Logs, pod, sidecar
 
 HISTORY = ("PLACED", "PROCESSED", "DELIVERED", "RECEIVED")

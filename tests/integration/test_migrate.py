@@ -20,7 +20,7 @@ from runtime.database import Database
 from runtime.migrate import migrate
 from runtime.schema import MigrationError, Schema, migrations
 from tests.support.database import REPOSITORY, DatabaseServer
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 PRODUCT, ORDER = (REPOSITORY / service / "migrations" for service in ("product", "order"))
 

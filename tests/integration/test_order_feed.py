@@ -11,7 +11,8 @@ import pytest
 from shop.order.v1 import status_feed_pb2
 
 from order.live import feed_service
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
 from tests.support.watching import silenced, tailer_pids
 

@@ -30,8 +30,10 @@ class Late(OrderStore):
 
 
 async def test_event_published_during_read_is_no_contradiction(order_database: str) -> None:
-    """The log is from before it. Only what was known before the read must be in it; otherwise the database was
-    restored, and streams end."""
+    """The log is from before it.
+
+    Only what was known before the read must be in it; otherwise the database was restored, and streams end.
+    """
     key = uuid4()
     async with await psycopg.AsyncConnection.connect(order_database, autocommit=True) as connection:
         await connection.execute("INSERT INTO orders (id, number, status) VALUES (%s, 'INV-1', 'PLACED')", (key,))

@@ -120,8 +120,10 @@ class TestExpiredHolds:
 
     @pytest.mark.usefixtures("quick")
     async def test_hold_of_other_products_is_released(self, order_database: str) -> None:
-        """A key was used again while a restored product database had lost its order's reservation. The process that
-        would have released the stock has crashed."""
+        """A key was used again while a restored product database had lost its order's reservation.
+
+        The process that would have released the stock has crashed.
+        """
         stock = FakeStock()
         async with order_shop(order_database, stock) as shop:
             order = await shop.create({A: 1})

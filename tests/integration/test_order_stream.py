@@ -9,7 +9,8 @@ import pytest
 
 from order.domain import Status
 from order.live import tailer
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
 from tests.support.product import UNKNOWN, refused
 from tests.support.watching import cut_tailers
 

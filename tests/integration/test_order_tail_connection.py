@@ -12,7 +12,8 @@ from psycopg.conninfo import conninfo_to_dict
 from order.live import cursor, tailer
 from runtime import server
 from tests.support.database import DatabaseServer
-from tests.support.order import FakeStock, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import FakeStock, order_shop
 from tests.support.product import refused
 from tests.support.watching import Watching, silenced, tailer_pids
 

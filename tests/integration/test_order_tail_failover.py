@@ -9,16 +9,17 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.support.database import REPOSITORY, DatabaseServer, run_apart
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop
+from tests.support.database import FAST, REPOSITORY, DatabaseServer, run_apart
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.standby import Standby, tool
 from tests.support.watching import Watching
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[DatabaseServer]:
-    own = DatabaseServer(tmp_path)
-    own.postgres._options["synchronous_commit"] = "on"  # what is committed is on its way to a standby
+    # What is committed is on its way to a standby.
+    own = DatabaseServer(tmp_path, FAST | {"synchronous_commit": "on"})
     with own.running():
         yield own
 

@@ -10,8 +10,9 @@ import grpc
 import psycopg
 import pytest
 
-from tests.support.database import DatabaseServer
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop, status_name
+from tests.support.database import FAST, DatabaseServer
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop, status_name
 
 OPTIONS = {
     "synchronous_commit": "on",
@@ -26,8 +27,7 @@ OPTIONS = {
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[DatabaseServer]:
     """A server of the test's own, to be ended at will."""
-    own = DatabaseServer(tmp_path)
-    own.postgres._options |= OPTIONS
+    own = DatabaseServer(tmp_path, FAST | OPTIONS)
     with own.running():
         yield own
 

@@ -9,7 +9,8 @@ import pytest
 
 from order.live import cursor
 from order.live.cursor import EventCursor
-from tests.support.order import PATHS, FakeStock, OrderShop, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import PATHS, FakeStock, OrderShop, order_shop
 from tests.support.watching import Watching
 
 OLD = 30_000

@@ -16,7 +16,8 @@ from shop.product.v1 import product_pb2
 from runtime.config import DatabaseConfig
 from runtime.database import ConstraintViolation, Database
 from runtime.errors import ApiError
-from tests.support.order import OrderShop, eventually, order_shop
+from tests.support.eventually import eventually
+from tests.support.order import OrderShop, order_shop
 from tests.support.pooler import SERVER_CONNECTIONS, pooling
 from tests.support.product import ProductShop, product_shop, refused
 

@@ -103,8 +103,10 @@ async def test_batches_in_opposite_orders_do_not_deadlock(product_database: str)
 
 
 async def test_batches_of_the_same_ids_do_not_deadlock(product_database: str) -> None:
-    """No lock of a product keeps them apart: each client has its own product. All confirm the same holds and release
-    the same unknown ids, each in another order."""
+    """No lock of a product keeps them apart: each client has its own product.
+
+    All confirm the same holds and release the same unknown ids, each in another order.
+    """
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
         shop = shops[0]
@@ -147,8 +149,10 @@ async def taken(connection: psycopg.AsyncConnection[Any], state: str) -> int:
 
 
 async def test_batches_sell_every_piece_exactly_once(product_database: str) -> None:
-    """400 requests want one of 150 pieces, in batches at two replicas: 150 get one. While pieces are added, all that
-    exist in the end are sold, and never more."""
+    """400 requests want one of 150 pieces, in batches at two replicas: 150 get one.
+
+    While pieces are added, all that exist in the end are sold, and never more.
+    """
     async with AsyncExitStack() as stack:
         shops = [await stack.enter_async_context(product_shop(product_database)) for _ in range(2)]
         shop = shops[0]
@@ -228,8 +232,10 @@ async def test_concurrent_release_and_reserve_hold_nothing(shop: ProductShop) ->
 
 @pytest.mark.parametrize(("before", "after"), [(10, 3), (1, 3)])
 async def test_locked_product_is_read_after_the_wait(shop: ProductShop, before: int, after: int) -> None:
-    """All parts of the statement have the snapshot from before the wait. Stock and price must be those from after it,
-    and the constraint must not be checked with the earlier stock."""
+    """All parts of the statement have the snapshot from before the wait.
+
+    Stock and price must be those from after it, and the constraint must not be checked with the earlier stock.
+    """
     created = await shop.create(stock=before)
     held = await shop.reserve({created.id: 1})
     async with await psycopg.AsyncConnection.connect(shop.conninfo) as other:

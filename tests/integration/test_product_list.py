@@ -206,7 +206,7 @@ class TestBadInput:
 
 class TestSearch:
     async def test_search_finds_words_as_substrings(self, shop: ProductShop, subtests: pytest.Subtests) -> None:
-        """In name, description, category or SKU, in either case. %, _ and \\ have no special meaning."""
+        r"""In name, description, category or SKU, in either case. %, _ and \ have no special meaning."""
         await shop.create("Steel watch", description="path c\\d")
         await shop.create("Gold Watch", sku="GW-0815", description="Größe_41")
         await shop.create("Wall clock", category="Timepieces", description="50% steel")

@@ -51,8 +51,10 @@ async def is_deleted(shop: ProductShop, product_id: str) -> bool:
 
 @pytest.mark.parametrize("conditional", [True, False])
 async def test_update_with_lost_response_is_never_a_conflict(product_database: str, conditional: bool) -> None:
-    """With an etag, a second run would conflict with the first run of the same call. Without one, it runs again, and
-    the result is the same."""
+    """With an etag, a second run would conflict with the first run of the same call.
+
+    Without one, it runs again, and the result is the same.
+    """
     async with behind_proxy(product_database) as (shop, proxy), product_shop(product_database) as other:
         product = await shop.create("Steel watch")
         etag = product.etag if conditional else ""

@@ -48,8 +48,11 @@ async def pool_of_one(conninfo: str) -> AsyncIterator[Database]:
 
 
 async def test_filtered_lists_get_no_generic_plan(product_database: str) -> None:
-    """PostgreSQL changes to a generic plan after five runs on a connection. For a word without trigrams that plan is
-    many times slower: it reads the whole index, and then every row. A list without filters stays prepared."""
+    """PostgreSQL changes to a generic plan after five runs on a connection.
+
+    For a word without trigrams that plan is many times slower: it reads the whole index, and then every row. A list
+    without filters stays prepared.
+    """
     await fill(product_database, 2_000)
     async with pool_of_one(product_database) as database:
         store = ProductStore(database, database)
@@ -104,8 +107,10 @@ async def test_search_timeout_says_what_to_do(product_database: str) -> None:
 
 @pytest.mark.timeout(120)
 async def test_searches_do_not_delay_other_calls(product_database: str, order_database: str) -> None:
-    """A hundred clients send searches for which the database reads every product. Orders and other reads wait for the
-    shared processors at most."""
+    """A hundred clients send searches for which the database reads every product.
+
+    Orders and other reads wait for the shared processors at most.
+    """
     await fill(product_database, 20_000)
     async with product_shop(product_database) as products, order_shop(order_database, products.address) as orders:
         product = await products.create("Mug", stock=1_000)

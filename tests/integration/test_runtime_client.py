@@ -107,8 +107,10 @@ async def test_replica_that_is_not_serving_gets_no_calls(replicas: Replicas) -> 
 
 
 async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
-    """It is called until it closes its connections, at which a client asks DNS for others: this one may be the only one
-    that it knows."""
+    """A replica that shuts down is called until it closes its connections.
+
+    Only then does a client ask DNS for others, and this one may be the only one that it knows.
+    """
     first, second = replicas.hosts
     async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, {first, second})

@@ -24,7 +24,7 @@ from runtime.migrate import migrate
 from runtime.schema import MigrationError, Schema
 from runtime.topics import Topics
 from tests.support.database import REPOSITORY, DatabaseServer
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 MIGRATIONS = REPOSITORY / "order" / "migrations"
 SCHEMA = Schema.load(MIGRATIONS)

@@ -21,7 +21,7 @@ from runtime.migrate import migrate
 from runtime.pool import RECONNECT_TIMEOUT
 from runtime.schema import MigrationError, Schema, migrations
 from tests.support.database import DatabaseServer
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
 SCHEMA = Schema(["0001_step"])

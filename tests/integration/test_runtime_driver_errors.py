@@ -17,7 +17,7 @@ from runtime.config import DatabaseConfig
 from runtime.database import Database
 from runtime.driver_errors import HINTS
 from runtime.errors import ApiError
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 POOL_SIZE = 3
 

@@ -24,7 +24,7 @@ from runtime.health import LastingProblem
 from runtime.limits import ResponseLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -45,7 +45,8 @@ async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes])
             raise errors.unavailable("try later", 1.5)
         case b"boom":
             raise Boom("password=s3cret")
-    return request
+        case _:
+            return request
 
 
 async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:

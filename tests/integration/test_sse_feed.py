@@ -36,8 +36,10 @@ async def rest(subscription: Subscription[StatusEvent]) -> list[int]:
 
 
 async def test_news_of_ended_follow_is_no_log() -> None:
-    """An order was unfollowed and followed again while news of it was under way. The new stream begins with the order's
-    first event, not with that news."""
+    """An order was unfollowed and followed again while news of it was under way.
+
+    The new stream begins with the order's first event, not with that news.
+    """
     async with sidecar() as running:
         feed, logs = running.sidecar.feed, running.logs
         other, order = logs.place("PLACED"), logs.place("PLACED")

@@ -12,7 +12,7 @@ import pytest
 from runtime.subscriptions import Subscription
 from sse.config import Limits, Timing
 from sse.streams.wire import RETRY_RANGE
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 from tests.support.sidecar import EVENTS, Blocks, Pod, RunningSidecar, pod, sidecar
 
 

@@ -99,8 +99,10 @@ class Namespace:
         uid: int = 10001,
         port: int = 0,
     ) -> None:
-        """Starts a pod that runs to its end, with `files` at /files and an empty /tmp. With a port it is ready once it
-        listens there, and else once it runs."""
+        """Starts a pod that runs to its end, with `files` at /files and an empty /tmp.
+
+        With a port it is ready once it listens there, and else once it runs.
+        """
         self.apply(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": dict(files or {})},
             {

@@ -19,7 +19,7 @@ from order.live.logs import Followers
 from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
 from runtime.server import Server
-from tests.support.eventually import eventually as eventually  # other tests import it from here
+from tests.support.eventually import eventually
 
 T = TypeVar("T")
 

@@ -68,7 +68,7 @@ def _unpack(status: status_pb2.Status, into: Any) -> bool:
 
 @contextmanager
 def refused() -> Iterator[Refusal]:
-    """Expects that the block's call fails: `with refused() as error: …`. After the block, `error` has its parts."""
+    """Expects a call in the block to fail. After the block, the value of the context has the parts of the error."""
     refusal = Refusal()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         yield refusal

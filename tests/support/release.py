@@ -35,7 +35,7 @@ class Release:
         helm("uninstall", self.name, *self._place(), "--wait", "--timeout", "120s")
 
     def test(self) -> str:
-        """What `helm test` prints; fails where it does. (With Helm 3 its pods stay, for their logs.)"""
+        """Returns what `helm test` prints, and fails if it fails. With Helm 3 its pods stay, for their logs."""
         return helm("test", self.name, *self._place(), "--timeout", "180s")
 
     def notes(self) -> str:
@@ -75,8 +75,10 @@ class Release:
         return str(pod["metadata"]["name"])
 
     def until_ready(self, seconds: float = 180, *, instead_of: Object | None = None) -> float:
-        """Waits until every pod that is to run is ready; the seconds that it took. `instead_of` is a pod that was
-        killed: it has to be gone, and another of its component there."""
+        """Waits until every pod that is to run is ready; the seconds that it took.
+
+        `instead_of` is a pod that was killed: it has to be gone, and another of its component there.
+        """
         began = time.monotonic()
         eventually(lambda: self._ready(instead_of), seconds, f"every pod of {self.name} is ready")
         return time.monotonic() - began

@@ -15,7 +15,7 @@ from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from sse.app import Running, serving
 from sse.config import Limits, SidecarConfig, Timing
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 EVENTS = {"Accept": "text/event-stream"}
 FINAL = ("RECEIVED", "CANCELLED")

@@ -13,7 +13,7 @@ from local.postgres import Postgres
 from local.server_user import server_user
 from local.settings import LOOPBACK, free_ports
 from tests.support.database import FAST
-from tests.support.order import eventually
+from tests.support.eventually import eventually
 
 
 def tool(postgres: Postgres, name: str, *arguments: str, stdin: bytes = b"") -> bytes:

@@ -90,8 +90,11 @@ class Up:
 
 
 def python_for(user: int, folder: Path) -> str | None:
-    """An interpreter that has the shop's packages and that this user can run: ours, or the system's of the same version
-    in an environment that is made in `folder`; None if the user can run neither, or cannot read the clone."""
+    """Returns an interpreter that has the shop's packages and that a user can run, or None.
+
+    It is this interpreter, or the system's one of the same version in an environment made in `folder`. None: the user
+    can run neither, or cannot read the clone.
+    """
     if _works_for(user, sys.executable):
         return sys.executable
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"

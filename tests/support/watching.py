@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 import grpc
 
-from tests.support.order import OrderShop, eventually, status_name
+from tests.support.eventually import eventually
+from tests.support.order import OrderShop, status_name
 
 INSERT = "INSERT INTO order_event (order_id, version, status, create_time) VALUES (%s, %s, %s, now())"
 

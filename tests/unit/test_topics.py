@@ -281,8 +281,11 @@ steps = st.lists(
 
 @given(steps)
 def test_each_version_comes_once_and_in_order(steps: list[Step]) -> None:
-    """A log that grows; a tailer that publishes any part of it, again and in any sequence; reads whose answers come
-    late; readers that come at any time and take when they like. In the end all have everything."""
+    """Whatever the sequence of steps, in the end every reader has every event once.
+
+    A log grows. A tailer publishes any part of it, again and in any order. Reads are answered late. Readers come at any
+    time and take when they like.
+    """
     topics: Topics[Event] = Topics()
     committed = 0
     reads: list[tuple[int, list[Event]]] = []
