@@ -306,6 +306,10 @@ class SharedLookup(Generic[Question, Result]):
         self._look_up = look_up
         self._batchers: dict[Question, Batcher[None, Result]] = {}
 
+    def __len__(self) -> int:
+        """Returns how many questions are being looked up."""
+        return len(self._batchers)
+
     async def __call__(self, question: Question) -> Result:
         """Returns the result for a question, or raises what `look_up` raises."""
         batcher = self._batchers.get(question)

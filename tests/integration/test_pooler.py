@@ -59,7 +59,7 @@ async def test_calls_share_the_connections_of_a_pooler(product_database: str, or
         assert connections <= SERVER_CONNECTIONS, "all of them are the pooler's"
 
 
-async def test_tailer_has_a_connection_past_the_pooler(product_database: str, order_database: str) -> None:
+async def test_tailer_bypasses_the_pooler(product_database: str, order_database: str) -> None:
     async with pooled(product_database, order_database) as (products, orders):
         product = await products.create("Steel watch")
         order = await orders.create({product.id: 1})
@@ -76,7 +76,7 @@ class Setting:
     value: str
 
 
-async def test_settings_hold_for_each_statement_and_no_longer(product_database: str) -> None:
+async def test_settings_hold_for_one_statement(product_database: str) -> None:
     setting = "SELECT current_setting(%(name)s) AS value"
     async with pooling(product_database) as pooler:
         config = DatabaseConfig(conninfo=product_database, pooler=pooler, pool_size=4, pool_waiting=4, timeout=0.5)
@@ -102,7 +102,7 @@ async def test_settings_hold_for_each_statement_and_no_longer(product_database: 
                 assert await rows.fetchone() == ("0",), "others of the pooler's clients do not get ours"
 
 
-async def test_cancelled_call_ends_its_statement_behind_a_pooler(product_database: str) -> None:
+async def test_cancelled_call_ends_its_statement_via_pooler(product_database: str) -> None:
     async with pooling(product_database) as pooler:
         config = DatabaseConfig(conninfo=product_database, pooler=pooler, pool_size=2, pool_waiting=4, timeout=5)
         database = Database(config, "test")

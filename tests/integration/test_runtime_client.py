@@ -33,7 +33,7 @@ async def failing(free_port: int) -> AsyncIterator[tuple[str, list[int]]]:
     await server.stop(0)
 
 
-async def test_a_call_that_may_be_made_twice_is_tried_again(failing: tuple[str, list[int]]) -> None:
+async def test_idempotent_call_is_retried(failing: tuple[str, list[int]]) -> None:
     address, attempts = failing
     async with channel(address, idempotent=["test.Some"]) as to:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Call")
@@ -41,7 +41,7 @@ async def test_a_call_that_may_be_made_twice_is_tried_again(failing: tuple[str, 
     assert len(attempts) == RETRY["maxAttempts"]
 
 
-async def test_another_call_is_not(failing: tuple[str, list[int]]) -> None:
+async def test_other_call_is_not_retried(failing: tuple[str, list[int]]) -> None:
     address, attempts = failing
     async with channel(address, idempotent=["test.Other"]) as to:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Call")
@@ -106,7 +106,7 @@ async def test_replica_that_is_not_serving_gets_no_calls(replicas: Replicas) -> 
         await becomes(to, {first, second})
 
 
-async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
+async def test_draining_replica_fails_no_call(replicas: Replicas) -> None:
     """It is called until it closes its connections, at which a client asks DNS for others: this one may be the only one
     that it knows."""
     first, second = replicas.hosts
@@ -125,7 +125,7 @@ async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
         assert await answered(to) == {second}
 
 
-async def test_replica_that_closes_under_load_fails_no_call(replicas: Replicas) -> None:
+async def test_replica_closing_under_load_fails_no_call(replicas: Replicas) -> None:
     """It cancels what it has received and not begun; the other one answers that."""
     async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, set(replicas.hosts))
@@ -135,7 +135,7 @@ async def test_replica_that_closes_under_load_fails_no_call(replicas: Replicas) 
         await asyncio.gather(*calling)
 
 
-async def test_call_is_tried_again_until_a_replica_is_back(replicas: Replicas) -> None:
+async def test_call_is_retried_until_a_replica_is_back(replicas: Replicas) -> None:
     """As where the last known one goes away, and DNS has to say where its successor is."""
     async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, set(replicas.hosts))
@@ -153,7 +153,7 @@ async def _call(call: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]") -> bytes
     return await call(b"", timeout=3)
 
 
-async def test_proxy_of_the_environment_is_not_used(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_of_the_environment_is_ignored(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is for the way out of a cluster; what is inside of the shop is not reached through it."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

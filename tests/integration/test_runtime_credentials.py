@@ -106,7 +106,7 @@ async def one(database: Database) -> bool:
     return await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
 
 
-async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -> None:
+async def test_next_connection_uses_the_rotated_password(secret: Secret) -> None:
     """Whatever connection is lost after the rotation, no call fails."""
     async with opened(secret) as database:
         for password in ("two", "it's \\ a 'third", "Ünïcödé % #"):
@@ -117,7 +117,7 @@ async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -
                 assert await one(database)
 
 
-async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
+async def test_calls_succeed_while_the_secret_is_late(secret: Secret) -> None:
     """The kubelet may take a minute: connections that are open do, and the readiness stays."""
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
@@ -127,9 +127,7 @@ async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
             assert await database.check(SCHEMA) == ""
 
 
-async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
-    secret: Secret, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_password_is_a_lasting_problem(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_ACQUIRE_TIMEOUT", 0.2)
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
@@ -186,7 +184,7 @@ async def test_tailer_uses_a_rotated_password(secret: Secret) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_migration_waits_for_credentials_that_are_accepted(secret: Secret) -> None:
+async def test_migration_waits_for_accepted_credentials(secret: Secret) -> None:
     conninfo = ConnectionInfo(secret.config, "test migrate")
     await secret.alter("two")
     with pytest.raises(MigrationError, match="password authentication failed"):
@@ -206,7 +204,7 @@ async def test_other_parts_of_the_secret_change_too(secret: Secret) -> None:
     assert after == {**before, "password": "two", "host": "elsewhere", "dbname": "restored"}
 
 
-def test_database_url_goes_before_the_files(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_url_overrides_the_files(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what neither has comes from libpq's variables."""
     monkeypatch.setenv("PGHOST", "from-env")
     config = DatabaseConfig(
@@ -217,12 +215,12 @@ def test_database_url_goes_before_the_files(secret: Secret, monkeypatch: pytest.
     assert (found["user"], found["password"], found["host"]) == ("given", "one", "from-env")
 
 
-def test_line_break_at_the_end_of_a_file_is_no_part_of_it(secret: Secret) -> None:
+def test_trailing_line_break_of_a_file_is_ignored(secret: Secret) -> None:
     secret.patch("two\n")
     assert conninfo_to_dict(ConnectionInfo(secret.config, "test")())["password"] == "two"
 
 
-def test_file_that_cannot_be_read_says_so_without_its_content(secret: Secret) -> None:
+def test_unreadable_file_is_named_without_content(secret: Secret) -> None:
     shutil.rmtree(secret.folder / "..data" / "password", ignore_errors=True)
     (secret.folder / "password").unlink()
     (secret.folder / "password").write_bytes(b"s3cret\xff")

@@ -102,7 +102,9 @@ def retry_after(error: ApiError) -> int | None:
     return delays[0] if delays else None
 
 
-async def test_answer_is_given_once(failing: str, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests) -> None:
+async def test_refusal_is_not_retried(
+    failing: str, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
+) -> None:
     async with opened(failing) as database:
         before = await until_full(failing)
         for count, (state, code, text, seconds) in enumerate(ANSWERS, 1):
@@ -132,7 +134,7 @@ async def test_fault_is_raised_as_it_is(failing: str, subtests: pytest.Subtests)
                 assert await backends(failing) == before
 
 
-async def test_lost_connection_is_tried_again_on_new_ones(failing: str, subtests: pytest.Subtests) -> None:
+async def test_lost_connection_is_retried_on_new_ones(failing: str, subtests: pytest.Subtests) -> None:
     async with opened(failing) as database:
         for count, state in enumerate(LOST, 1):
             with subtests.test(state):
@@ -143,7 +145,7 @@ async def test_lost_connection_is_tried_again_on_new_ones(failing: str, subtests
                 assert not before & await until_full(failing)
 
 
-async def test_queue_that_does_not_move_is_overload(empty_database: str) -> None:
+async def test_stuck_queue_is_overload(empty_database: str) -> None:
     """The database answers; it is only slow. UNAVAILABLE would be repeated by the edge, and add to it."""
     async with opened(empty_database, timeout=1) as database:
         await until_full(empty_database)
@@ -156,7 +158,7 @@ async def test_queue_that_does_not_move_is_overload(empty_database: str) -> None
         await asyncio.gather(*busy)
 
 
-async def test_lock_timeout_of_the_database_is_no_lost_connection(empty_database: str) -> None:
+async def test_lock_timeout_is_no_lost_connection(empty_database: str) -> None:
     await run(empty_database, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
     conninfo = make_conninfo(empty_database, options="-c lock_timeout=100")
     async with opened(conninfo) as database, await psycopg.AsyncConnection.connect(empty_database) as other:
@@ -169,9 +171,7 @@ async def test_lock_timeout_of_the_database_is_no_lost_connection(empty_database
         assert await backends(empty_database) == before
 
 
-async def test_read_only_database_is_connected_to_anew_once(
-    empty_database: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_read_only_database_is_reconnected_once(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
     """As providers make it whose disk is nearly full: no other server takes the writes, and reads go on."""
     await run(empty_database, "CREATE TABLE t (n int)")
     name = conninfo_to_dict(empty_database)["dbname"]

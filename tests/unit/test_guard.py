@@ -8,7 +8,7 @@ import grpc
 from runtime.guard import guard
 
 
-async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
+async def test_stream_is_closed_when_its_caller_leaves() -> None:
     """What it holds is given back then, and not when it is collected."""
     closed = []
 
