@@ -13,10 +13,10 @@ from statistics import median
 
 import psycopg
 
+from bench.bench_shop import BenchShop, running
 from bench.data import fill_orders, fill_products, fill_reservations, hold_id, order_id, product_id, vacuum
 from bench.load import Kind, installed, run
 from bench.report import check, section, write
-from bench.shop import BenchShop, running
 from bench.statements import PAGE, Statement, deep, measure
 from bench.table import markdown, save
 from local.settings import LOOPBACK, REPOSITORY

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bench.bench_shop import BenchShop, bench_shop
 from bench.files import allow
 from bench.orders import STEPS, Driver, place, versions
 from bench.result import Result, quantile, table
-from bench.shop import BenchShop, bench_shop
 from bench.table import save
 from local.settings import REPOSITORY
 

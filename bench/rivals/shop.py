@@ -18,10 +18,10 @@ from uuid import UUID
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from bench.bench_shop import BenchShop, running
 from bench.data import fill_orders, fill_products, fill_reservations
 from bench.fleet import Command
 from bench.load import LoadError
-from bench.shop import BenchShop, running
 from bench.table import CEILING, FASTAPI, SHOP
 from local.edge import EdgeSettings, write
 from local.settings import LOOPBACK, free_ports

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bench.shop import BenchShop
+from bench.bench_shop import BenchShop
 from local.edge import EdgeSettings
 from local.settings import LOOPBACK, REPOSITORY
 

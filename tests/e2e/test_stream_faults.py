@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bench.shop import BenchShop
+from bench.bench_shop import BenchShop
 from bench.streams import faults
 
 
