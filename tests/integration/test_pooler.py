@@ -25,7 +25,7 @@ CALLS = 40
 
 @asynccontextmanager
 async def pooled(products: str, orders: str) -> AsyncIterator[tuple[ProductShop, OrderShop]]:
-    """Both services, each behind a pooler; their tailer and jobs that need a session have the database itself."""
+    """Both services, each behind a pooler. The tailer and jobs that need a session bypass it."""
     async with (
         pooling(products) as to_products,
         pooling(orders) as to_orders,
@@ -56,7 +56,7 @@ async def test_calls_share_the_connections_of_a_pooler(product_database: str, or
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             (connections,) = await rows.fetchone() or (0,)
-        assert connections <= SERVER_CONNECTIONS, "all of them are the pooler's"
+        assert connections <= SERVER_CONNECTIONS, "all belong to the pooler"
 
 
 async def test_tailer_bypasses_the_pooler(product_database: str, order_database: str) -> None:
@@ -99,7 +99,7 @@ async def test_settings_hold_for_one_statement(product_database: str) -> None:
         async with await psycopg.AsyncConnection.connect(whole, autocommit=True, prepare_threshold=None) as other:
             for _ in range(SERVER_CONNECTIONS):
                 rows = await other.execute("SELECT current_setting('statement_timeout')")
-                assert await rows.fetchone() == ("0",), "others of the pooler's clients do not get ours"
+                assert await rows.fetchone() == ("0",), "other clients of the pooler do not get our settings"
 
 
 async def test_cancelled_call_ends_its_statement_via_pooler(product_database: str) -> None:

@@ -1,4 +1,4 @@
-"""What the database layer promises: bounded waits, errors without the driver's words, and recovery by itself."""
+"""The guarantees of the database layer: bounded waits, errors without text of the driver, automatic recovery."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ async def test_columns_must_match_the_fields(database: Database) -> None:
 async def test_connections_are_replaced_after_their_lifetime(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which the driver's pool does, when it sees one."""
+    """The driver's pool replaces a connection when it gets it back."""
     monkeypatch.setattr(pool, "RECYCLE_INTERVAL", 0.1)
     monkeypatch.setattr(pool, "MAX_CONNECTION_LIFETIME", 0.5)
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=2)
@@ -63,10 +63,10 @@ async def test_connections_are_replaced_after_their_lifetime(
         first = await backends()
         assert await backends() == first
 
-        async def replaced() -> bool:
+        async def are_replaced() -> bool:
             return not first & await backends()
 
-        await eventually(replaced, 5)
+        await eventually(are_replaced, 5)
 
 
 async def test_violated_constraint_is_named(database: Database, empty_database: str) -> None:
@@ -76,12 +76,12 @@ async def test_violated_constraint_is_named(database: Database, empty_database: 
 
 
 async def test_calls_beyond_the_queue_are_refused_at_once(database: Database) -> None:
-    """Two run, two wait, and of six the others are told to come back."""
+    """Of six calls, two run, two wait and two are refused."""
 
     def calls(number: int) -> list[Coroutine[Any, Any, list[Number]]]:
         return [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.3)", {}, Number) for _ in range(number)]
 
-    await asyncio.gather(*calls(2))  # both connections are there
+    await asyncio.gather(*calls(2))  # both connections are open
     answers = await asyncio.gather(*calls(6), return_exceptions=True)
     refused = [each for each in answers if isinstance(each, ApiError)]
     assert [each.code for each in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
@@ -105,17 +105,17 @@ async def test_cancelled_call_ends_its_statement(database: Database, empty_datab
     assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
     async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as connection:
 
-        async def quiet() -> bool:
+        async def is_idle() -> bool:
             rows = await connection.execute(
                 "SELECT 1 FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
             )
             return await rows.fetchall() == []
 
-        await eventually(quiet, CANCEL_DELAY + 0.3)
+        await eventually(is_idle, CANCEL_DELAY + 0.3)
 
 
 async def test_cancelled_calls_lose_no_connection(database: Database) -> None:
-    """In the queue, in the statement, and while the connection is given back: the pool stays as large as it was."""
+    """They are cancelled in the queue, in the statement and while the connection is released."""
     dice = random.Random(5)
     for _ in range(100):
         calls = [
@@ -127,7 +127,7 @@ async def test_cancelled_calls_lose_no_connection(database: Database) -> None:
         await asyncio.gather(*calls, return_exceptions=True)
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.5)", {}, Number) for _ in range(2)))
-    assert asyncio.get_running_loop().time() - began < 0.9, "side by side"
+    assert asyncio.get_running_loop().time() - began < 0.9, "both connections are left"
 
 
 async def test_quick_write_of_a_cancelled_call_completes(database: Database, empty_database: str) -> None:
@@ -140,7 +140,7 @@ async def test_quick_write_of_a_cancelled_call_completes(database: Database, emp
         with pytest.raises(asyncio.CancelledError):
             await call
     await asyncio.sleep(1.6)
-    assert await database.fetch("all", "SELECT n FROM t", {}, Number) == [Number(1)], "the quick one, and not the slow"
+    assert await database.fetch("all", "SELECT n FROM t", {}, Number) == [Number(1)], "only the quick one"
 
 
 async def test_lost_connection_fails_no_call(database: Database, empty_database: str) -> None:
@@ -153,13 +153,13 @@ async def test_lost_connection_fails_no_call(database: Database, empty_database:
 
 
 async def test_full_pool_of_dead_connections_fails_no_call(empty_database: str) -> None:
-    """They are replaced all together: one after the other, they would outlast the attempts of a call."""
+    """All are replaced at once. Replaced one by one, they would outnumber the retries of a call."""
     size = MAX_CONNECTION_RETRIES + 2
     config = DatabaseConfig(conninfo=empty_database, pool_size=size, pool_waiting=2, timeout=5)
     async with opened(Database(config, "test")) as database:
         sleep = "SELECT pg_backend_pid() AS n FROM pg_sleep(0.3)"
         used = await asyncio.gather(*(database.fetch("sleep", sleep, {}, Number) for _ in range(size)))
-        assert len({each.n for (each,) in used}) == size, "all are there"
+        assert len({each.n for (each,) in used}) == size, "all connections are open"
         await execute(
             empty_database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'"
         )
@@ -167,7 +167,7 @@ async def test_full_pool_of_dead_connections_fails_no_call(empty_database: str) 
 
 
 async def test_pool_recovers_from_an_outage_under_load(postgres: DatabaseServer, empty_database: str) -> None:
-    """Those who have given up take no place in the queue from those who come later."""
+    """Calls that have timed out leave the queue, so later calls find a place in it."""
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=5, timeout=0.5)
     async with opened(Database(config, "test")) as database:
 
@@ -177,19 +177,19 @@ async def test_pool_recovers_from_an_outage_under_load(postgres: DatabaseServer,
             except ApiError:
                 return None
 
-        async def found() -> bool:
+        async def succeeds() -> bool:
             return await call() == [Number(1)]
 
-        await eventually(found)
+        await eventually(succeeds)
         with postgres.shut(empty_database):
             until = asyncio.get_running_loop().time() + RECONNECT_TIMEOUT + 1
             while asyncio.get_running_loop().time() < until:
                 assert await asyncio.gather(*(call() for _ in range(20))) == [None] * 20
-        await eventually(found, 5)
+        await eventually(succeeds, 5)
 
 
 async def test_half_open_connection_is_cut(empty_database: str) -> None:
-    """Nothing comes back on it, and no caller gives up: without the cut, its statement would wait for ever."""
+    """It brings no response and no error. Without the cut, a statement on it would wait forever."""
     async with Proxy(int(str(conninfo_to_dict(empty_database)["port"]))).running() as proxy:
         conninfo = make_conninfo(empty_database, port=proxy.port)
         config = DatabaseConfig(conninfo=conninfo, pool_size=2, pool_waiting=2, timeout=1)
@@ -201,7 +201,7 @@ async def test_half_open_connection_is_cut(empty_database: str) -> None:
                     await database.fetch("one", "SELECT 1 AS n", {}, Number)
 
                 async def works() -> bool:
-                    with suppress(ApiError):  # it may have met the other one
+                    with suppress(ApiError):  # it may have used the other half-open connection
                         return await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
                     return False
 
@@ -232,7 +232,7 @@ async def test_deadlock_is_retried(database: Database, empty_database: str) -> N
 
 
 async def test_serialization_failure_is_retried_while_there_is_time(empty_database: str) -> None:
-    """Eight writers of one row, of whom at each commit all others lose: more often than a connection may be lost."""
+    """Of eight writers of one row, all but one lose at each commit: more often than a lost connection is retried."""
     await execute(empty_database, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)")
     conninfo = make_conninfo(empty_database, options="-c default_transaction_isolation=serializable")
     config = DatabaseConfig(conninfo=conninfo, pool_size=8, pool_waiting=8, timeout=5)
@@ -243,7 +243,7 @@ async def test_serialization_failure_is_retried_while_there_is_time(empty_databa
 
 
 async def test_call_leaves_a_standby_for_the_new_primary(database: Database, empty_database: str) -> None:
-    """A failover: the old primary's connections still answer, but only to reads."""
+    """After a failover, connections to the old primary still work, but only for reads."""
     await execute(empty_database, "CREATE TABLE t (n int)")
     await database.fetch("read only", "SELECT set_config('default_transaction_read_only', 'on', false)", {}, Setting)
     statement = "INSERT INTO t VALUES (1) RETURNING n"

@@ -69,13 +69,13 @@ async def test_watch_stream_ends_at_shutdown(running: EchoServer) -> None:
     assert (await call.read()).status == NOT_SERVING
     assert await running.check("liveness") == SERVING
     stopping = asyncio.create_task(running.server.stop())
-    async with asyncio.timeout(0.5):  # half of the grace
+    async with asyncio.timeout(0.5):  # half of the grace period
         assert await call.read() is grpc.aio.EOF
         await stopping
 
 
 async def test_watch_stays_open_while_draining(running: EchoServer) -> None:
-    """A client that balances by health would open the next one at once, and so on until the end."""
+    """Otherwise a client that balances by health would reopen it in a loop."""
     call = running.health.Watch(health_pb2.HealthCheckRequest(service="test.Echo"))
     assert (await call.read()).status == NOT_SERVING
     await running.server.drain()
@@ -111,7 +111,7 @@ async def status_becomes(running: EchoServer, name: str, status: int) -> None:
 async def test_readiness_is_delayed_if_there_are_peers(
     free_port: int, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
-    """Clients go by the service's own health, which is not late."""
+    """The health of the service itself, which clients watch, is not delayed."""
 
     async def has_peers(name: str) -> bool:
         return others and name == "shop-test"
@@ -130,7 +130,7 @@ async def test_readiness_is_delayed_if_there_are_peers(
         await status_becomes(running, "test.Echo", SERVING)
         await status_becomes(running, "readiness", SERVING)
         assert (clock() - began >= 0.6) == others
-        # It is late once.
+        # The delay applies only to the first time.
         problem = LastingProblem("refused")
         await status_becomes(running, "readiness", NOT_SERVING)
         problem = ""

@@ -34,7 +34,7 @@ async def test_missing_schema_is_a_problem(database: Database) -> None:
 
 
 async def test_overload_is_no_problem(database: Database, empty_database: str) -> None:
-    """A replica that is only busy stays ready: its share would fall upon the others."""
+    """A replica that is only busy stays ready. Otherwise the others would get its load as well."""
     await execute(
         empty_database,
         "CREATE TABLE schema_migration (version int, name text); INSERT INTO schema_migration VALUES (1, '0001_step')",
@@ -52,7 +52,7 @@ async def test_overload_is_no_problem(database: Database, empty_database: str) -
 async def test_busy_pool_without_a_free_slot_is_no_outage(
     database: Database, postgres: DatabaseServer, empty_database: str
 ) -> None:
-    """The look at the database has no connection of the pool then, and gets none of its own either."""
+    """The check then gets no connection of the pool, and cannot open one of its own."""
     await execute(
         empty_database,
         "CREATE TABLE schema_migration (version int, name text); INSERT INTO schema_migration VALUES (1, '0001_step')",
@@ -80,18 +80,18 @@ async def test_unavailable_database_is_named_in_one_line() -> None:
 
 
 async def test_calls_wait_less_during_a_known_outage(postgres: DatabaseServer, empty_database: str) -> None:
-    """Whoever tries again, and the edge does, would have waited its whole time thrice."""
+    """With the full timeout, a client whose calls the edge retries would wait three times as long."""
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=30)
-    with ExitStack() as away:
-        away.enter_context(postgres.shut(empty_database))
+    with ExitStack() as outage:
+        outage.enter_context(postgres.shut(empty_database))
         async with opened(Database(config, "test")) as database:
-            await database.check_admission()  # nothing is known yet
+            await database.check_admission()  # the outage is not known yet
             assert "not currently accepting connections" in await database.check(SCHEMA)
             for call in (database.fetch("one", "SELECT 1 AS n", {}, Number), database.check_admission()):
                 async with asyncio.timeout(10):
                     with pytest.raises(ApiError, match="the database is unavailable"):
                         await call
-            away.close()
+            outage.close()
 
             # The pool's own attempts are seconds apart.
             await eventually(lambda: has_problem(database, "the schema is missing; version 1 is needed"))
@@ -99,7 +99,7 @@ async def test_calls_wait_less_during_a_known_outage(postgres: DatabaseServer, e
 
 
 async def test_host_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a pod has it, whose variables come from a Secret."""
+    """A pod may get it from a Secret."""
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
     database = Database(DatabaseConfig(conninfo="", pool_size=1, pool_waiting=1, timeout=2), "test")
     await database.open()

@@ -97,7 +97,7 @@ async def test_unknown_method_is_unimplemented(running: EchoServer) -> None:
 
 
 async def test_unread_large_responses_are_limited() -> None:
-    """So many bytes of one caller's and of all; the others, and what is small, are answered."""
+    """The bytes of one caller and of all callers are limited. Small responses are not."""
 
     async def page(request: product_pb2.ListProductsRequest, context: Any) -> product_pb2.Product:
         return product_pb2.Product(description="x" * request.page_size)
@@ -125,7 +125,7 @@ async def test_unread_large_responses_are_limited() -> None:
         writer.write(h2.data_to_send())
 
     async def status() -> str:
-        """The next refusal; what is answered waits for the client to read."""
+        """Returns the message of the next refusal. Other responses wait for the client to read them."""
         async with asyncio.timeout(5):
             while True:
                 for event in h2.receive_data(await reader.read(65_536)):
@@ -144,12 +144,12 @@ async def test_unread_large_responses_are_limited() -> None:
     await writer.wait_closed()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Any = channel.unary_unary("/test.Pages/Page", product_pb2.ListProductsRequest.SerializeToString)
-        await eventually(lambda: _answers(call), 5)
+        await eventually(lambda: _sends_large_responses(call), 5)
     await served.stop(None)
 
 
-async def _answers(call: Any) -> bool:
-    """Whether large answers are given: those of a client that left wait no more."""
+async def _sends_large_responses(call: Any) -> bool:
+    """Returns whether large responses are sent. Those of a client that has left do not count any more."""
     try:
         for _ in range(5):
             await call(product_pb2.ListProductsRequest(page_size=100_000))
@@ -159,7 +159,7 @@ async def _answers(call: Any) -> bool:
 
 
 async def test_silently_dead_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its calls would be kept for two hours otherwise. Within 40 seconds; here of the least that grpc takes."""
+    """Otherwise its calls would be kept for two hours. The test uses the shortest times that grpc allows."""
     times = {
         "grpc.keepalive_time_ms": 30_000,
         "grpc.keepalive_timeout_ms": 10_000,
@@ -187,7 +187,7 @@ async def test_silently_dead_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
         stream = call(b"")
         assert await stream.read() == b"one"
         await asyncio.sleep(3.5)
-        assert not left.is_set(), "one that lives answers its pings"
+        assert not left.is_set(), "a live peer responds to pings"
         proxy.hang()
         await asyncio.wait_for(left.wait(), 10)
         stream.cancel()

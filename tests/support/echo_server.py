@@ -27,7 +27,8 @@ async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes])
             raise errors.unavailable("try later", 1.5)
         case b"boom":
             raise Boom("password=s3cret")
-    return request
+        case _:
+            return request
 
 
 async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Requests that wait for each other's batch leave together, and stand or fall alone."""
+"""Requests that wait at the same time run in one batch, and succeed or fail by themselves."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from runtime.errors import ApiError, unavailable
 
 
 class Desk:
-    """Serves batches when it is told to."""
+    """Runs batches once it is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -85,7 +85,7 @@ async def test_failed_batch_fails_only_its_own_requests() -> None:
 
 
 async def test_requests_with_one_key_share_no_batch() -> None:
-    """While one waits or is under way, the others of its key run alone, beside the batch."""
+    """While one waits or runs, other requests of its key run alone, beside the batch."""
     desk = Desk()
     number = itertools.count()
     seen: list[tuple[str, int]] = []
@@ -145,8 +145,8 @@ async def test_cancelled_callers_do_not_disturb_others() -> None:
     await _settle()
     second, third = (asyncio.create_task(ask(each)) for each in "bc")
     await _settle()
-    first.cancel()  # under way
-    second.cancel()  # waiting
+    first.cancel()  # runs
+    second.cancel()  # waits
     desk.open()
     assert await third == "C"
     assert desk.batches == [["a"], ["c"]]
@@ -271,7 +271,7 @@ async def test_check_queue_refuses_if_the_queue_is_full() -> None:
 
 
 class Table:
-    """Takes what it is given whole or not at all."""
+    """Stores all rows of a call or none."""
 
     def __init__(self) -> None:
         self.rows: list[str] = []

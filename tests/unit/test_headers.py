@@ -1,4 +1,4 @@
-"""The conditions that clients set, in a message or as HTTP headers."""
+"""Conditions and keys of clients, in a message or in HTTP headers."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ OTHER = "123e4567-e89b-42d3-a456-426614174001"
 
 
 class Call:
-    """A call with nothing but its metadata."""
+    """The context of a call, of which only the metadata exists."""
 
     def __init__(self, *metadata: tuple[str, Any]) -> None:
         self._metadata = metadata
@@ -72,13 +72,13 @@ def test_repeated_idempotency_key_is_refused(values: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", '""'])
 def test_empty_idempotency_key_is_refused(value: str) -> None:
-    """Its sender counts on a key; each retry would order again."""
+    """Its sender relies on a key, and each retry would place another order."""
     with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
         request_key(call(("idempotency-key", value)), "")
 
 
 def test_repeated_caller_header_is_refused() -> None:
-    """Where a gateway adds its header instead of setting it, the first one is the client's."""
+    """If a gateway adds its header instead of setting it, the first one is from the client."""
     assert caller(call(("x-user", "ada")), "x-user") == "ada"
     assert caller(call(), "x-user") == caller(call(("x-user", "ada"), ("x-user", "bob")), "") == ""
     with pytest.raises(ApiError, match="x-user: must be sent once"):
@@ -89,5 +89,5 @@ def test_repeated_caller_header_is_refused() -> None:
     ("etag", "version"), [("", None), ("7", 7), ("07", 0), ("-7", 0), ("7.0", 0), ("٧", 0), ("x", 0), ("9" * 19, 0)]
 )
 def test_only_an_etag_of_ours_is_a_version(etag: str, version: int | None) -> None:
-    """0 is a version that nothing has: a condition that never holds."""
+    """No resource has version 0, so the condition is never met."""
     assert version_of(etag) == version

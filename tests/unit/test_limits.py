@@ -1,4 +1,4 @@
-"""Whom an address counts as, and how many of whom are admitted."""
+"""Which caller an address belongs to, and how many streams a caller may open."""
 
 from contextlib import ExitStack
 
@@ -22,7 +22,7 @@ from runtime.limits import CallerLimit, caller_of
     ],
 )
 def test_address_belongs_to_its_caller(address: str, caller: str) -> None:
-    """Who has an IPv6 address has 2^64 of them."""
+    """A caller with one IPv6 address has 2^64 of them."""
     assert caller_of(address) == caller
 
 

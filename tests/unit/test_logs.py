@@ -1,4 +1,4 @@
-"""A log line is one JSON object, with the trace that it belongs to."""
+"""A log line is one JSON object, with the ids of its trace and request."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def test_line_within_a_span_has_its_ids() -> None:
 
 
 class Call:
-    """A served RPC as far as logs know one."""
+    """The context of an RPC, as far as logs use it."""
 
     def __init__(self, *metadata: tuple[str, str]) -> None:
         self._metadata = metadata
@@ -42,7 +42,7 @@ class Call:
 
 
 def test_line_of_a_call_has_its_callers_ids() -> None:
-    """Also where no spans are made."""
+    """Even if this process makes no spans."""
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     token = CALL.set(Call(("traceparent", f"00-{trace}-{span}-01"), ("x-request-id", "r-1")))
     try:

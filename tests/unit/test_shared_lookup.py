@@ -13,16 +13,16 @@ async def _settle() -> None:
 
 
 class Library:
-    """Looks things up, each look when it is told to; counts, and sees who is cancelled."""
+    """Answers lookups once it is open. Records them, and those that are cancelled."""
 
     def __init__(self) -> None:
-        self.looks: list[str] = []
+        self.lookups: list[str] = []
         self.cancelled: list[str] = []
         self.open = asyncio.Event()
 
     async def __call__(self, question: str) -> str:
-        self.looks.append(question)
-        answer = f"{question} {len(self.looks)}"
+        self.lookups.append(question)
+        answer = f"{question} {len(self.lookups)}"
         try:
             await self.open.wait()
         except asyncio.CancelledError:
@@ -43,7 +43,7 @@ async def test_callers_during_a_lookup_share_the_next_one() -> None:
     library.open.set()
     assert await first == "a 1", "looked up when it was asked"
     assert list(await asyncio.gather(*later)) == ["a 3", "a 3", "b 2"]
-    assert library.looks == ["a", "b", "a"]
+    assert library.lookups == ["a", "b", "a"]
 
 
 async def test_lookup_is_cancelled_with_its_last_caller() -> None:
