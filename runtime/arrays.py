@@ -1,8 +1,8 @@
 """Arrays as parameters of statements that run for one element as often as for many.
 
-PostgreSQL plans a prepared statement anew each time as long as that looks cheaper to it, which is the case if an array
-is shorter than the length that it assumes. It cannot see the length of `ARRAY (SELECT unnest(...))`, so it keeps the
-first plan of a statement that uses that.
+PostgreSQL plans a prepared statement again for each run as long as it estimates that to be cheaper. It does so if an
+array is shorter than the length that it assumes. It cannot see the length of `ARRAY (SELECT unnest(...))`, so it keeps
+the first plan of a statement that uses that.
 """
 
 from collections.abc import Iterable

@@ -136,7 +136,7 @@ class Database:
             params: The parameters, by name.
             row: A dataclass whose fields are the columns of the result.
             idempotent: Whether running the statement twice has the same effect as running it once.
-            replan: Whether PostgreSQL plans the statement anew each time, because its best plan depends on the
+            replan: Whether PostgreSQL plans the statement for each run, because its best plan depends on the
                 parameters. Otherwise it uses one plan for all parameters after some runs.
 
         Returns:
@@ -258,7 +258,7 @@ class Database:
     async def _leave_standby(self, error: psycopg.Error, start: float) -> bool:
         """Returns whether to run a statement again because its server accepts no writes.
 
-        After a failover another server accepts them, so all connections are made anew; nothing was written yet. If the
+        After a failover another server accepts them, so all connections are replaced; nothing was written yet. If the
         new connections accept no writes either, the database as a whole is read-only.
 
         Args:

@@ -36,9 +36,10 @@ def instance(kind: type[Row], values: Mapping[str, Any]) -> Row:
 def rows_of(kind: type[Row]) -> Callable[[AsyncCursor[Row]], Callable[[Sequence[Any]], Row]]:
     """Returns a row factory: instances of a dataclass whose fields are the columns, in any sequence.
 
-    A text becomes a StrEnum where the field is one, and a JSON array of objects becomes a list of dataclasses. It is
-    psycopg's `class_row`, which describes every column of every result first, and calls `__init__`: together that takes
-    longer than reading twenty rows.
+    A text becomes a StrEnum if the field is one, and a JSON array of objects becomes a list of dataclasses.
+
+    It replaces psycopg's `class_row`, which describes every column of every result first, and calls `__init__`:
+    together that takes longer than reading twenty rows.
     """
 
     def factory(cursor: AsyncCursor[Row]) -> Callable[[Sequence[Any]], Row]:

@@ -51,8 +51,9 @@ async def test_external_database_works_with_any_secret_keys(shop: Release) -> No
 
 
 async def test_rotated_password_needs_no_restart(shop: Release) -> None:
-    """The worst way: the role has another password, its sessions are ended, and the kubelet brings the Secret's change
-    up to a minute and a half later. Calls fail until then; after it all is well, in the same pods.
+    """The worst case: sessions end before the kubelet has brought the new Secret to the pods.
+
+    That takes up to a minute and a half. Calls fail until then, and succeed afterwards, in the same pods.
     """
     place, before = shop.namespace, _started(shop)
     password = "it's another secret"

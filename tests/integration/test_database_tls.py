@@ -64,7 +64,7 @@ def connect(conninfo: str, **variables: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=inherited | variables, check=False, capture_output=True, text=True, timeout=60)
 
 
-def test_public_authorities_are_found_where_ssl_cert_file_says(product_database: str, certificate: Path) -> None:
+def test_public_authorities_come_from_ssl_cert_file(product_database: str, certificate: Path) -> None:
     """The driver's own OpenSSL has its default folder from where it was built."""
     given = conninfo_to_dict(product_database)
     with with_tls(certificate, str(given["host"]), int(given["port"] or 5432)) as port:
@@ -76,7 +76,7 @@ def test_public_authorities_are_found_where_ssl_cert_file_says(product_database:
     assert done.stdout == "42\n", done.stderr
 
 
-def test_the_image_says_where_public_authorities_are() -> None:
+def test_image_names_the_public_authorities() -> None:
     """Where Debian's package puts them, which the base image has."""
     found = re.findall(r"SSL_CERT_FILE=(\S+)", (REPOSITORY / "Dockerfile").read_text())
     assert found == ["/etc/ssl/certs/ca-certificates.crt"]

@@ -96,7 +96,7 @@ async def traffic(conninfo: str) -> AsyncIterator[list[float]]:
     ],
     ids=["column", "index", "constraint"],
 )
-async def test_nobody_waits_for_a_migration(
+async def test_migration_delays_no_call(
     empty_database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int, step: str
 ) -> None:
     """Neither while it waits for a long reader, nor while it runs."""
@@ -122,7 +122,7 @@ async def test_nobody_waits_for_a_migration(
     assert await run(empty_database, INVALID) == []
 
 
-async def test_lock_that_is_never_free_is_one_line(empty_database: str, tmp_path: Path) -> None:
+async def test_lock_never_released_is_one_clear_error(empty_database: str, tmp_path: Path) -> None:
     await migrate(empty_database, write(tmp_path, ROWS.format(1)))
     write(tmp_path, ROWS.format(1), "ALTER TABLE t ADD COLUMN added int;")
     async with long_reader(empty_database):
@@ -130,7 +130,7 @@ async def test_lock_that_is_never_free_is_one_line(empty_database: str, tmp_path
             await migrate(empty_database, tmp_path, lock_timeout=0.1, max_wait=1)
 
 
-async def test_migration_that_never_ends_is_one_line(empty_database: str, tmp_path: Path) -> None:
+async def test_endless_other_migration_is_one_clear_error(empty_database: str, tmp_path: Path) -> None:
     async with await AsyncConnection.connect(empty_database, autocommit=True) as other:
         await other.execute("SELECT pg_advisory_lock(%s)", (0x53484F50,))
         with pytest.raises(MigrationError, match="another migration has run for more than"):
@@ -142,7 +142,7 @@ async def test_settings_of_the_role_do_not_end_a_migration(empty_database: str, 
     assert await migrate(conninfo, write(tmp_path, "SELECT pg_sleep(0.2);")) == [1]
 
 
-async def test_index_does_not_wait_for_migrations_that_wait(empty_database: str, tmp_path: Path) -> None:
+async def test_index_does_not_wait_for_waiting_migrations(empty_database: str, tmp_path: Path) -> None:
     """A program that waited for its turn within a statement would be one whose end the index waits for."""
     write(tmp_path, ROWS.format(1000), INDEX)
     began = time.monotonic()
@@ -165,7 +165,7 @@ async def test_index_of_a_failed_attempt_is_rebuilt(empty_database: str, tmp_pat
     assert await run(empty_database, "SELECT 1 FROM pg_class WHERE relname = 't_n'") == [(1,)]
 
 
-async def test_statements_alone_begin_anew_after_one_fails(empty_database: str, tmp_path: Path) -> None:
+async def test_failed_statement_restarts_the_file(empty_database: str, tmp_path: Path) -> None:
     """What was done stays, and the file counts as applied only when all of it is."""
     alone = "-- migrate: no transaction\nCREATE TABLE IF NOT EXISTS u (n int);\n{}"
     write(tmp_path, "CREATE TABLE t (n int);", alone.format("SELECT 1/0;"))
@@ -203,7 +203,7 @@ async def test_edited_migration_is_refused(empty_database: str, tmp_path: Path) 
     assert await run(empty_database, "SELECT to_regclass('u')::text") == [(None,)], "nothing of the rest was applied"
 
 
-async def test_line_ends_of_a_checkout_are_no_edit(empty_database: str, tmp_path: Path) -> None:
+async def test_line_endings_are_no_edit(empty_database: str, tmp_path: Path) -> None:
     await migrate(empty_database, write(tmp_path, "CREATE TABLE t (n int);\n-- end\n"))
     (tmp_path / "0001_step.sql").write_bytes(b"CREATE TABLE t (n int);\r\n-- end\r\n")
     assert await migrate(empty_database, tmp_path) == []
@@ -262,7 +262,7 @@ PLAIN = "TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C' ENCODING"
     ],
     ids=["latin1", "sql_ascii", "read-only", "schema", "extension"],
 )
-async def test_database_that_cannot_take_the_schema_is_one_line(
+async def test_unsuitable_database_is_one_clear_error(
     postgres: DatabaseServer, options: str, after: str, line: str
 ) -> None:
     with made(postgres, options, after) as conninfo, pytest.raises(MigrationError) as caught:
@@ -277,14 +277,14 @@ async def test_database_that_cannot_take_the_schema_is_one_line(
         ({"dbname": "nowhere"}, 'permission denied for database|database "nowhere" does not exist'),
     ],
 )
-async def test_database_that_lets_nobody_in_is_one_line(
-    empty_database: str, changed: dict[str, str], line: str
-) -> None:
+async def test_refused_login_is_one_clear_error(empty_database: str, changed: dict[str, str], line: str) -> None:
     with pytest.raises(MigrationError, match=rf"^the database is unavailable: [^\n]*({line})[^\n]*$"):
         await migrate(make_conninfo(empty_database, **changed), PRODUCT, wait=0.1)
 
 
-async def test_older_server_is_one_line(empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_older_server_is_one_clear_error(
+    empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("runtime.migrate.MIN_POSTGRESQL_VERSION", 99)
     with pytest.raises(MigrationError, match=r"^the database is PostgreSQL \d+; 99 or newer is needed$"):
         await migrate(empty_database, write(tmp_path, "SELECT 1;"))
@@ -313,13 +313,13 @@ async def test_command_fails_with_one_line_and_status_1(postgres: DatabaseServer
         ("-- migrate: no transactions\n", "as the first line, or not at all"),
     ],
 )
-def test_file_that_could_not_run_again_is_refused(tmp_path: Path, text: str, line: str) -> None:
+def test_statement_that_cannot_rerun_is_refused(tmp_path: Path, text: str, line: str) -> None:
     prefix = "" if "migrate" in text else "-- migrate: no transaction\n"
     with pytest.raises(MigrationError, match=rf"^0001_step\.sql: .*{line}"):
         migrations(write(tmp_path, prefix + text))
 
 
-def test_file_is_split_at_the_semicolons_that_end_statements(tmp_path: Path) -> None:
+def test_file_is_split_into_its_statements(tmp_path: Path) -> None:
     text = """-- migrate: no transaction
     SELECT ';', 'it''s;'; -- no; end
     /* nor; here */ DO $body$ BEGIN PERFORM 1; END $body$;

@@ -24,7 +24,7 @@ async def migrate_before(conninfo: str, service: str, folder: Path) -> None:
     await migrate(conninfo, folder)
 
 
-async def test_products_of_before_are_found_in_one_category(empty_database: str, tmp_path: Path) -> None:
+async def test_older_products_share_one_category(empty_database: str, tmp_path: Path) -> None:
     await migrate_before(empty_database, "product", tmp_path)
     async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as connection:
         for name in (NFD, NFC):
@@ -48,7 +48,7 @@ async def test_products_of_before_are_found_in_one_category(empty_database: str,
             ] * 2
 
 
-async def test_orders_of_before_are_found_by_their_address(empty_database: str, tmp_path: Path) -> None:
+async def test_older_orders_are_found_by_their_address(empty_database: str, tmp_path: Path) -> None:
     await migrate_before(empty_database, "order", tmp_path)
     key = str(uuid4())
     async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as connection:

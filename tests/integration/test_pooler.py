@@ -26,7 +26,7 @@ CALLS = 40
 
 @asynccontextmanager
 async def pooled(products: str, orders: str) -> AsyncIterator[tuple[ProductShop, OrderShop]]:
-    """Both services, each behind a pooler; their tailer and jobs that need a session have the database itself."""
+    """Both services, each behind a pooler. The tailer and jobs that need a session bypass it."""
     async with (
         pooling(products) as to_products,
         pooling(orders) as to_orders,
@@ -57,10 +57,10 @@ async def test_calls_share_the_connections_of_a_pooler(product_database: str, or
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             (connections,) = await rows.fetchone() or (0,)
-        assert connections <= SERVER_CONNECTIONS, "all of them are the pooler's"
+        assert connections <= SERVER_CONNECTIONS, "all belong to the pooler"
 
 
-async def test_tailer_has_a_connection_past_the_pooler(product_database: str, order_database: str) -> None:
+async def test_tailer_bypasses_the_pooler(product_database: str, order_database: str) -> None:
     async with pooled(product_database, order_database) as (products, orders):
         product = await products.create("Steel watch")
         order = await orders.create({product.id: 1})
@@ -77,7 +77,7 @@ class Setting:
     value: str
 
 
-async def test_settings_hold_for_each_statement_and_no_longer(product_database: str) -> None:
+async def test_settings_hold_for_one_statement(product_database: str) -> None:
     setting = "SELECT current_setting(%(name)s) AS value"
     async with pooling(product_database) as pooler:
         config = DatabaseConfig(conninfo=product_database, pooler=pooler, pool_size=4, pool_waiting=4, timeout=0.5)
@@ -100,10 +100,10 @@ async def test_settings_hold_for_each_statement_and_no_longer(product_database: 
         async with await psycopg.AsyncConnection.connect(whole, autocommit=True, prepare_threshold=None) as other:
             for _ in range(SERVER_CONNECTIONS):
                 rows = await other.execute("SELECT current_setting('statement_timeout')")
-                assert await rows.fetchone() == ("0",), "others of the pooler's clients do not get ours"
+                assert await rows.fetchone() == ("0",), "other clients of the pooler do not get our settings"
 
 
-async def test_cancelled_call_ends_its_statement_behind_a_pooler(product_database: str) -> None:
+async def test_cancelled_call_ends_its_statement_via_pooler(product_database: str) -> None:
     async with pooling(product_database) as pooler:
         config = DatabaseConfig(conninfo=product_database, pooler=pooler, pool_size=2, pool_waiting=4, timeout=5)
         database = Database(config, "test")

@@ -1,4 +1,4 @@
-"""Channels between services: what is tried again, and what is not."""
+"""Channels between services: which calls are retried, and which replicas get calls."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from runtime.telemetry import Telemetry
 
 @pytest.fixture
 async def failing(free_port: int) -> AsyncIterator[tuple[str, list[int]]]:
-    """A service that answers only the last attempt which a retried call has; its address, and the attempts so far."""
+    """Runs a service that accepts only the last attempt of a call. Yields its address and the attempts so far."""
     attempts: list[int] = []
 
     async def once_in_a_while(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -33,7 +33,7 @@ async def failing(free_port: int) -> AsyncIterator[tuple[str, list[int]]]:
     await server.stop(0)
 
 
-async def test_a_call_that_may_be_made_twice_is_tried_again(failing: tuple[str, list[int]]) -> None:
+async def test_idempotent_call_is_retried(failing: tuple[str, list[int]]) -> None:
     address, attempts = failing
     async with channel(address, idempotent=["test.Some"]) as to:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Call")
@@ -41,7 +41,7 @@ async def test_a_call_that_may_be_made_twice_is_tried_again(failing: tuple[str, 
     assert len(attempts) == RETRY["maxAttempts"]
 
 
-async def test_another_call_is_not(failing: tuple[str, list[int]]) -> None:
+async def test_other_call_is_not_retried(failing: tuple[str, list[int]]) -> None:
     address, attempts = failing
     async with channel(address, idempotent=["test.Other"]) as to:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary("/test.Some/Call")
@@ -51,7 +51,7 @@ async def test_another_call_is_not(failing: tuple[str, list[int]]) -> None:
 
 
 class Replicas:
-    """Two processes of a service, on one port of two loopback addresses."""
+    """Two servers of one service, on one port of two loopback addresses."""
 
     def __init__(self, port: int) -> None:
         env = {"SHUTDOWN_DELAY": "1", "SHUTDOWN_GRACE": "1"}
@@ -95,7 +95,7 @@ async def becomes(to: grpc.aio.Channel, wanted: set[str]) -> None:
 
 
 async def test_replica_that_is_not_serving_gets_no_calls(replicas: Replicas) -> None:
-    """At once, while its connection stands; and it is back as soon as it says so. No call fails."""
+    """It gets none from then on, although its connection stays open, and gets calls again once it is SERVING."""
     first, second = replicas.hosts
     async with channel(replicas.target) as to:
         await becomes(to, {first, second})
@@ -106,7 +106,7 @@ async def test_replica_that_is_not_serving_gets_no_calls(replicas: Replicas) -> 
         await becomes(to, {first, second})
 
 
-async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
+async def test_draining_replica_fails_no_call(replicas: Replicas) -> None:
     """A replica that shuts down is called until it closes its connections.
 
     Only then does a client ask DNS for others, and this one may be the only one that it knows.
@@ -119,7 +119,7 @@ async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
         began = time.process_time()
         assert await answered(to) == {first, second}
         await asyncio.sleep(0.6)
-        assert time.process_time() - began < 0.2, "its health is asked for again and again"
+        assert time.process_time() - began < 0.2, "the client reopens Watch streams in a loop"
         await draining
         stopping = asyncio.create_task(replicas.servers[0].stop())
         await answered(to, 200)
@@ -127,8 +127,8 @@ async def test_replica_that_drains_fails_no_call(replicas: Replicas) -> None:
         assert await answered(to) == {second}
 
 
-async def test_replica_that_closes_under_load_fails_no_call(replicas: Replicas) -> None:
-    """It cancels what it has received and not begun; the other one answers that."""
+async def test_replica_closing_under_load_fails_no_call(replicas: Replicas) -> None:
+    """It cancels calls that it has received and not begun. The other replica gets them."""
     async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, set(replicas.hosts))
         calling = [asyncio.create_task(answered(to, 150)) for _ in range(40)]
@@ -137,8 +137,8 @@ async def test_replica_that_closes_under_load_fails_no_call(replicas: Replicas) 
         await asyncio.gather(*calling)
 
 
-async def test_call_is_tried_again_until_a_replica_is_back(replicas: Replicas) -> None:
-    """As where the last known one goes away, and DNS has to say where its successor is."""
+async def test_call_is_retried_until_a_replica_is_back(replicas: Replicas) -> None:
+    """That is the case if the last known replica shuts down, and DNS has to learn of its successor."""
     async with channel(replicas.target, idempotent=["test.Some"]) as to:
         await becomes(to, set(replicas.hosts))
         for server in replicas.servers:
@@ -155,8 +155,8 @@ async def _call(call: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]") -> bytes
     return await call(b"", timeout=3)
 
 
-async def test_proxy_of_the_environment_is_not_used(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is for the way out of a cluster; what is inside of the shop is not reached through it."""
+async def test_proxy_of_the_environment_is_ignored(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy is for calls that leave the cluster."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):

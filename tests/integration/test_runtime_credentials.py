@@ -1,4 +1,4 @@
-"""Credentials in files: a Secret that is mounted changes while the process runs."""
+"""Credentials in files: a mounted Secret changes while the process runs."""
 
 import asyncio
 import shutil
@@ -36,7 +36,7 @@ class Number:
 
 
 class Secret:
-    """The files of a mounted Secret, and the role that it is for. The kubelet swaps a link, so a change is atomic."""
+    """The files of a mounted Secret, and its role. A change is atomic, because the kubelet swaps a link."""
 
     def __init__(self, folder: Path, conninfo: str, admin: str, role: str) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Secret:
         self.config = DatabaseConfig(conninfo="", credentials=str(folder), pool_size=2, pool_waiting=5, timeout=2)
 
     def patch(self, password: str, more: Mapping[str, str] | None = None) -> None:
-        """As somebody with kubectl does, and the kubelet after it."""
+        """Writes the files, as the kubelet does after a change of the Secret."""
         made = self.folder / f"..{uuid4().hex}"
         made.mkdir()
         for name, value in {**self._values, "password": password, **(more or {})}.items():
@@ -72,7 +72,7 @@ class Secret:
 
 @pytest.fixture
 def secret(order_database: str, postgres: DatabaseServer, tmp_path: Path) -> Iterator[Secret]:
-    """Of a role of its own, which may do what the database's owner may."""
+    """The Secret of a role that is a member of the owner of the database."""
     admin = postgres.postgres.conninfo("postgres")
     role = f"role_{uuid4().hex[:8]}"
     owner = sql.Identifier(str(conninfo_to_dict(order_database)["user"]))
@@ -106,8 +106,8 @@ async def one(database: Database) -> bool:
     return await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
 
 
-async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -> None:
-    """Whatever connection is lost after the rotation, no call fails."""
+async def test_next_connection_uses_the_rotated_password(secret: Secret) -> None:
+    """No call fails, whichever connection is lost after the rotation."""
     async with opened(secret) as database:
         for password in ("two", "it's \\ a 'third", "Ünïcödé % #"):
             assert await one(database)
@@ -117,8 +117,8 @@ async def test_rotated_password_is_used_at_the_next_connection(secret: Secret) -
                 assert await one(database)
 
 
-async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
-    """The kubelet may take a minute: connections that are open do, and the readiness stays."""
+async def test_calls_succeed_while_the_secret_is_late(secret: Secret) -> None:
+    """The kubelet may take a minute. Meanwhile open connections work, and the service stays ready."""
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
         await secret.alter("two")
@@ -127,9 +127,7 @@ async def test_calls_go_on_while_the_secret_is_behind(secret: Secret) -> None:
             assert await database.check(SCHEMA) == ""
 
 
-async def test_refused_password_is_a_lasting_problem_until_the_secret_changes(
-    secret: Secret, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_password_is_a_lasting_problem(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_ACQUIRE_TIMEOUT", 0.2)
     async with opened(secret) as database:
         assert await database.check(SCHEMA) == ""
@@ -186,7 +184,7 @@ async def test_tailer_uses_a_rotated_password(secret: Secret) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_migration_waits_for_credentials_that_are_accepted(secret: Secret) -> None:
+async def test_migration_waits_for_accepted_credentials(secret: Secret) -> None:
     conninfo = ConnectionInfo(secret.config, "test migrate")
     await secret.alter("two")
     with pytest.raises(MigrationError, match="password authentication failed"):
@@ -198,7 +196,7 @@ async def test_migration_waits_for_credentials_that_are_accepted(secret: Secret)
 
 
 async def test_other_parts_of_the_secret_change_too(secret: Secret) -> None:
-    """Host and name of the database, as after a restore beside the old one."""
+    """Host and name of the database change if it is restored beside the old one."""
     conninfo = ConnectionInfo(secret.config, "test")
     before = conninfo_to_dict(conninfo())
     secret.patch("two", {"host": "elsewhere", "dbname": "restored"})
@@ -206,8 +204,8 @@ async def test_other_parts_of_the_secret_change_too(secret: Secret) -> None:
     assert after == {**before, "password": "two", "host": "elsewhere", "dbname": "restored"}
 
 
-def test_database_url_goes_before_the_files(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what neither has comes from libpq's variables."""
+def test_database_url_overrides_the_files(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What neither has comes from libpq's environment variables."""
     monkeypatch.setenv("PGHOST", "from-env")
     config = DatabaseConfig(
         conninfo=make_conninfo(user="given"), credentials=str(secret.folder), pool_size=1, pool_waiting=1, timeout=1
@@ -217,12 +215,12 @@ def test_database_url_goes_before_the_files(secret: Secret, monkeypatch: pytest.
     assert (found["user"], found["password"], found["host"]) == ("given", "one", "from-env")
 
 
-def test_line_break_at_the_end_of_a_file_is_no_part_of_it(secret: Secret) -> None:
+def test_trailing_line_break_of_a_file_is_ignored(secret: Secret) -> None:
     secret.patch("two\n")
     assert conninfo_to_dict(ConnectionInfo(secret.config, "test")())["password"] == "two"
 
 
-def test_file_that_cannot_be_read_says_so_without_its_content(secret: Secret) -> None:
+def test_unreadable_file_is_named_without_content(secret: Secret) -> None:
     shutil.rmtree(secret.folder / "..data" / "password", ignore_errors=True)
     (secret.folder / "password").unlink()
     (secret.folder / "password").write_bytes(b"s3cret\xff")

@@ -1,4 +1,4 @@
-"""Each error of the database has its own answer, is logged once, and ends no connection that still works."""
+"""Each error of the database has its own status, is logged once, and ends no connection that still works."""
 
 import asyncio
 import logging
@@ -35,10 +35,10 @@ ANSWERS = [
     ("26000", "UNAVAILABLE", "the database is not ready", 1),
     ("42P05", "UNAVAILABLE", "the database is not ready", 1),
 ]
-"""SQLSTATE, code, text, and the seconds after which a client may come back."""
+"""SQLSTATE, code, text, and the seconds after which a client may retry."""
 
 FAULTS = ["54000", "54001", "54011", "58030", "XX000", "22003"]
-"""What no retry mends: INTERNAL, with a traceback in the log."""
+"""SQLSTATEs that no retry fixes: INTERNAL, with a traceback in the log."""
 
 LOST = ["08006", "57P01", "57P02", "57P03"]
 
@@ -60,7 +60,7 @@ async def opened(conninfo: str, timeout: float = 2) -> AsyncIterator[Database]:
 
 
 async def run(conninfo: str, statement: str, parameters: tuple[object, ...] = ()) -> list[Any]:
-    """The rows of a statement on a connection of the test's own."""
+    """Runs a statement on a connection of its own. Returns its rows."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
         cursor = await connection.execute(statement.encode(), parameters)
         return await cursor.fetchall() if cursor.description else []
@@ -72,7 +72,7 @@ async def backends(conninfo: str) -> set[int]:
 
 
 async def until_full(conninfo: str) -> set[int]:
-    """Waits until the pool has all of its connections. Returns their backends."""
+    """Waits until the pool has all its connections. Returns the process ids of their backends."""
 
     async def full() -> bool:
         return len(await backends(conninfo)) == POOL_SIZE
@@ -83,7 +83,7 @@ async def until_full(conninfo: str) -> set[int]:
 
 @pytest.fixture
 async def failing(empty_database: str) -> str:
-    """A database with `fail(sqlstate)`, which fails, and a sequence `tries` that counts how often it ran."""
+    """A database with a function `fail(sqlstate)`, and a sequence `tries` that counts its calls."""
     await run(
         empty_database,
         "CREATE SEQUENCE tries; CREATE FUNCTION fail(state text) RETURNS int LANGUAGE plpgsql AS"
@@ -102,7 +102,9 @@ def retry_after(error: ApiError) -> int | None:
     return delays[0] if delays else None
 
 
-async def test_answer_is_given_once(failing: str, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests) -> None:
+async def test_refusal_is_not_retried(
+    failing: str, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
+) -> None:
     async with opened(failing) as database:
         before = await until_full(failing)
         for count, (state, code, text, seconds) in enumerate(ANSWERS, 1):
@@ -117,7 +119,7 @@ async def test_answer_is_given_once(failing: str, caplog: pytest.LogCaptureFixtu
                 assert said == f"test.fail: {text} (SQLSTATE {state}{hint})"
                 assert await tries(failing) == count
                 assert await database.fetch("one", "SELECT 1 AS n", {}, Number) == [Number(1)]
-                assert await backends(failing) == before, "the pool is as it was"
+                assert await backends(failing) == before, "no connection was replaced"
 
 
 async def test_fault_is_raised_as_it_is(failing: str, subtests: pytest.Subtests) -> None:
@@ -132,7 +134,7 @@ async def test_fault_is_raised_as_it_is(failing: str, subtests: pytest.Subtests)
                 assert await backends(failing) == before
 
 
-async def test_lost_connection_is_tried_again_on_new_ones(failing: str, subtests: pytest.Subtests) -> None:
+async def test_lost_connection_is_retried_on_new_ones(failing: str, subtests: pytest.Subtests) -> None:
     async with opened(failing) as database:
         for count, state in enumerate(LOST, 1):
             with subtests.test(state):
@@ -143,8 +145,8 @@ async def test_lost_connection_is_tried_again_on_new_ones(failing: str, subtests
                 assert not before & await until_full(failing)
 
 
-async def test_queue_that_does_not_move_is_overload(empty_database: str) -> None:
-    """The database answers; it is only slow. UNAVAILABLE would be repeated by the edge, and add to it."""
+async def test_stuck_queue_is_overload(empty_database: str) -> None:
+    """The database responds slowly. The edge would retry UNAVAILABLE, and add to the load."""
     async with opened(empty_database, timeout=1) as database:
         await until_full(empty_database)
         sleeps = [database.fetch("sleep", "SELECT 1 AS n FROM pg_sleep(0.7)", {}, Number) for _ in range(2 * POOL_SIZE)]
@@ -156,7 +158,7 @@ async def test_queue_that_does_not_move_is_overload(empty_database: str) -> None
         await asyncio.gather(*busy)
 
 
-async def test_lock_timeout_of_the_database_is_no_lost_connection(empty_database: str) -> None:
+async def test_lock_timeout_is_no_lost_connection(empty_database: str) -> None:
     await run(empty_database, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
     conninfo = make_conninfo(empty_database, options="-c lock_timeout=100")
     async with opened(conninfo) as database, await psycopg.AsyncConnection.connect(empty_database) as other:
@@ -169,10 +171,8 @@ async def test_lock_timeout_of_the_database_is_no_lost_connection(empty_database
         assert await backends(empty_database) == before
 
 
-async def test_read_only_database_is_connected_to_anew_once(
-    empty_database: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As providers make it whose disk is nearly full: no other server takes the writes, and reads go on."""
+async def test_read_only_database_is_reconnected_once(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Providers do that if the disk is nearly full: no other server accepts writes, and reads still work."""
     await run(empty_database, "CREATE TABLE t (n int)")
     name = conninfo_to_dict(empty_database)["dbname"]
     await run(empty_database, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
@@ -186,14 +186,14 @@ async def test_read_only_database_is_connected_to_anew_once(
         second = await until_full(empty_database)
         assert not first & second
         assert await database.fetch("select", "SELECT n FROM t", {}, Number) == []
-        assert await backends(empty_database) == second, "the second and the third call left the pool alone"
+        assert await backends(empty_database) == second, "the second and the third call replaced no connection"
     assert [each.getMessage() for each in caplog.records if "reconnecting" in each.getMessage()] == [
         "the database server accepts no writes: reconnecting"
     ]
 
 
 async def test_all_calls_leave_a_standby(empty_database: str) -> None:
-    """Those that met it while another call was already leaving are run again too."""
+    """That includes calls that meet the standby while another call replaces the connections."""
     await run(empty_database, "CREATE TABLE t (n int)")
     async with opened(empty_database) as database:
         await until_full(empty_database)

@@ -16,9 +16,7 @@ from runtime import peers
         ({"10.0.0.2"}, True),
     ],
 )
-async def test_peers_are_addresses_that_are_not_ours(
-    monkeypatch: pytest.MonkeyPatch, found: set[str], expected: bool
-) -> None:
+async def test_other_addresses_are_peers(monkeypatch: pytest.MonkeyPatch, found: set[str], expected: bool) -> None:
     async def addresses(name: str) -> set[str]:
         return found if name == "shop-product" else {"10.0.0.1", "fd00::1"}
 
@@ -26,7 +24,7 @@ async def test_peers_are_addresses_that_are_not_ours(
     assert await peers.has_peers("shop-product") == expected
 
 
-async def test_name_that_is_not_there_has_no_peers() -> None:
+async def test_unknown_name_has_no_peers() -> None:
     assert not await peers.has_peers("nowhere.invalid")
     assert not await peers.has_peers("")
 

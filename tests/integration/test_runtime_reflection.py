@@ -1,4 +1,4 @@
-"""Reflection in both versions: what a server knows is found by any of its names; the rest is an error in the answer."""
+"""Reflection in both versions: all that a server knows is found by name; other names are errors in the response."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -53,7 +53,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["edge", "service"])
 async def ask(request: pytest.FixtureRequest, version: str, free_port: int) -> AsyncIterator[Ask]:
-    """Asks a server for several things over one stream: the edge's, which knows what is public, and a service's."""
+    """Sends several queries to a server over one stream: to the edge, which knows only what is public, or a service."""
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
     descriptors = public_descriptors() if request.param == "edge" else None
@@ -74,7 +74,7 @@ async def ask(request: pytest.FixtureRequest, version: str, free_port: int) -> A
 
 
 def built(answer: ServerReflectionResponse) -> DescriptorPool:
-    """A pool of the files of an answer, which are all that each other needs."""
+    """Returns a pool of the files in a response, which need no other files."""
     files = {
         file.name: file
         for file in map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
@@ -114,8 +114,8 @@ async def test_every_symbol_is_found(ask: Ask) -> None:
     assert {each.valid_host for each in answers} == {"shop"}
 
 
-async def test_answer_has_all_that_a_client_needs(ask: Ask) -> None:
-    """A client builds what it calls from the files of one answer."""
+async def test_response_contains_all_dependencies(ask: Ask) -> None:
+    """A client builds its messages from the files of one response."""
     answers = await ask(
         ServerReflectionRequest(file_containing_symbol="shop.order.v1.OrderService.GetOrder"),
         ServerReflectionRequest(file_by_filename="shop/product/v1/product.proto"),
@@ -155,7 +155,7 @@ async def test_extensions_are_found(ask: Ask) -> None:
     assert none.error_response.error_code == 5
 
 
-async def test_what_is_unknown_is_not_found_and_ends_nothing(ask: Ask) -> None:
+async def test_unknown_symbol_does_not_end_the_stream(ask: Ask) -> None:
     requests = [
         *(ServerReflectionRequest(file_containing_symbol=symbol) for symbol in UNKNOWN),
         ServerReflectionRequest(file_by_filename="shop/order/v2/order.proto"),
@@ -169,12 +169,12 @@ async def test_what_is_unknown_is_not_found_and_ends_nothing(ask: Ask) -> None:
     assert last.list_services_response.service
 
 
-async def test_request_for_nothing_is_refused(ask: Ask) -> None:
+async def test_request_without_a_query_is_refused(ask: Ask) -> None:
     (answer,) = await ask(ServerReflectionRequest())
     assert answer.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-async def test_malformed_request_is_refused_without_an_exceptions_name(free_port: int) -> None:
+async def test_malformed_request_names_no_exception(free_port: int) -> None:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     server = Server(
         ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []

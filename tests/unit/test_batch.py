@@ -1,4 +1,4 @@
-"""Requests that wait for each other's batch leave together, and stand or fall alone."""
+"""Requests that wait at the same time run in one batch, and succeed or fail by themselves."""
 
 import asyncio
 import itertools
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import Batcher, SharedLookup, isolate_failures
+from runtime.batch import Batcher, isolate_failures
 from runtime.errors import ApiError, unavailable
 
 
 class Desk:
-    """Serves batches when it is told to."""
+    """Runs batches once it is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -35,7 +35,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together() -> None:
+async def test_requests_behind_a_running_batch_share_the_next() -> None:
     desk = Desk()
     ask = Batcher("desk", desk)
     first = asyncio.create_task(ask("a"))
@@ -49,7 +49,7 @@ async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together(
     assert desk.batches == [["a"], ["b", "c", "d"]]
 
 
-async def test_who_comes_in_the_next_turns_of_the_loop_goes_with_the_first() -> None:
+async def test_request_of_the_next_turns_joins_the_first() -> None:
     desk = Desk()
     desk.open()
     ask = Batcher("desk", desk)
@@ -62,7 +62,7 @@ async def test_who_comes_in_the_next_turns_of_the_loop_goes_with_the_first() -> 
     assert desk.batches == [["a", "b", "c"]]
 
 
-async def test_an_error_of_one_is_raised_to_that_one_alone() -> None:
+async def test_error_of_one_request_is_raised_to_it_alone() -> None:
     desk = Desk()
     desk.open()
     ask = Batcher("desk", desk)
@@ -72,7 +72,7 @@ async def test_an_error_of_one_is_raised_to_that_one_alone() -> None:
     assert isinstance(bad, ValueError)
 
 
-async def test_a_batch_that_fails_fails_all_of_it_and_nothing_else() -> None:
+async def test_failed_batch_fails_only_its_own_requests() -> None:
     desk = Desk()
     ask = Batcher("desk", desk)
     burnt = [asyncio.create_task(ask(each)) for each in ("fire", "b")]
@@ -85,7 +85,7 @@ async def test_a_batch_that_fails_fails_all_of_it_and_nothing_else() -> None:
 
 
 async def test_requests_with_one_key_share_no_batch() -> None:
-    """While one waits or is under way, the others of its key run alone, beside the batch."""
+    """While one waits or runs, other requests of its key run alone, beside the batch."""
     desk = Desk()
     number = itertools.count()
     seen: list[tuple[str, int]] = []
@@ -130,7 +130,7 @@ async def test_requests_that_run_alone_are_bounded() -> None:
     assert await asyncio.gather(*waiting) == ["A", "A"]
 
 
-async def test_a_batch_is_bounded() -> None:
+async def test_batch_has_a_maximum_size() -> None:
     desk = Desk()
     desk.open()
     ask = Batcher("desk", desk, max_size=2)
@@ -138,21 +138,21 @@ async def test_a_batch_is_bounded() -> None:
     assert desk.batches == [["a", "b"], ["c", "d"], ["e"]]
 
 
-async def test_who_leaves_before_the_batch_is_not_in_it_and_who_leaves_later_harms_nobody() -> None:
+async def test_cancelled_callers_do_not_disturb_others() -> None:
     desk = Desk()
     ask = Batcher("desk", desk)
     first = asyncio.create_task(ask("a"))
     await _settle()
     second, third = (asyncio.create_task(ask(each)) for each in "bc")
     await _settle()
-    first.cancel()  # under way
-    second.cancel()  # waiting
+    first.cancel()  # runs
+    second.cancel()  # waits
     desk.open()
     assert await third == "C"
     assert desk.batches == [["a"], ["c"]]
 
 
-async def test_a_batch_that_does_not_come_back_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_batch_delays_others_only_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALLED_BATCH_DELAY", 0.01)
     desk = Desk()
     desk.open()
@@ -167,7 +167,7 @@ async def test_a_batch_that_does_not_come_back_holds_nobody_up_for_long(monkeypa
     await slow
 
 
-async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_running_batches_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALLED_BATCH_DELAY", 0.01)
     desk = Desk()
     ask = Batcher("desk", desk, max_running=2)
@@ -181,7 +181,7 @@ async def test_no_more_batches_than_allowed_are_under_way(monkeypatch: pytest.Mo
     assert desk.batches == [["a"], ["b"], ["c", "d"]]
 
 
-async def test_too_many_are_refused() -> None:
+async def test_request_beyond_max_waiting_is_refused() -> None:
     desk = Desk()
     ask = Batcher("desk", desk, max_waiting=2)
     taken = asyncio.create_task(ask("a"))
@@ -194,7 +194,7 @@ async def test_too_many_are_refused() -> None:
     assert list(await asyncio.gather(taken, waits)) == ["A", "B"]
 
 
-async def test_batch_whose_callers_have_all_left_is_cancelled() -> None:
+async def test_batch_is_cancelled_with_its_last_caller() -> None:
     cancelled: list[Sequence[str]] = []
 
     async def run(requests: Sequence[str]) -> Sequence[str]:
@@ -216,7 +216,7 @@ async def test_batch_whose_callers_have_all_left_is_cancelled() -> None:
     assert cancelled == [["a", "b"]]
 
 
-async def test_place_of_who_has_left_is_free() -> None:
+async def test_cancelled_request_frees_its_place() -> None:
     desk = Desk()
     ask = Batcher("desk", desk, max_waiting=2)
     first = asyncio.create_task(ask("a"))
@@ -232,7 +232,7 @@ async def test_place_of_who_has_left_is_free() -> None:
     assert desk.batches == [["a"], ["c"]]
 
 
-async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_cancelled_while_its_batch_starts_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET_TURNS", 0)
     loop = asyncio.get_running_loop()
     batches: list[Sequence[str]] = []
@@ -255,7 +255,7 @@ async def test_who_leaves_while_the_next_batch_is_put_together_is_not_in_it(monk
     assert batches == [["a"], ["c"]]
 
 
-async def test_room_is_told_before_the_request() -> None:
+async def test_check_queue_refuses_if_the_queue_is_full() -> None:
     desk = Desk()
     ask = Batcher("desk", desk, max_waiting=2)
     ask.check_queue()
@@ -271,7 +271,7 @@ async def test_room_is_told_before_the_request() -> None:
 
 
 class Table:
-    """Takes what it is given whole or not at all."""
+    """Stores all rows of a call or none."""
 
     def __init__(self) -> None:
         self.rows: list[str] = []
@@ -287,7 +287,7 @@ class Table:
         return requests
 
 
-async def test_apart_only_the_culprit_fails() -> None:
+async def test_isolated_failure_fails_only_its_request() -> None:
     table = Table()
     first, bad, second = await isolate_failures(table, ["a", "bad", "b"])
     assert (first, second) == ("a", "b")
@@ -298,14 +298,14 @@ async def test_apart_only_the_culprit_fails() -> None:
     assert table.tries == ["abadb", "a", "bad", "b", "bad"]
 
 
-async def test_apart_nobody_tries_again_what_cannot_be_had() -> None:
+async def test_api_error_is_raised_without_isolation() -> None:
     table = Table()
     with pytest.raises(ApiError, match="nobody is there"):
         await isolate_failures(table, ["a", "away", "b"])
     assert table.tries == ["aawayb"]
 
 
-async def test_apart_the_others_do_not_wait_for_who_is_away_by_now() -> None:
+async def test_transient_error_stops_isolation() -> None:
     table = Table()
 
     async def run(requests: Sequence[str]) -> Sequence[str | Exception]:
@@ -317,67 +317,3 @@ async def test_apart_the_others_do_not_wait_for_who_is_away_by_now() -> None:
     assert first == "a"
     assert [str(each) for each in others] == ["nobody is there"] * 3
     assert table.tries == ["a", "away"]
-
-
-class Library:
-    """Looks things up, each look when it is told to; counts, and sees who is cancelled."""
-
-    def __init__(self) -> None:
-        self.looks: list[str] = []
-        self.cancelled: list[str] = []
-        self.open = asyncio.Event()
-
-    async def __call__(self, question: str) -> str:
-        self.looks.append(question)
-        answer = f"{question} {len(self.looks)}"
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.cancelled.append(question)
-            raise
-        if question == "fire":
-            raise RuntimeError("the library burns")
-        return answer
-
-
-async def test_those_who_ask_the_same_during_a_look_share_the_next_one() -> None:
-    library = Library()
-    ask = SharedLookup("library", library)
-    first = asyncio.create_task(ask("a"))
-    await _settle()
-    later = [asyncio.create_task(ask(each)) for each in "aab"]
-    await _settle()
-    library.open.set()
-    assert await first == "a 1", "looked up when it was asked"
-    assert list(await asyncio.gather(*later)) == ["a 3", "a 3", "b 2"]
-    assert library.looks == ["a", "b", "a"]
-
-
-async def test_a_look_goes_on_for_as_long_as_somebody_waits_for_it() -> None:
-    library = Library()
-    ask = SharedLookup("library", library)
-    askers = [asyncio.create_task(ask("a")) for _ in range(3)]
-    await _settle()
-    for each in askers[:2]:
-        each.cancel()
-    await _settle()
-    assert library.cancelled == []
-    askers[2].cancel()
-    await _settle()
-    assert library.cancelled == ["a"]
-    library.open.set()
-    assert await ask("a") == "a 2"
-
-
-async def test_nothing_is_kept_of_a_question_that_nobody_asks_any_more() -> None:
-    library = Library()
-    ask = SharedLookup("library", library)
-    leaves = asyncio.create_task(ask("d"))
-    await _settle()
-    leaves.cancel()
-    library.open.set()
-    assert list(await asyncio.gather(ask("a"), ask("a"), ask("b"))) == ["a 2", "a 2", "b 3"]
-    with pytest.raises(RuntimeError, match="burns"):
-        await ask("fire")
-    await _settle()
-    assert len(ask) == 0

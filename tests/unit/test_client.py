@@ -8,9 +8,9 @@ from runtime.client import is_resolvable
 @pytest.mark.parametrize(
     "address", ["dns:///localhost:50052", "dns:///127.0.0.1:50052", "ipv4:127.0.0.1:1,127.0.0.1:2"]
 )
-async def test_a_name_that_is_there_is_found(address: str) -> None:
+async def test_known_name_is_resolvable(address: str) -> None:
     assert await is_resolvable(address)
 
 
-async def test_a_name_that_is_not_there_yet_is_not_found() -> None:
+async def test_unknown_name_is_not_resolvable() -> None:
     assert not await is_resolvable("dns:///nowhere.invalid:50052")

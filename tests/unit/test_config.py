@@ -9,7 +9,7 @@ from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, Telem
 from runtime.credentials import ConnectionInfo
 
 
-def test_defaults_are_used_for_absent_and_empty_variables() -> None:
+def test_absent_and_empty_variables_have_defaults() -> None:
     config = ServerConfig.from_env(Env({"GRPC_PORT": ""}), grpc_port=50052)
     assert (config.host, config.grpc_port, config.caller_header) == ("0.0.0.0", 50052, "")
 
@@ -29,7 +29,7 @@ def test_defaults_are_used_for_absent_and_empty_variables() -> None:
         ("LISTEN_HOST", "a host"),
     ],
 )
-def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
+def test_bad_server_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         ServerConfig.from_env(Env({name: value}), grpc_port=1)
 
@@ -44,7 +44,7 @@ def test_a_bad_server_variable_is_named(name: str, value: str) -> None:
         ("localhost", "localhost:1"),
     ],
 )
-def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, address: str) -> None:
+def test_listen_host_accepts_brackets_and_names(given: str, address: str) -> None:
     config = ServerConfig.from_env(Env({"LISTEN_HOST": given}), grpc_port=1)
     assert config.address(config.grpc_port) == address
 
@@ -52,7 +52,7 @@ def test_addresses_to_listen_on_are_taken_as_people_write_them(given: str, addre
 @pytest.mark.parametrize(
     ("name", "value"), [("DATABASE_POOL_SIZE", "0"), ("DATABASE_POOL_WAITING", "x"), ("DATABASE_TIMEOUT", "0")]
 )
-def test_a_bad_database_variable_is_named(name: str, value: str) -> None:
+def test_bad_database_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         DatabaseConfig.from_env(Env({name: value}))
 
@@ -74,7 +74,7 @@ def test_stock_and_searches_have_limits_of_their_own() -> None:
     ]
 
 
-def test_pooler_takes_what_it_leaves_out_from_the_database() -> None:
+def test_pooler_inherits_from_the_database() -> None:
     config = DatabaseConfig.from_env(
         Env({"DATABASE_URL": "postgresql://ada:s3cret@db/shop", "DATABASE_POOLER_URL": "host=pooler port=6432"})
     )
@@ -91,7 +91,7 @@ def test_bad_pooler_is_named_without_being_repeated() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:
+def test_bad_connection_string_is_not_repeated() -> None:
     """It may hold a password, which must not get into a log."""
     config = DatabaseConfig.from_env(Env({"DATABASE_URL": "host=x password=s3cret nonsense"}))
     with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
@@ -100,12 +100,12 @@ def test_a_bad_connection_string_is_refused_without_being_repeated() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml")])
-def test_a_bad_telemetry_variable_is_named(name: str, value: str) -> None:
+def test_bad_telemetry_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         TelemetryConfig.from_env(Env({name: value}))
 
 
-def test_opentelemetrys_variables_mean_what_they_mean_elsewhere() -> None:
+def test_opentelemetry_variables_are_standard() -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
     more = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": "shop-product"}
     config = TelemetryConfig.from_env(Env(endpoint | more))
@@ -115,6 +115,6 @@ def test_opentelemetrys_variables_mean_what_they_mean_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("value", ["product", "dns:///product", "dns:///product:grpc", ":50052"])
-def test_a_target_needs_host_and_port(value: str) -> None:
+def test_target_needs_host_and_port(value: str) -> None:
     with pytest.raises(ConfigError, match="PRODUCT_TARGET"):
         parse_target("PRODUCT_TARGET", value)

@@ -24,13 +24,13 @@ def test_any_error_fits_into_the_trailers(letter: str) -> None:
     assert sent(failed_precondition("INSUFFICIENT_STOCK", text * 50, product_id="p")) < SOFT_LIMIT
 
 
-def test_of_many_violations_the_first_are_named_and_the_others_counted() -> None:
+def test_first_violations_are_listed_and_others_counted() -> None:
     error = invalid_argument([(f"ids[{n}]", "is bad") for n in range(12)])
     assert error.text.endswith("ids[9]: is bad; and 2 more")
     assert [row.field for row in error.details[0].field_violations] == [f"ids[{n}]" for n in range(10)]  # type: ignore[attr-defined]  # a BadRequest
 
 
-def test_a_short_text_is_sent_as_it_is() -> None:
+def test_short_text_is_unchanged() -> None:
     assert failed_precondition("REASON", "as it is: ä").text == "as it is: ä"
     assert join_first(["a", "b"], 2) == "a; b"
 
@@ -41,5 +41,5 @@ def test_retry_info_is_a_retry_after_header_too(seconds: float, header: str) -> 
     assert dict(unavailable("try again", seconds).trailers())["retry-after"] == header
 
 
-def test_error_that_will_not_pass_has_no_retry_after() -> None:
+def test_lasting_error_has_no_retry_after() -> None:
     assert "retry-after" not in dict(failed_precondition("REASON", "no").trailers())

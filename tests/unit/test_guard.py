@@ -1,4 +1,4 @@
-"""What stands around every call."""
+"""The guard around every RPC handler."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,8 +8,8 @@ import grpc
 from runtime.guard import guard
 
 
-async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
-    """What it holds is given back then, and not when it is collected."""
+async def test_stream_is_closed_when_its_caller_leaves() -> None:
+    """It frees what it holds at once, not at the next garbage collection."""
     closed = []
 
     async def follow(request: Any, context: Any) -> AsyncIterator[bytes]:
@@ -22,7 +22,7 @@ async def test_a_stream_that_its_caller_leaves_is_closed_at_once() -> None:
     handler: Any = guard("/shop.order.v1.OrderService/Stream", grpc.unary_stream_rpc_method_handler(follow))
     responses = handler.unary_stream(b"", None)
     assert await anext(responses) == b"1"
-    kept = responses.ag_frame  # as a traceback would: nothing is collected
+    kept = responses.ag_frame  # keeps the frame alive, as a traceback would
     await responses.aclose()
     assert closed == [True]
     del kept

@@ -1,4 +1,4 @@
-"""The conditions that clients set, in a message or as HTTP headers."""
+"""Conditions and keys of clients, in a message or in HTTP headers."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ OTHER = "123e4567-e89b-42d3-a456-426614174001"
 
 
 class Call:
-    """A call with nothing but its metadata."""
+    """The context of a call, of which only the metadata exists."""
 
     def __init__(self, *metadata: tuple[str, Any]) -> None:
         self._metadata = metadata
@@ -26,35 +26,35 @@ def call(*metadata: tuple[str, Any]) -> Context:
 
 
 @pytest.mark.parametrize("value", ['"7"', 'W/"7"', "7", ' "7" '])
-def test_an_etag_is_taken_as_the_header_or_the_message_had_it(value: str) -> None:
+def test_etag_is_accepted_in_both_forms(value: str) -> None:
     assert expected_etag(call(("if-match", value)), "") == "7"
     assert expected_etag(call(), value) == "7"
     assert expected_etag(call(("if-match", value)), "7") == "7"
 
 
-def test_without_a_condition_any_etag_will_do() -> None:
+def test_missing_condition_allows_any_etag() -> None:
     assert expected_etag(call(), "") == expected_etag(call(("if-match", "*")), "") == ""
     assert expected_etag(call(("if-match", "*")), "7") == "7"
 
 
 @pytest.mark.parametrize("values", [('""',), ("",), ('"1", "2"',), ('"1"', '"2"'), ("*", '"1"')])
-def test_a_header_that_is_not_one_etag_is_refused_and_not_dropped(values: tuple[str, ...]) -> None:
+def test_if_match_that_is_not_one_etag_is_refused(values: tuple[str, ...]) -> None:
     with pytest.raises(ApiError, match="If-Match: must be one etag"):
         expected_etag(call(*(("if-match", value) for value in values)), "")
 
 
 @pytest.mark.parametrize("etag", ['""', "W/", 'W/""', " "])
-def test_an_etag_of_nothing_is_no_condition_and_refused(etag: str) -> None:
+def test_etag_without_content_is_refused(etag: str) -> None:
     with pytest.raises(ApiError, match="etag: must be an etag"):
         expected_etag(call(), etag)
 
 
-def test_two_etags_that_differ_are_refused() -> None:
+def test_two_different_etags_are_refused() -> None:
     with pytest.raises(ApiError, match="etag: differs from the If-Match header"):
         expected_etag(call(("if-match", '"99"')), "1")
 
 
-def test_an_idempotency_key_comes_from_the_message_or_the_header() -> None:
+def test_idempotency_key_may_be_in_field_or_header() -> None:
     assert request_key(call(), "") is None
     assert str(request_key(call(), KEY)) == str(request_key(call(("idempotency-key", f'"{KEY}"')), "")) == KEY
     assert str(request_key(call(("idempotency-key", KEY)), KEY)) == KEY
@@ -72,13 +72,13 @@ def test_repeated_idempotency_key_is_refused(values: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", '""'])
 def test_empty_idempotency_key_is_refused(value: str) -> None:
-    """Its sender counts on a key; each retry would order again."""
+    """Its sender relies on a key, and each retry would place another order."""
     with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
         request_key(call(("idempotency-key", value)), "")
 
 
 def test_repeated_caller_header_is_refused() -> None:
-    """Where a gateway adds its header instead of setting it, the first one is the client's."""
+    """If a gateway adds its header instead of setting it, the first one is from the client."""
     assert caller(call(("x-user", "ada")), "x-user") == "ada"
     assert caller(call(), "x-user") == caller(call(("x-user", "ada"), ("x-user", "bob")), "") == ""
     with pytest.raises(ApiError, match="x-user: must be sent once"):
@@ -88,6 +88,6 @@ def test_repeated_caller_header_is_refused() -> None:
 @pytest.mark.parametrize(
     ("etag", "version"), [("", None), ("7", 7), ("07", 0), ("-7", 0), ("7.0", 0), ("٧", 0), ("x", 0), ("9" * 19, 0)]
 )
-def test_only_an_etag_as_it_was_sent_is_a_version(etag: str, version: int | None) -> None:
-    """0 is a version that nothing has: a condition that never holds."""
+def test_only_an_etag_of_ours_is_a_version(etag: str, version: int | None) -> None:
+    """No resource has version 0, so the condition is never met."""
     assert version_of(etag) == version

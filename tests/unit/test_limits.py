@@ -1,4 +1,4 @@
-"""Whom an address counts as, and how many of whom are admitted."""
+"""Which caller an address belongs to, and how many streams a caller may open."""
 
 from contextlib import ExitStack
 
@@ -21,12 +21,12 @@ from runtime.limits import CallerLimit, caller_of
         ("", ""),
     ],
 )
-def test_an_address_counts_as_its_caller(address: str, caller: str) -> None:
-    """Who has an IPv6 address has 2^64 of them."""
+def test_address_belongs_to_its_caller(address: str, caller: str) -> None:
+    """A caller with one IPv6 address has 2^64 of them."""
     assert caller_of(address) == caller
 
 
-def test_a_caller_gets_no_more_than_its_share() -> None:
+def test_caller_gets_no_more_than_its_limit() -> None:
     limit = CallerLimit(3, 2)
     with ExitStack() as held:
         for caller in ("a", "a"):
@@ -40,7 +40,7 @@ def test_a_caller_gets_no_more_than_its_share() -> None:
         pass
 
 
-def test_a_share_of_zero_is_all() -> None:
+def test_limit_of_zero_per_caller_is_none() -> None:
     limit = CallerLimit(2, 0)
     with limit.admit("a"), limit.admit("a"):
         with pytest.raises(ApiError), limit.admit("a"):

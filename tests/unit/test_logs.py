@@ -1,4 +1,4 @@
-"""A log line is one JSON object, with the trace that it belongs to."""
+"""A log line is one JSON object, with the ids of its trace and request."""
 
 import json
 import logging
@@ -13,17 +13,17 @@ def record(message: str, **extra: object) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "shop", "levelname": "INFO", "msg": message, **extra})
 
 
-def test_a_line_has_service_message_and_extra_fields() -> None:
+def test_line_has_service_message_and_extra_fields() -> None:
     line = json.loads(JsonFormatter("order").format(record("order placed", order_id="1")))
     assert (line["service"], line["message"], line["order_id"]) == ("order", "order placed", "1")
     assert "trace_id" not in line
 
 
-def test_a_line_break_in_a_message_does_not_break_the_line() -> None:
+def test_line_break_in_message_is_escaped() -> None:
     assert "\n" not in JsonFormatter("order").format(record("one\ntwo"))
 
 
-def test_a_line_within_a_span_has_its_ids() -> None:
+def test_line_within_a_span_has_its_ids() -> None:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
     with tracer.start_as_current_span("work") as span:
         line = json.loads(JsonFormatter("order").format(record("hello")))
@@ -32,7 +32,7 @@ def test_a_line_within_a_span_has_its_ids() -> None:
 
 
 class Call:
-    """A served RPC as far as logs know one."""
+    """The context of an RPC, as far as logs use it."""
 
     def __init__(self, *metadata: tuple[str, str]) -> None:
         self._metadata = metadata
@@ -41,8 +41,8 @@ class Call:
         return self._metadata
 
 
-def test_a_line_of_a_call_has_its_callers_ids() -> None:
-    """Also where no spans are made."""
+def test_line_of_a_call_has_its_callers_ids() -> None:
+    """Even if this process makes no spans."""
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     token = CALL.set(Call(("traceparent", f"00-{trace}-{span}-01"), ("x-request-id", "r-1")))
     try:
@@ -52,7 +52,7 @@ def test_a_line_of_a_call_has_its_callers_ids() -> None:
     assert (line["trace_id"], line["span_id"], line["request_id"]) == (trace, span, "r-1")
 
 
-def test_ids_that_are_malformed_are_left_out() -> None:
+def test_malformed_ids_are_left_out() -> None:
     token = CALL.set(Call(("traceparent", "00-xyz-1-01"), ("x-request-id", "a\nb")))
     try:
         line = json.loads(JsonFormatter("order").format(record("order placed")))

@@ -12,7 +12,7 @@ from runtime.validate import Violations
 
 
 @given(st.sampled_from(sorted(DECIMALS)), st.integers(0, MAX_PRICE_UNITS))
-def test_a_price_survives_the_way_out_and_in(currency: str, smallest: int) -> None:
+def test_price_round_trips(currency: str, smallest: int) -> None:
     micros = smallest * MICROS // 10 ** DECIMALS[currency]
     money = money_pb2.Money()
     set_money(money, currency, micros)
@@ -56,7 +56,7 @@ def test_currency_outside_iso_4217_is_refused(currency: str) -> None:
         ("", -1, -1, {"price.currency_code", "price.units", "price.nanos"}),
     ],
 )
-def test_what_is_no_price_is_named(currency: str, units: int, nanos: int, fields: set[str]) -> None:
+def test_invalid_price_names_its_field(currency: str, units: int, nanos: int, fields: set[str]) -> None:
     with pytest.raises(ApiError) as caught, Violations() as check:
         price_micros(check, "price", money_pb2.Money(currency_code=currency, units=units, nanos=nanos))
     (bad,) = caught.value.details
