@@ -1,7 +1,7 @@
 """The order service as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from runtime.credentials import ConnectionInfo
 from runtime.database import ONE_PROCESSOR, Database
 from runtime.limits import CallerLimit
 from runtime.schema import Schema
-from runtime.server import READINESS_INTERVAL, Server
+from runtime.server import Server
 from runtime.supervise import supervise
 from runtime.telemetry import Telemetry
 from runtime.topics import Topics
@@ -128,8 +128,8 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             sender.run,
             reaper.run,
             pruner.run,
-            partial(supervise, "the status tailer", partial(_run_once_ready, has_schema, tailer.run)),
-            partial(supervise, "the log reader", partial(_run_once_ready, has_schema, LogReader(store, topics).run)),
+            partial(supervise, "the status tailer", tailer.run, has_schema),
+            partial(supervise, "the log reader", LogReader(store, topics).run, has_schema),
         ]
         stack.push_async_callback(_cancel, asyncio.create_task(_run_all(jobs)))
         await server.start()
@@ -146,13 +146,6 @@ async def _run_all(jobs: Sequence[Job]) -> None:
     async with asyncio.TaskGroup() as group:
         for job in jobs:
             group.create_task(job())
-
-
-async def _run_once_ready(ready: Callable[[], Awaitable[bool]], job: Job) -> None:
-    """Runs a job once what it needs is there."""
-    while not await ready():  # noqa: ASYNC110 - neither a database nor a name sets an event
-        await asyncio.sleep(READINESS_INTERVAL)
-    await job()
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -1,4 +1,4 @@
-"""Restarting background work that must not end while the process lives."""
+"""Background work that starts once what it needs is there, and must not end while the process lives."""
 
 import asyncio
 import logging
@@ -9,6 +9,9 @@ from runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
+READY_POLL_INTERVAL = 1.0
+"""Seconds between two checks whether what the work needs is there."""
+
 RESTART_PAUSES = (0.5, 30.0)
 """The first and the longest pause before work is restarted, in seconds."""
 
@@ -16,13 +19,30 @@ STABLE_TIME = 60.0
 """Seconds after which a run counts as a success: the next pause is a short one again."""
 
 
-async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
+Check = Callable[[], Awaitable[bool]]
+
+
+async def until_ready(name: str, ready: Check) -> None:
+    """Waits until a check returns true. A check that fails is logged, and counts as false."""
+    while True:
+        try:
+            if await ready():
+                return
+        except Exception:
+            log.exception("%s: cannot tell whether it is ready", name)
+        await asyncio.sleep(READY_POLL_INTERVAL)
+
+
+async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Check | None = None) -> NoReturn:
     """Runs work that should never return, and restarts it if it fails, returns or is cancelled from within.
 
     Args:
         name: A noun for the log.
         work: The work.
+        ready: Returns whether what the work needs is there. The work starts once it is.
     """
+    if ready:
+        await until_ready(name, ready)
     clock = asyncio.get_running_loop().time
     backoff = Backoff(*RESTART_PAUSES)
     while True:

@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
 from runtime.logs import LogOnce
+from runtime.supervise import until_ready
 
 log = logging.getLogger(__name__)
-
-READY_POLL_INTERVAL = 1.0
-"""Seconds between two checks whether what a worker needs is there."""
 
 
 class Worker:
@@ -50,19 +48,12 @@ class Worker:
 
         The message of an ApiError is logged once, until a step succeeds.
         """
-        while not await self._is_ready():  # noqa: ASYNC110 - neither a database nor a name sets an event
-            await asyncio.sleep(READY_POLL_INTERVAL)
+        if self._ready:
+            await until_ready(self._name, self._ready)
         while True:
             self._woken.clear()
             if not await self._try_step():
                 await self._pause()
-
-    async def _is_ready(self) -> bool:
-        try:
-            return self._ready is None or await self._ready()
-        except Exception:
-            log.exception("%s: cannot tell whether it is ready", self._name)
-            return False
 
     async def _try_step(self) -> bool:
         try:

@@ -75,7 +75,7 @@ async def test_full_disk_pauses_reservations(
 
         await eventually(lambda: stock.state(str(held)) is ReservationState.RELEASED, 15)
         await eventually(lambda: accepts(shop), 15)
-        assert "the database takes writes again" in [each.message for each in caplog.records]
+        assert "the database accepts writes again" in [each.message for each in caplog.records]
 
 
 async def accepts(shop: OrderShop) -> bool:

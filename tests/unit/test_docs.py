@@ -97,3 +97,26 @@ def test_documented_limit_of_a_mask_is_enforced(number: int) -> None:
         changes(request)
     refused = "update_mask: must have at most 50 paths, not 51" in caught.value.text
     assert refused is (number > MAX_MASK_PATHS)
+
+
+LOGGED = {
+    "expired holds are left alone": "order/jobs/expired_holds.py",
+    "expired holds could not be settled, such as that of order": "order/jobs/expired_holds.py",
+    "the status tailer has no connection": "order/live/tailer.py",
+    "the database accepts writes again": "runtime/readiness.py",
+    "waits for locks that others hold": "runtime/migrate.py",
+    "a prepared statement is missing": "runtime/driver_errors.py",
+    "does not exist, but has stock": "order/jobs/comparison.py",
+    "has lost its reservation": "order/jobs/comparison.py",
+    "NOT RESERVED": "order/jobs/report.py",
+}
+"""Log lines and reports that the runbook quotes, each with the module that writes it."""
+
+
+@pytest.mark.parametrize("line", LOGGED)
+def test_quoted_log_line_is_the_one_written(line: str) -> None:
+    documents = " ".join(
+        " ".join((ROOT / "docs" / name).read_text().split()) for name in ("operations.md", "configuration.md")
+    )
+    assert line in documents
+    assert line in (ROOT / LOGGED[line]).read_text()

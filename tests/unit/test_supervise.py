@@ -54,3 +54,23 @@ async def test_work_that_fails_or_ends_is_restarted(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert work.runs == 4, "a cancelled supervisor ends"
+
+
+async def test_work_starts_once_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READY_POLL_INTERVAL", 0.001)
+    steps: list[str] = []
+    started = asyncio.Event()
+
+    async def ready() -> bool:
+        steps.append("check")
+        return len(steps) == 3
+
+    async def work() -> None:
+        steps.append("work")
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(supervise("the work", work, ready))
+    await asyncio.wait_for(started.wait(), 5)
+    task.cancel()
+    assert steps == ["check", "check", "check", "work"]

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from runtime import worker as module
+from runtime import supervise
 from runtime.errors import unavailable
 from runtime.worker import Worker
 
@@ -75,7 +75,7 @@ async def test_step_runs_after_the_interval() -> None:
 
 async def test_worker_waits_until_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question that fails counts as no."""
-    monkeypatch.setattr(module, "READY_POLL_INTERVAL", 0.001)
+    monkeypatch.setattr(supervise, "READY_POLL_INTERVAL", 0.001)
     asked = 0
     steps = Steps()
 
