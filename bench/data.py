@@ -69,7 +69,7 @@ def fill_products(conninfo: str, products: int) -> None:
 _RESERVATIONS: LiteralString = f"""
     INSERT INTO reservation (id, state, items, expire_time)
     SELECT {_ORDER_ID}, 'CONFIRMED', {_ITEMS}, now() FROM generate_series(1, %(orders)s) AS n
-    """  # noqa: S608 - literals only
+    """
 
 _ORDERS: LiteralString = f"""
     INSERT INTO orders (id{{column}}, fingerprint, number, status, items, currency, total_micros, customer_name,
@@ -79,7 +79,7 @@ _ORDERS: LiteralString = f"""
         'ada' || n %% %(customers)s || '@example.com', '+44 20 7946 0000', '12 St James''s Square, London', 'CARD',
         now() - n * interval '1 second', CASE WHEN n <= %(open)s THEN 1 ELSE 2 END
     FROM generate_series(1, %(orders)s) AS n
-    """  # noqa: S608 - literals only
+    """
 
 
 def fill_reservations(conninfo: str, products: int, orders: int) -> None:

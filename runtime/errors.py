@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, message
-from google.rpc import (  # pyright: ignore[reportMissingTypeStubs]  # googleapis-common-protos has no types
+from google.rpc import (
     code_pb2,
     error_details_pb2,
     status_pb2,

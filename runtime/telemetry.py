@@ -5,7 +5,7 @@ from typing import cast
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.instrumentation.grpc import (  # pyright: ignore[reportMissingTypeStubs]  # has no types
+from opentelemetry.instrumentation.grpc import (
     aio_client_interceptors,  # pyright: ignore[reportUnknownVariableType]  # likewise
     aio_server_interceptor,  # pyright: ignore[reportUnknownVariableType]  # likewise
     filters,

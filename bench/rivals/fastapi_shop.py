@@ -118,7 +118,7 @@ def order_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @app.get("/api/v1/products/{product_id}")
 async def get_product(product_id: UUID) -> dict[str, Any]:
-    row = await app.state.pool.fetchrow(f"SELECT {PRODUCT} FROM product WHERE id = $1", product_id)  # noqa: S608 - literals
+    row = await app.state.pool.fetchrow(f"SELECT {PRODUCT} FROM product WHERE id = $1", product_id)
     if row is None:
         raise HTTPException(404)
     return product_json(row)
@@ -141,7 +141,7 @@ async def page(
         conditions = [*conditions, f"(create_time, id) < (${len(values) - 1}, ${len(values)})"]
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     rows = await app.state.pool.fetch(
-        f"SELECT {columns} FROM {table} {where}ORDER BY create_time DESC, id DESC LIMIT ${len(values) + 1}",  # noqa: S608
+        f"SELECT {columns} FROM {table} {where}ORDER BY create_time DESC, id DESC LIMIT ${len(values) + 1}",
         *values,
         size + 1,
     )
@@ -171,7 +171,7 @@ async def list_products(
 
 @app.get("/api/v1/orders/{order_id}")
 async def get_order(order_id: UUID) -> dict[str, Any]:
-    row = await app.state.pool.fetchrow(f"SELECT {ORDER} FROM orders WHERE id = $1", order_id)  # noqa: S608 - literals
+    row = await app.state.pool.fetchrow(f"SELECT {ORDER} FROM orders WHERE id = $1", order_id)
     if row is None:
         raise HTTPException(404)
     return order_json(row)
@@ -196,7 +196,7 @@ async def place(order: NewOrder, idempotency_key: UUID) -> dict[str, Any]:
     fingerprint = order.fingerprint()
     async with app.state.pool.acquire() as connection, connection.transaction():
         before = await connection.fetchrow(
-            f"SELECT fingerprint, {ORDER} FROM orders WHERE key = $1",  # noqa: S608 - literals
+            f"SELECT fingerprint, {ORDER} FROM orders WHERE key = $1",
             idempotency_key,
         )
         if before is not None:
@@ -232,7 +232,7 @@ async def place(order: NewOrder, idempotency_key: UUID) -> dict[str, Any]:
             VALUES ($1, $2, $3, 'INV-' || to_char(now(), 'YYYYMMDD') || '-' || nextval('order_number'), 'PLACED', $4,
                 $5, $6, $7, $8, $9, $10, $11, $12)
             RETURNING {ORDER}
-            """,  # noqa: S608 - literals
+            """,
             uuid4(),
             idempotency_key,
             fingerprint,
@@ -256,7 +256,7 @@ async def place(order: NewOrder, idempotency_key: UUID) -> dict[str, Any]:
 async def cancel_order(order_id: UUID, request: Request) -> dict[str, Any]:
     async with app.state.pool.acquire() as connection, connection.transaction():
         row = await connection.fetchrow(
-            "UPDATE orders SET status = 'CANCELLED', version = version + 1, update_time = now()"  # noqa: S608 - literals
+            "UPDATE orders SET status = 'CANCELLED', version = version + 1, update_time = now()"
             f" WHERE id = $1 AND status IN ('PLACED', 'PROCESSED') RETURNING {ORDER}",
             order_id,
         )
