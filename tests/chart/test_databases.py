@@ -1,5 +1,6 @@
 """Databases: your own and the bundled ones, their credentials and volumes."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -150,3 +151,13 @@ def test_empty_secret_key_is_omitted() -> None:
 def test_extra_env_replaces_file_of_own_secret() -> None:
     sets = "product.database.existingSecret=mine,product.extraEnv[0].name=PGHOST,product.extraEnv[0].value=proxy"
     assert credential_files(sets).keys() == {"port", "username", "password", "dbname"}
+
+
+def test_scripts_of_bundled_databases_are_unchanged() -> None:
+    """A change of them restarts the bundled databases with the next upgrade, and calls fail meanwhile.
+
+    Change the digest together with a line in CHANGELOG.md that says so.
+    """
+    folder = tools.CHART / "files" / "postgresql"
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
+    assert digest == "19d8a16608943603679def8d84f2e52c4e432d66f2291c6fb366c646fb76ab1b"

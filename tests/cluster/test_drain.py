@@ -89,7 +89,7 @@ def test_new_passwords_restart_nothing_and_fail_no_call(pair: Release) -> None:
     logs = [
         pair.namespace.logs(pod["metadata"]["name"]) for each in ("product-db", "order-db") for pod in pair.pods(each)
     ]
-    assert all("set the new password of role" in log for log in logs)
+    assert all("has the password that the Secret has now" in log for log in logs)
     assert not any(password in log for log in logs for password in passwords.values())
 
 
