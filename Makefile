@@ -111,11 +111,11 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, spelling, protos, locks, 
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(VENV)/bench.stamp ## Benchmark requests beside an empty RPC, FastAPI and Go (CASE, ARGS)
+bench: $(VENV)/bench.stamp ## Benchmark requests, compared with an empty RPC, FastAPI and Go (CASE, ARGS)
 	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE)) $(ARGS)
 
 .PHONY: profile
-profile: $(VENV)/bench.stamp ## Write flame graphs of the services under the load of a CASE
+profile: $(VENV)/bench.stamp ## Write flame graphs of the services under load (CASE=create-order)
 	@$(RUN) -m bench profile $(CASE)
 
 .PHONY: bench-streams
@@ -137,7 +137,7 @@ generate: $(VENV)/dev.stamp ## Regenerate code, the chart's files and README, go
 	$(RUN) -m tests.chart.renders
 
 .PHONY: lock
-lock: $(VENV)/dev.stamp ## Update the locks of the requirements
+lock: $(VENV)/dev.stamp ## Update the lock files in requirements/
 	$(RUN) requirements/lock.py
 
 # --- release ----------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def origin_match(origin: str) -> Mapping[str, object]:
 def values(settings: EdgeSettings) -> Mapping[str, str]:
     """Returns the value of each name in Envoy's files. A test compares the names with those of the Helm chart."""
     if settings.cors_credentials and "*" in settings.cors_origins:
-        raise ValueError("credentials for every origin would let any page act for its visitor: name the origins")
+        raise ValueError("cors_credentials with the origin * would let any site act as its visitor: name the origins")
     listen_host, listen_port = _address(settings.listen)
     product_host, product_port = _address(settings.product)
     order_host, order_port = _address(settings.order)

@@ -195,7 +195,7 @@ class Postgres:
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:
                     log = self._running.log
-                    raise ChildError(f"PostgreSQL takes no connections: {error}; its log is {log}") from None
+                    raise ChildError(f"PostgreSQL does not accept connections: {error}; its log is {log}") from None
                 self._sleep(0.05)
 
 

@@ -53,7 +53,7 @@ class Settings:
         endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
         state = Path(env.text("STATE_DIR", str(REPOSITORY / ".state"))).absolute()
         if set(str(state)) & set('"\\\n'):
-            raise ConfigError("STATE_DIR must not have quotes, backslashes or line breaks in it: Envoy's files name it")
+            raise ConfigError("STATE_DIR must not contain quotes, backslashes or line breaks")
         return cls(
             port=ports["PORT"],
             product_port=ports["PRODUCT_PORT"],

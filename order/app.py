@@ -40,7 +40,7 @@ from runtime.worker import Worker
 NAME = "order"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-LASTING_STREAMS = ("StreamOrderStatus", "FollowOrders")
+LONG_LIVED_STREAMS = ("StreamOrderStatus", "FollowOrders")
 """The RPCs that stay open for as long as their client likes."""
 
 Job = Callable[[], Coroutine[Any, Any, None]]
@@ -73,7 +73,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LASTING_STREAMS)
+        telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LONG_LIVED_STREAMS)
         stack.callback(telemetry.close)
         for each in (database, searches):
             stack.push_async_callback(each.close)

@@ -29,8 +29,8 @@ from runtime.errors import (
     QUERY_TIMEOUT,
     ApiError,
     database_full,
-    of_status,
     parse_rpc_error,
+    parse_status,
     query_timeout,
     resource_exhausted,
 )
@@ -220,14 +220,14 @@ async def _one_by_one(call: Callable[[T], Awaitable[R]], requests: Sequence[T]) 
 def _reserved(result: stock_pb2.ReservationResult) -> Reservation | Exception:
     if not result.HasField("error"):
         return _reservation(result.reservation)
-    code, reason = of_status(result.error)
+    code, reason = parse_status(result.error)
     return _client_error(code, reason, result.error.message, result.error)
 
 
 def _confirmed(result: stock_pb2.ReservationResult) -> Reservation | Exception | None:
     if not result.HasField("error"):
         return _reservation(result.reservation)
-    return None if of_status(result.error)[1] == RESERVATION_NOT_FOUND else ProductUnavailable()
+    return None if parse_status(result.error)[1] == RESERVATION_NOT_FOUND else ProductUnavailable()
 
 
 def _reservation(reservation: stock_pb2.Reservation) -> Reservation:

@@ -195,7 +195,7 @@ def describe_shortage(name: str, requested: int, available: int) -> str:
     """Says to a person how much of a product is missing."""
     if not available:
         return f'"{name}" is sold out'
-    return f'{requested:,} of "{name}" were asked for, but only {available:,} {"is" if available == 1 else "are"} left'
+    return f'insufficient stock of "{name}": {requested:,} requested, {available:,} available'
 
 
 def check_etag(product: Product, version: int | None) -> None:

@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 5
 """How many slugs and SKUs are tried where they are generated from the name."""
 
 BUSY_RETRY_AFTER = 0.1
-"""Seconds after which a client may repeat a call that other requests got in the way of."""
+"""Seconds after which a client may retry a call that failed because of concurrent requests."""
 
 
 class ProductService(product_pb2_grpc.ProductServiceServicer):
@@ -171,7 +171,7 @@ def _category_position(category: Category) -> Position:
 
 
 def _no_free_code() -> ApiError:
-    return unavailable("other requests took each slug or SKU that was tried; try again", BUSY_RETRY_AFTER)
+    return unavailable("every generated slug or SKU was taken by other requests; try again", BUSY_RETRY_AFTER)
 
 
 async def _respond(product: Product, context: Context) -> product_pb2.Product:

@@ -245,7 +245,7 @@ class Database:
     async def check_admission(self) -> None:
         """Checks whether a write would be accepted, as far as that is known without asking the database.
 
-        It is for callers that do something elsewhere first, which would be in vain if the write failed.
+        For callers that first do work elsewhere, which would be wasted if the write failed.
 
         Raises:
             ApiError: What `fetch` would raise.

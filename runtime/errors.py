@@ -226,13 +226,13 @@ def parse_rpc_error(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, 
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             status = status_pb2.Status.FromString(value)
-    return error.code(), of_status(status)[1], status
+    return error.code(), parse_status(status)[1], status
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def of_status(status: status_pb2.Status) -> tuple[grpc.StatusCode, str]:
+def parse_status(status: status_pb2.Status) -> tuple[grpc.StatusCode, str]:
     """Returns the code and the ErrorInfo reason (or empty) of a status, as of one request of a batch."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:

@@ -125,7 +125,7 @@ def _parser(handler: "Handler") -> Callable[[bytes], Any]:
         try:
             return deserialize(request)
         except DecodeError:
-            raise malformed("the request is not a message of this method, or contains text that is not UTF-8") from None
+            raise malformed("cannot decode the request: wrong message type, or text that is not UTF-8") from None
 
     return parse
 

@@ -39,7 +39,7 @@ LOCK_PAUSES = (0.5, 10.0)
 MAX_WAIT = 600.0
 """Seconds after which it is an error that others hold a lock."""
 
-TURN_POLL_INTERVAL = 0.2
+MIGRATION_LOCK_POLL_INTERVAL = 0.2
 """Seconds between two attempts to be the only program that migrates."""
 
 BLOCKER_POLL_INTERVAL = 1.0
@@ -105,7 +105,7 @@ class _Run:
             "SELECT set_config('statement_timeout', '0', false), set_config('transaction_timeout', '0', false),"
             " set_config('idle_in_transaction_session_timeout', '0', false)"
         )
-        await self._take_turn()
+        await self._acquire_migration_lock()
         applied = await self._record()
         if problem := Schema([each.name for each in wanted]).check_owner(applied.items()):
             raise MigrationError(problem)
@@ -129,7 +129,7 @@ class _Run:
         if encoding != "UTF8":
             raise MigrationError(f"the encoding of the database is {encoding}; create it with ENCODING 'UTF8'")
 
-    async def _take_turn(self) -> None:
+    async def _acquire_migration_lock(self) -> None:
         """Waits until no other program migrates.
 
         It polls for the lock. Waiting in a statement would hold a snapshot, and an index that is built concurrently
@@ -144,7 +144,7 @@ class _Run:
             if time.monotonic() >= deadline:
                 raise MigrationError(f"another migration has run for more than {self.max_wait:g} s")
             log_once("waiting for another migration to end")
-            await asyncio.sleep(TURN_POLL_INTERVAL)
+            await asyncio.sleep(MIGRATION_LOCK_POLL_INTERVAL)
 
     async def _record(self) -> dict[int, str]:
         """Returns the names of the applied migrations, by version."""

@@ -41,7 +41,7 @@ class Telemetry:
             trace.set_tracer_provider(self._provider)
 
     def server_interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
-        """Returns the interceptors of calls to other services; none if no spans are exported.
+        """Returns the interceptors of incoming calls; none if no spans are exported.
 
         They make a span of each call and pass the context on.
         """

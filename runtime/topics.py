@@ -79,7 +79,7 @@ class Topic(Generic[E]):
             return False
         grown = False
         if not self.events:
-            # The log's oldest entries may have been pruned: it begins where it begins.
+            # The log's oldest entries may have been pruned, so any version can be its first.
             self.events.append(self.out_of_order.pop(min(self.out_of_order)))
             grown = True
         while following := self.out_of_order.pop(self.version + 1, None):

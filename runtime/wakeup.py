@@ -1,4 +1,4 @@
-"""What one task waits on: any number of things wake it, and whoever closes it ends the wait with an error."""
+"""An event that one task waits for. Anything can wake it; closing it ends the wait with an error."""
 
 import asyncio
 

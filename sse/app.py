@@ -33,7 +33,7 @@ MAX_HEADER_SIZE = 64 * 1024
 """Bytes of one header. The edge lets 32 KiB of headers through, so nothing is refused here."""
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that streams get to take their last bytes."""
+"""Seconds that streams get to close."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await connections.drain()
         except TimeoutError:
-            log.warning("%d streams did not take their last bytes", len(connections))
+            log.warning("%d streams were still open at the end of the drain", len(connections))
 
 
 async def _listen(runner: web.AppRunner, config: SidecarConfig) -> None:

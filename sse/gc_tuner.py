@@ -23,7 +23,7 @@ MIN_CLOSED = 10_000
 
 
 class GcTuner:
-    """Freezes what lives, and now and then collects what does not."""
+    """Freezes live objects (`gc.freeze`), and rarely runs a full collection."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

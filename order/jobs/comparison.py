@@ -55,7 +55,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class FirstLook:
+class FirstComparison:
     """What a page of reservations and their orders shows."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -109,25 +109,25 @@ class Comparison:
 
 def compare_reservations(
     reservations: Iterable[StoredReservation], orders: Mapping[UUID, OrderSummary], now: datetime
-) -> FirstLook:
+) -> FirstComparison:
     """Compares reservations that have stock with the orders that were read after them."""
-    look = FirstLook()
+    first = FirstComparison()
     for each in reservations:
         order = orders.get(each.id)
         if order is None:
             if each.state is ReservationState.HELD and each.expire_time > now:
-                look.counts[UNEXPIRED_HOLDS] += 1
+                first.counts[UNEXPIRED_HOLDS] += 1
             else:
                 problem = f"does not exist, but has stock: {pieces(each.items)}"
-                look.findings.append(_release(each, problem, lost_order=True))
+                first.findings.append(_release(each, problem, lost_order=True))
         elif not _is_dead(order) and not same_items(each.items, order.items):
-            look.suspects.append(each.id)
+            first.suspects.append(each.id)
         elif each.state is ReservationState.HELD or _is_dead(order):
             if order.pending:
-                look.counts[PENDING_MESSAGES] += 1
+                first.counts[PENDING_MESSAGES] += 1
             else:
-                look.suspects.append(each.id)
-    return look
+                first.suspects.append(each.id)
+    return first
 
 
 def compare_suspects(reservations: Iterable[StoredReservation], orders: Mapping[UUID, OrderSummary]) -> list[Finding]:

@@ -38,7 +38,7 @@ MAX_SINGLE_RETRY_DELAY = 30.0
 """The longest delay of a message that failed, in seconds, while others get through: the fault is its own."""
 
 PARKED_DELAY = 300.0
-"""The delay of a message that only people can help, in seconds."""
+"""The delay of a message that needs manual intervention, in seconds."""
 
 WARN_ATTEMPTS = 5
 """Attempts after which a message that fails is logged."""

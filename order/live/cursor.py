@@ -17,7 +17,7 @@ from runtime.connection import cut_after
 log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT = 10.0
-"""Seconds after which a connection that does not answer is given up."""
+"""Seconds after which a connection that does not respond is closed."""
 
 MAX_EVENTS = 2_000
 """Events that one read returns. A busy shop has a few hundred a second; more are a bulk change, or a standstill."""
@@ -104,7 +104,7 @@ class EventCursor:
             ))
             """
         while (await execute(self._connection, query, {"limit": MAX_XIDS_PER_RESET})).rowcount:
-            log.warning("reset the transaction ids of events that a restore brought")
+            log.warning("reset the transaction ids of restored events")
 
 
 async def execute(

@@ -137,4 +137,4 @@ class Followers:
         if available:
             self._refusal = ""
         else:
-            self.close("orders cannot be followed at this replica at present")
+            self.close("this replica cannot stream order events at present; reconnect")

@@ -79,7 +79,7 @@ class Tailer:
         try:
             events = await cursor.read()
         except TooManyEventsError:
-            log.info("many events at once: reading the logs of followed orders")
+            log.info("too many new events for one read: reading the logs of all followed orders again")
             self._topics.refresh_all()
             return
         for order_id, event in events:
@@ -146,4 +146,4 @@ class Tailer:
         try:
             await execute(connection, "NOTIFY order_event")
         except errors.ProgramLimitExceeded:
-            log.warning("the notification queue is full; other processes read the log each second")
+            log.warning("the NOTIFY queue is full; other processes see new events at their next poll (every second)")

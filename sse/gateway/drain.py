@@ -52,7 +52,7 @@ def hook(http_port: int, port: int, delay: float, grace: float) -> None:
         SystemExit: Envoy was not drained; says why, in one line.
     """
     if hangs(http_port):
-        sys.exit("drain: the sidecar hangs and is restarted; Envoy goes on")
+        sys.exit("drain: skipped, because the sidecar hangs and is being restarted; Envoy keeps running")
     try:
         drain(port, delay, grace)
     except OSError as error:

@@ -23,7 +23,7 @@ CALL_RETRY_PAUSE = (0.1, 2.0)
 """Seconds before another call, at first and at most."""
 
 UPSTREAM_CHECKS = 30
-"""How often `Timing.upstream_timeout` is looked at before it is over."""
+"""Number of checks for lost streams within `Timing.upstream_timeout`."""
 
 Stream = grpc.aio.StreamStreamCall[FollowOrdersRequest, FollowOrdersResponse]
 
@@ -75,7 +75,7 @@ class Feed:
                 followed_at = clock()
             elif clock() - followed_at >= timeout:
                 lost = list(call.unanswered) if call and call.heard else self.topics.keys()
-                log.warning("%d orders were not followed for %g s", len(lost), timeout)
+                log.warning("%d watched orders got no status feed for %g s; closing their streams", len(lost), timeout)
                 self.topics.fail(lost, StreamClosedError(CloseReason.UPSTREAM_LOST))
                 followed_at = clock()
 

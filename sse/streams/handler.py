@@ -73,7 +73,7 @@ class StatusStreams:
             except (TimeoutError, StreamClosedError):
                 raise _upstream_unavailable() from None
             except LogNotFound:
-                raise not_found("ORDER_NOT_FOUND", f"order {order_id} does not exist", order_id=order_id) from None
+                raise not_found("ORDER_NOT_FOUND", f"order {order_id} not found", order_id=order_id) from None
             except LogRewound:
                 subscription.restart()  # the version that the browser claims was never there, or is no longer
             if subscription.done:
@@ -112,7 +112,7 @@ class StatusStreams:
                 events = subscription.take()
                 blocks = [event.block for event in events]
                 if events and events[0].version > seen + 1:
-                    blocks.insert(0, wire.gone(events[0].version))
+                    blocks.insert(0, wire.pruned_notice(events[0].version))
                 if subscription.done:
                     await outlet.write(b"".join([*blocks, wire.COMPLETED]))
                     return
@@ -199,7 +199,7 @@ def client_address(request: web.Request) -> str:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns a failure into google.rpc.Status in JSON, and a transient one into an EventSource's reason to return."""
+    """Turns errors into google.rpc.Status as JSON; tells an EventSource to reconnect if an error is transient."""
     try:
         return await handler(request)
     except ApiError as error:
@@ -209,7 +209,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers["Allow"] = error.headers["Allow"]
         return response
     except web.HTTPException:
-        return refusal(request, ApiError(grpc.StatusCode.NOT_FOUND, "there is nothing at this path"))
+        return refusal(request, ApiError(grpc.StatusCode.NOT_FOUND, "path not found"))
     except Exception:
         log.exception("%s failed", request.path)
         return refusal(request, internal())

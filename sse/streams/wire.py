@@ -58,7 +58,7 @@ def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
     return StatusEvent(event.version, last or event.status in _FINAL, block.encode())
 
 
-def gone(version: int) -> bytes:
+def pruned_notice(version: int) -> bytes:
     """Returns the comment before the first event of a log whose earlier events were pruned."""
     return f": history before version {version} is gone\n\n".encode()
 

@@ -37,7 +37,7 @@ async def test_bytes_that_are_no_message_are_invalid_argument(product_database: 
 
 
 @pytest.mark.parametrize("streams", [True, False])
-async def test_the_same_for_orders_and_streams(order_database: str, streams: bool) -> None:
+async def test_invalid_utf8_is_refused_by_orders_and_streams(order_database: str, streams: bool) -> None:
     method = f"/shop.order.v1.OrderService/{'StreamOrderStatus' if streams else 'GetOrder'}"
     async with order_shop(order_database, FakeStock()) as shop:
         with refused() as error:
@@ -45,7 +45,7 @@ async def test_the_same_for_orders_and_streams(order_database: str, streams: boo
         assert error.what.code == "INVALID_ARGUMENT"
 
 
-async def test_fifty_bad_items_are_named_in_an_answer_that_arrives(order_database: str) -> None:
+async def test_error_about_fifty_bad_items_is_delivered(order_database: str) -> None:
     items = [order_pb2.CreateOrderItem(product_id="x" * 100) for _ in range(50)]
     async with order_shop(order_database, FakeStock()) as shop:
         with refused() as error:
@@ -55,7 +55,7 @@ async def test_fifty_bad_items_are_named_in_an_answer_that_arrives(order_databas
         assert error.what.message.endswith(" more")
 
 
-async def test_an_item_without_an_id_is_not_called_the_same_as_another(order_database: str) -> None:
+async def test_malformed_ids_are_not_duplicates(order_database: str) -> None:
     items = [order_pb2.CreateOrderItem(product_id="?", quantity=1) for _ in range(2)]
     async with order_shop(order_database, FakeStock()) as shop:
         with refused() as error:
@@ -84,7 +84,7 @@ async def test_bytes_that_are_no_batch_are_invalid_argument(product_database: st
         assert (error.what.code, "Error" in error.what.message) == ("INVALID_ARGUMENT", False)
 
 
-async def test_many_items_that_are_short_are_refused_for_that(product_database: str) -> None:
+async def test_many_shortages_fit_into_one_error(product_database: str) -> None:
     """Whatever letters their names have: the order service has to be able to read the answer."""
     async with product_shop(product_database) as shop:
         products = await asyncio.gather(*(shop.create("\u4e2d" * 200, stock=1) for _ in range(50)))
@@ -93,7 +93,7 @@ async def test_many_items_that_are_short_are_refused_for_that(product_database: 
         assert (error.what.code, error.what.reason) == ("FAILED_PRECONDITION", "INSUFFICIENT_STOCK")
 
 
-async def test_a_total_fits_whatever_orders_have_given_back(product_database: str) -> None:
+async def test_order_is_limited_to_max_stock_after_returns(product_database: str) -> None:
     """Stock can come to more than the largest that can be set; one order takes no more than that."""
     async with product_shop(product_database) as shop:
         product = await shop.create(stock=100_000_000, price=euros(1_000_000_000))

@@ -35,7 +35,7 @@ async def test_a_stream_passes_untouched(http: httpx.AsyncClient, path: str) -> 
     assert seen["x-envoy-external-address"] == "127.0.0.1", "the sidecar learns who really asks"
 
 
-async def test_a_sidecar_that_breaks_off_is_no_failure_to_an_event_source(http: httpx.AsyncClient) -> None:
+async def test_event_source_gets_200_if_sidecar_breaks_off(http: httpx.AsyncClient) -> None:
     """It gives up for good on anything but a 200."""
     answer = await http.get("/api/orders/stream?order_id=cut", headers=EVENTS)
     assert answer.status_code == 200
@@ -43,7 +43,7 @@ async def test_a_sidecar_that_breaks_off_is_no_failure_to_an_event_source(http: 
     Rest.refused(await http.get("/api/orders/stream?order_id=cut"), 503, 14)
 
 
-async def test_a_browser_that_vanished_is_given_up_within_minutes(shop: Edge) -> None:
+async def test_vanished_browser_is_disconnected_within_minutes(shop: Edge) -> None:
     """Heartbeats that nobody acknowledges are data under way: while there are some, TCP sends no keepalive probes."""
     host, _, port = shop.target.partition(":")
     with socket.create_connection((host, int(port))) as browser:

@@ -232,7 +232,7 @@ async def test_orders_of_closed_call_are_forgotten(shop: OrderShop) -> None:
     await eventually(alone)
 
 
-async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
+async def test_feed_ends_with_unavailable_at_shutdown(order_database: str) -> None:
     async with order_shop(order_database, FakeStock(), SHUTDOWN_GRACE="20") as shop:
         feed = Feed(shop)
         await feed.follow((await shop.create()).id)

@@ -129,8 +129,8 @@ async def test_lost_reservations_are_made_if_stock_is_left(
     lines = await both.reconcile()
     assert set(lines[:2]) == {
         f'order {had.id} ({had.number}) has lost its reservation: 3 × "Mug"; reserved',
-        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; NOT RESERVED: 5 of "Cup"'
-        " were asked for, but only 4 are left",
+        f'order {short.id} ({short.number}) has lost its reservation: 1 × "Mug", 5 × "Cup"; NOT RESERVED:'
+        ' insufficient stock of "Cup": 5 requested, 4 available',
     }
     assert lines[-1] == "orders that need attention: 1; see above"
     assert await both.products.stock_of(mug.id) == 7

@@ -132,7 +132,7 @@ async def test_logs_without_followers_are_forgotten(shop: OrderShop) -> None:
     await eventually(alone)
 
 
-async def test_a_server_that_goes_away_says_so(order_database: str) -> None:
+async def test_stream_ends_with_unavailable_at_shutdown(order_database: str) -> None:
     """Watchers get UNAVAILABLE, at once, and go on elsewhere after the last version that they saw."""
     stock = FakeStock()
     async with order_shop(order_database, stock) as second:

@@ -85,7 +85,7 @@ async def test_service_without_tailer_connection_ends_streams(
                 await asyncio.wait_for(anext(stream), 20)
             stream = aiter(shop.stream(order.id))
             assert error.what.code == "UNAVAILABLE"
-            assert error.what.message == "orders cannot be followed at this replica at present"
+            assert error.what.message == "this replica cannot stream order events at present; reconnect"
         assert (await shop.get(order.id)).id == order.id
         await admin.execute(limit.format(sql.Identifier(database), -1))
 
@@ -96,7 +96,7 @@ async def test_service_without_tailer_connection_ends_streams(
         assert (await anext(aiter(shop.stream(order.id)))).version == 1
 
 
-async def test_the_tailer_says_why_it_does_not_tail(order_database: str) -> None:
+async def test_tailer_without_connection_is_reported(order_database: str) -> None:
     """Where there is no primary to connect to, it waits and says so."""
     async with order_shop(order_database, FakeStock()) as shop:
         reader = tailer.Tailer("host=127.0.0.1 port=1", shop.followers.topics)

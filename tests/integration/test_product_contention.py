@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from shop.product.v1 import stock_pb2
 
-from runtime.errors import of_status
+from runtime.errors import parse_status
 from tests.support.invariants import check_stock, stock_leaks
 from tests.support.locks import until_none_waits, until_waiting
 from tests.support.product import ProductShop, product_shop, refusal_of, reserve_request
@@ -118,7 +118,7 @@ async def test_batches_of_the_same_ids_do_not_deadlock(product_database: str) ->
             requests = [reserve_request({ids[client]: 1}, key) for key in dice.sample(keys, len(keys))]
             request = stock_pb2.BatchReserveStockRequest(requests=requests)
             response = await shops[client % 2].stock.BatchReserveStock(request)
-            refusals = {of_status(each.error)[1] for each in response.results if each.HasField("error")}
+            refusals = {parse_status(each.error)[1] for each in response.results if each.HasField("error")}
             assert refusals <= {"RESERVATION_MISMATCH"}
 
         async def confirm(client: int, keys: list[str]) -> None:
@@ -163,7 +163,7 @@ async def test_batches_sell_every_piece_exactly_once(product_database: str) -> N
             response = await shops[number % 2].stock.BatchReserveStock(
                 stock_pb2.BatchReserveStockRequest(requests=requests)
             )
-            return [of_status(each.error)[1] if each.HasField("error") else "" for each in response.results]
+            return [parse_status(each.error)[1] if each.HasField("error") else "" for each in response.results]
 
         first = Counter(reason for reasons in await asyncio.gather(*map(batch, range(10))) for reason in reasons)
         assert first == {"": 150, "INSUFFICIENT_STOCK": 250}

@@ -197,7 +197,7 @@ class TestReserve:
             await shop.reserve({plenty.id: 1, few.id: 3, none.id: 1})
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "INSUFFICIENT_STOCK")
         assert error.metadata == {"product_id": few.id, "requested": "3", "available": "2"}
-        assert error.message == '3 of "Watch" were asked for, but only 2 are left; "Clock" is sold out'
+        assert error.message == 'insufficient stock of "Watch": 3 requested, 2 available; "Clock" is sold out'
         assert await shop.stock_of(plenty.id) == 100
 
     async def test_items_of_two_currencies_are_rejected(self, shop: ProductShop) -> None:

@@ -137,7 +137,7 @@ class TestReserve:
         wanted = [{scarce.id: 4, none.id: 1}, {scarce.id: 3}, {scarce.id: 3}, {scarce.id: 1}, {scarce.id: 1}]
         results = await reserve(shop, *map(reserve_request, wanted), reserve_request({scarce.id: 1}))
         assert reasons(results) == ["INSUFFICIENT_STOCK", "", "INSUFFICIENT_STOCK", "", "", "INSUFFICIENT_STOCK"]
-        assert results[2].error.message == '3 of "Watch" were asked for, but only 2 are left'
+        assert results[2].error.message == 'insufficient stock of "Watch": 3 requested, 2 available'
         assert results[5].error.message == '"Watch" is sold out'
         assert await shop.stock_of(scarce.id) == 0
 

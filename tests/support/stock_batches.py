@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from shop.product.v1 import stock_pb2
 
-from runtime.errors import of_status, parse_rpc_error
+from runtime.errors import parse_rpc_error, parse_status
 from tests.support.product import ProductShop
 
 HELD, CONFIRMED, RELEASED = (stock_pb2.Reservation.State.Value(name) for name in ("HELD", "CONFIRMED", "RELEASED"))
@@ -38,7 +38,7 @@ def states(results: Sequence[Result]) -> list[int]:
 
 def reasons(results: Sequence[Result]) -> list[str]:
     """Returns the reason of each error, and an empty text for a reservation."""
-    return [of_status(each.error)[1] if each.HasField("error") else "" for each in results]
+    return [parse_status(each.error)[1] if each.HasField("error") else "" for each in results]
 
 
 async def status_of_call(call: Any) -> dict[str, Any]:

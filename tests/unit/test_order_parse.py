@@ -87,7 +87,7 @@ def test_an_address_and_notes_may_have_lines() -> None:
     assert parse.draft(create_request(notes="one\ntwo", shipping_address="a\nb")).notes == "one\ntwo"
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_violations_of_an_order_are_reported() -> None:
     message = create_request({A: 0, "b": -1}, customer={"email": "x"}, notes="\0")
     assert refused_fields(message) == {
         "items[0].quantity",

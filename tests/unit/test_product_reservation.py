@@ -46,11 +46,11 @@ DOLLARS = locked(OTHER, currency="USD")
     [
         ([SHORT, DELETED, UNKNOWN], "NOT_FOUND", f"items[2].product_id: product {OTHER} not found"),
         ([SHORT, DELETED], "FAILED_PRECONDITION", '"Steel watch" is no longer sold'),
-        ([SHORT, DOLLARS], "FAILED_PRECONDITION", '6 of "Steel watch" were asked for, but only 5 are left'),
+        ([SHORT, DOLLARS], "FAILED_PRECONDITION", 'insufficient stock of "Steel watch": 6 requested, 5 available'),
         (
             [locked(quantity=2, stock=1)],
             "FAILED_PRECONDITION",
-            '2 of "Steel watch" were asked for, but only 1 is left',
+            'insufficient stock of "Steel watch": 2 requested, 1 available',
         ),
         ([locked(stock=0)], "FAILED_PRECONDITION", '"Steel watch" is sold out'),
         (

@@ -90,7 +90,7 @@ def passed(value: str, *, max_length: int = 20, min_length: int = 1, multiline: 
     ["\u3164", "\u2800", "\u115f", "\u1160", "\uffa0", "\u034f", "\u17b5", "\u0301", "\u200b", "\u00a0", "\ufeff",
      "\u2060", "\u180e", "\ue000", "\u00ad", "\ufe0f", "\U000e0100", "\u2800 \u3164\u0301"],
 )  # fmt: skip
-def test_text_in_which_nothing_can_be_seen_is_refused(value: str) -> None:
+def test_text_without_visible_characters_is_refused(value: str) -> None:
     with pytest.raises(ApiError, match="name: must not be empty"):
         passed(value)
     assert passed(f"{value}a"), "beside something visible it may be"
