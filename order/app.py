@@ -125,9 +125,9 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
         )
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         jobs: list[Job] = [
-            sender.run,
-            reaper.run,
-            pruner.run,
+            partial(supervise, "the relay", sender.run),
+            partial(supervise, "the expired-hold reaper", reaper.run),
+            partial(supervise, "the event log pruner", pruner.run),
             partial(supervise, "the status tailer", tailer.run, has_schema),
             partial(supervise, "the log reader", LogReader(store, topics).run, has_schema),
         ]

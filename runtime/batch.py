@@ -42,6 +42,9 @@ requests no longer than that."""
 MAX_RUNNING_LOOKUPS = 2
 """How many lookups for one question may run at the same time."""
 
+MAX_RUNNING_ALONE = 16
+"""The maximum of requests that run alone at the same time. More would fill the queues behind the batcher."""
+
 MAX_WAITING = 500
 """How many requests may wait or run. Further ones are refused."""
 
@@ -130,8 +133,8 @@ class Batcher(Generic[Request, Result]):
             run: Returns a result for each request, in their order. An exception among the results is raised to its
                 caller; one that `run` raises, to all callers.
             key: Returns the key of a request. A request whose key is that of another one that waits or runs is run
-                alone, at once. If it had to wait for the next batch instead, the last of several such requests would
-                wait for all the others.
+                alone, at once; at most MAX_RUNNING_ALONE of them run at the same time. If it had to wait for the next
+                batch instead, the last of several such requests would wait for all the others.
             run_alone: Runs such a request; by default `run`.
             max_size: How many requests a batch has at most.
             max_running: How many batches may run at the same time.
@@ -144,6 +147,7 @@ class Batcher(Generic[Request, Result]):
         self._keys: set[Hashable] = set()
         """The keys of the requests that wait or run in a batch."""
         self._run_alone = run_alone or run
+        self._slots_alone = asyncio.Semaphore(MAX_RUNNING_ALONE)
         self._max_size = max_size
         self._max_running = max_running
         self._max_waiting = max_waiting
@@ -202,7 +206,8 @@ class Batcher(Generic[Request, Result]):
             self._waiting -= 1
 
     async def _alone(self, request: Request) -> Result:
-        (result,) = await self._run_alone([request])
+        async with self._slots_alone:
+            (result,) = await self._run_alone([request])
         if isinstance(result, Exception):
             raise result
         return result

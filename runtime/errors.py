@@ -208,7 +208,11 @@ def query_timeout(text: str) -> ApiError:
 def from_domain(error: DomainError) -> ApiError:
     """Returns an error of a domain as one of the API."""
     code = grpc.StatusCode[error.kind.value]
-    details = [bad_request(error.violations)] if error.violations else []
+    details: list[message.Message] = []
+    if error.violations:
+        details.append(bad_request(error.violations[:MAX_VIOLATIONS]))
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        details.append(_retry_info(1.0))
     if not error.reason:
         return ApiError(code, error.message, *details)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)

@@ -34,7 +34,7 @@ class Wakeup:
         Raises:
             Exception: The error that it was closed with.
         """
-        if not self._awake:
+        if not self._awake and self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -42,4 +42,5 @@ class Wakeup:
                 self._waiter = None
         self._awake = False
         if self._error is not None:
-            raise self._error
+            # Many waiters share the error. With its traceback, each would keep the frames of the others alive.
+            raise self._error.with_traceback(None)

@@ -48,8 +48,9 @@ class ExpiredHoldReaper:
         """
         if not self._page_token and not await self._is_paired():
             return False
-        ids, page_token = await self._stock.list_expired(HOLD_PAGE_SIZE, self._page_token)
-        self._page_token = ""
+        # Forgotten before the call: a token that is refused must not be sent again.
+        after, self._page_token = self._page_token, ""
+        ids, page_token = await self._stock.list_expired(HOLD_PAGE_SIZE, after)
         if not ids:
             return False
         await self._orders.insert_tombstones(ids)

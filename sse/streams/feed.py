@@ -134,6 +134,8 @@ class _Call:
         released = self._topics.take_released(MAX_ORDERS_PER_REQUEST)
         unfollow = [order_id for order_id in released if self._follow_ids.pop(order_id, None)]
         self.unanswered.difference_update(unfollow)
+        if unfollow and not self.unanswered:
+            self._expect_response(due=False)
         requests = self._topics.take_requests(MAX_ORDERS_PER_REQUEST)
         if requests and not self.unanswered:
             self._expect_response(due=True)
@@ -159,6 +161,10 @@ class _Call:
 
     def _take(self, news: OrderNews) -> None:
         order_id = news.order_id
+        # An order service without follow ids: what cannot be a whole log belongs to a follow that has ended.
+        whole = news.missing or news.done or (news.events and news.events[0].version == 1)
+        if not news.follow_id and not whole and not self._topics.version(order_id):
+            return
         newest = self._follow_ids.get(order_id, 0)
         follow_id = news.follow_id or newest  # 0: an order service that knows no follow ids
         if follow_id == newest:

@@ -10,6 +10,7 @@ from shop.order.v1 import status_feed_pb2
 
 from runtime.subscriptions import Subscription
 from runtime.topics import Topics
+from sse.config import Timing
 from sse.streams.feed import Feed
 from sse.streams.wire import StatusEvent
 from tests.support.sidecar import Script, event, sidecar
@@ -57,24 +58,27 @@ class Order:
     """One order at an order service that sends what the test says."""
 
     script: Script
+    id: str = ORDER
 
     async def follow(self) -> status_feed_pb2.FollowedOrder:
         """Returns the sidecar's next follow of the order."""
         while True:
             request = await asyncio.wait_for(self.script.requests.get(), 5)
             for order in request.follow:
-                if order.order_id == ORDER:
+                if order.order_id == self.id:
                     return order
 
     def send(self, follow_id: int, *versions: int, missing: bool = False, done: bool = False) -> None:
-        events = [event(ORDER, version, STATUSES[version - 1]) for version in versions]
-        news = status_feed_pb2.OrderNews(order_id=ORDER, follow_id=follow_id, events=events, missing=missing, done=done)
+        events = [event(self.id, version, STATUSES[version - 1]) for version in versions]
+        news = status_feed_pb2.OrderNews(
+            order_id=self.id, follow_id=follow_id, events=events, missing=missing, done=done
+        )
         self.script.responses.put_nowait(status_feed_pb2.FollowOrdersResponse(news=[news]))
 
 
 @asynccontextmanager
-async def scripted() -> AsyncIterator[tuple[Order, Topics[StatusEvent]]]:
-    async with sidecar() as running:
+async def scripted(answer_timeout: float = 10) -> AsyncIterator[tuple[Order, Topics[StatusEvent]]]:
+    async with sidecar(timing=Timing(answer_timeout=answer_timeout)) as running:
         script = running.pods[0].feed.script = Script()
         yield Order(script), running.sidecar.feed.topics
 
@@ -128,3 +132,37 @@ async def test_news_of_earlier_follow_reaches_readers_during_refresh() -> None:
                 async with asyncio.timeout(5):
                     assert versions_of(await anext(subscription)) == [2]
                 assert not ahead.answered
+
+
+async def test_late_news_without_follow_id_is_no_log() -> None:
+    """An order service of 0.1.0 sends no follow ids.
+
+    Its late news of an ended follow must not be taken for the log of the next one.
+    """
+    async with scripted() as (order, topics):
+        with Subscription(topics, OTHER):
+            with Subscription(topics, ORDER):
+                await order.follow()
+                order.send(0, 1, 2)
+            with Subscription(topics, ORDER) as second:
+                await order.follow()
+                order.send(0, 3)
+                order.send(0, 1, 2, 3, 4, done=True)
+                assert await rest(second) == [1, 2, 3, 4]
+
+
+async def test_unfollowed_order_keeps_no_deadline() -> None:
+    """A browser leaves before the log of its order came. The call has nothing to wait for then."""
+    async with scripted(answer_timeout=0.3) as (order, topics):
+        other = Order(order.script, OTHER)
+        with Subscription(topics, OTHER) as subscription:
+            follow_id = (await other.follow()).follow_id
+            other.send(follow_id, 1)
+            await subscription.ready(5)
+            with Subscription(topics, ORDER):
+                await order.follow()
+            await asyncio.sleep(0.6)  # twice the deadline: that nothing happens is no event to wait for
+            other.send(follow_id, 1, 2, done=True)
+            assert await rest(subscription) == [1, 2]
+            left = [order.script.requests.get_nowait() for _ in range(order.script.requests.qsize())]
+            assert [each.order_id for request in left for each in request.follow] == [], "the call was made again"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import Batcher, isolate_failures
+from runtime.batch import MAX_RUNNING_ALONE, Batcher, isolate_failures
 from runtime.errors import ApiError, unavailable
 
 
@@ -317,3 +317,20 @@ async def test_transient_error_stops_isolation() -> None:
     assert first == "a"
     assert [str(each) for each in others] == ["nobody is there"] * 3
     assert table.tries == ["a", "away"]
+
+
+async def test_repeated_keys_run_alone_within_a_limit() -> None:
+    """Otherwise a client that repeats one key would fill the queues of what the batch calls."""
+    running = most = 0
+
+    async def run(requests: Sequence[str]) -> Sequence[str]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return requests
+
+    ask = Batcher("test", run, key=lambda request: request)
+    assert set(await asyncio.gather(*(ask("same") for _ in range(200)))) == {"same"}
+    assert 1 < most <= MAX_RUNNING_ALONE + 1

@@ -4,14 +4,25 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from runtime.errors import from_domain
+from runtime.errors import MAX_VIOLATIONS, from_domain
 from runtime.refusals import DomainError, ErrorKind
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_kind_is_a_status_code(kind: ErrorKind) -> None:
     error = from_domain(DomainError(kind, "no"))
-    assert (error.code, error.text, error.details) == (grpc.StatusCode[kind.name], "no", ())
+    assert (error.code, error.text) == (grpc.StatusCode[kind.name], "no")
+    passes = kind in (ErrorKind.UNAVAILABLE, ErrorKind.RESOURCE_EXHAUSTED)
+    assert error.retry_after == (1 if passes else None)
+    assert len(error.details) == (1 if passes else 0)
+
+
+def test_only_the_first_violations_are_details() -> None:
+    """All of them would not fit into the trailers."""
+    many = [(f"items[{n}]", "no") for n in range(2 * MAX_VIOLATIONS)]
+    (details,) = from_domain(DomainError(ErrorKind.INVALID_ARGUMENT, "no", violations=many)).details
+    assert isinstance(details, error_details_pb2.BadRequest)
+    assert len(details.field_violations) == MAX_VIOLATIONS
 
 
 def test_reason_metadata_and_violations_are_details() -> None:
