@@ -141,9 +141,10 @@ async def test_late_news_without_follow_id_is_no_log() -> None:
     """
     async with scripted() as (order, topics):
         with Subscription(topics, OTHER):
-            with Subscription(topics, ORDER):
+            with Subscription(topics, ORDER) as first:
                 await order.follow()
                 order.send(0, 1, 2)
+                await first.ready(5)
             with Subscription(topics, ORDER) as second:
                 await order.follow()
                 order.send(0, 3)
