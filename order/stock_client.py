@@ -54,6 +54,10 @@ class Hold:
     """By the event loop's clock."""
 
 
+MAX_ALONE = 16
+"""Reservations with a repeated id that are requested at the same time. More would fill product's queue."""
+
+
 class StockClient:
     """Stock over gRPC. Implements `order.stock.Stock`, which documents the methods."""
 
@@ -64,6 +68,7 @@ class StockClient:
             self.reserve_all,
             key=lambda hold: hold.request.reservation_id,
             max_size=stock.MAX_BATCH,
+            max_alone=MAX_ALONE,
             max_waiting=stock.MAX_WAITING,
         )
 

@@ -42,9 +42,6 @@ requests no longer than that."""
 MAX_RUNNING_LOOKUPS = 2
 """How many lookups for one question may run at the same time."""
 
-MAX_RUNNING_ALONE = 16
-"""The maximum of requests that run alone at the same time. More would fill the queues behind the batcher."""
-
 MAX_WAITING = 500
 """How many requests may wait or run. Further ones are refused."""
 
@@ -123,6 +120,7 @@ class Batcher(Generic[Request, Result]):
         run_alone: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]] | None = None,
         max_size: int = MAX_BATCH_SIZE,
         max_running: int = MAX_RUNNING,
+        max_alone: int = MAX_WAITING,
         max_waiting: int = MAX_WAITING,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
@@ -133,11 +131,12 @@ class Batcher(Generic[Request, Result]):
             run: Returns a result for each request, in their order. An exception among the results is raised to its
                 caller; one that `run` raises, to all callers.
             key: Returns the key of a request. A request whose key is that of another one that waits or runs is run
-                alone, at once; at most MAX_RUNNING_ALONE of them run at the same time. If it had to wait for the next
-                batch instead, the last of several such requests would wait for all the others.
+                alone, at once. If it had to wait for the next batch instead, the last of several such requests would
+                wait for all the others.
             run_alone: Runs such a request; by default `run`.
             max_size: How many requests a batch has at most.
             max_running: How many batches may run at the same time.
+            max_alone: How many requests may run alone at the same time.
             max_waiting: How many requests may wait or run.
             on_idle: Called when no request waits or runs any more.
         """
@@ -147,7 +146,7 @@ class Batcher(Generic[Request, Result]):
         self._keys: set[Hashable] = set()
         """The keys of the requests that wait or run in a batch."""
         self._run_alone = run_alone or run
-        self._slots_alone = asyncio.Semaphore(MAX_RUNNING_ALONE)
+        self._slots_alone = asyncio.Semaphore(max_alone)
         self._max_size = max_size
         self._max_running = max_running
         self._max_waiting = max_waiting

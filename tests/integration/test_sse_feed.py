@@ -135,7 +135,7 @@ async def test_news_of_earlier_follow_reaches_readers_during_refresh() -> None:
 
 
 async def test_late_news_without_follow_id_is_no_log() -> None:
-    """An order service of 0.1.0 sends no follow ids.
+    """An order service of the previous release sends no follow ids.
 
     Its late news of an ended follow must not be taken for the log of the next one.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime import batch as module
-from runtime.batch import MAX_RUNNING_ALONE, Batcher, isolate_failures
+from runtime.batch import Batcher, isolate_failures
 from runtime.errors import ApiError, unavailable
 
 
@@ -331,6 +331,6 @@ async def test_repeated_keys_run_alone_within_a_limit() -> None:
         running -= 1
         return requests
 
-    ask = Batcher("test", run, key=lambda request: request)
+    ask = Batcher("test", run, key=lambda request: request, max_alone=16)
     assert set(await asyncio.gather(*(ask("same") for _ in range(200)))) == {"same"}
-    assert 1 < most <= MAX_RUNNING_ALONE + 1
+    assert 1 < most <= 16 + 1
