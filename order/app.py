@@ -1,12 +1,10 @@
 """The order service as a whole: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from shop.order.v1 import order_pb2_grpc, status_feed_pb2_grpc
 
@@ -32,7 +30,7 @@ from runtime.database import ONE_PROCESSOR, Database
 from runtime.limits import CallerLimit
 from runtime.schema import Schema
 from runtime.server import Server
-from runtime.supervise import supervise
+from runtime.supervise import Job, supervised
 from runtime.telemetry import Telemetry
 from runtime.topics import Topics
 from runtime.worker import Worker
@@ -42,8 +40,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 LONG_LIVED_STREAMS = ("StreamOrderStatus", "FollowOrders")
 """The RPCs that stay open for as long as their client likes."""
-
-Job = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -90,23 +86,14 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             # On a first install, order may start before product's name exists.
             return await has_schema() and await is_resolvable(config.product_target)
 
-        sender = Worker(
-            "relay",
-            Relay(database, store, stock).step,
-            relay.RELAY_POLL_INTERVAL,
-            ready=has_schema_and_product,
-        )
+        sender = Worker("relay", Relay(database, store, stock).step, relay.RELAY_POLL_INTERVAL)
         reaper = Worker(
             "expired-hold reaper",
             ExpiredHoldReaper(store, stock, Pairing(database, stock)).step,
             expired_holds.HOLD_POLL_INTERVAL,
-            ready=has_schema_and_product,
         )
         pruner = Worker(
-            "event log pruner",
-            Pruner(database, config.event_retention_days).step,
-            retention.PRUNE_INTERVAL,
-            ready=has_schema,
+            "event log pruner", Pruner(database, config.event_retention_days).step, retention.PRUNE_INTERVAL
         )
 
         def on_status(status: Status) -> None:
@@ -124,14 +111,15 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             OrderService(store, stock, followers, config.server.caller_header, streams, on_status),
         )
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
-        jobs: list[Job] = [
-            partial(supervise, "the relay", sender.run),
-            partial(supervise, "the expired-hold reaper", reaper.run),
-            partial(supervise, "the event log pruner", pruner.run),
-            partial(supervise, "the status tailer", tailer.run, has_schema),
-            partial(supervise, "the log reader", LogReader(store, topics).run, has_schema),
-        ]
-        stack.push_async_callback(_cancel, asyncio.create_task(_run_all(jobs)))
+        await stack.enter_async_context(
+            supervised(
+                Job("the relay", sender.run, has_schema_and_product),
+                Job("the expired-hold reaper", reaper.run, has_schema_and_product),
+                Job("the event log pruner", pruner.run, has_schema),
+                Job("the status tailer", tailer.run, has_schema),
+                Job("the log reader", LogReader(store, topics).run, has_schema),
+            )
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         watching = asyncio.create_task(server.watch(check, followers.set_available))
@@ -140,14 +128,3 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
         watching.cancel()
         await server.drain()
         followers.close()
-
-
-async def _run_all(jobs: Sequence[Job]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(job())
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple, NoReturn
 
 from runtime.backoff import Backoff
 
@@ -18,19 +19,29 @@ RESTART_PAUSES = (0.5, 30.0)
 STABLE_TIME = 60.0
 """Seconds after which a run counts as a success: the next pause is a short one again."""
 
-
 Check = Callable[[], Awaitable[bool]]
 
 
-async def until_ready(name: str, ready: Check) -> None:
-    """Waits until a check returns true. A check that fails is logged, and counts as false."""
-    while True:
-        try:
-            if await ready():
-                return
-        except Exception:
-            log.exception("%s: cannot tell whether it is ready", name)
-        await asyncio.sleep(READY_POLL_INTERVAL)
+class Job(NamedTuple):
+    """Work that should never return."""
+
+    name: str
+    """A noun for the log."""
+    work: Callable[[], Awaitable[object]]
+    ready: Check | None = None
+    """Returns whether what the work needs is there. The work starts once it is."""
+
+
+@asynccontextmanager
+async def supervised(*jobs: Job) -> AsyncGenerator[None, None]:
+    """Supervises jobs until the end of the block, where they are cancelled. Waits until they have ended."""
+    tasks = [asyncio.create_task(supervise(*job)) for job in jobs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Check | None = None) -> NoReturn:
@@ -41,13 +52,13 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Che
         work: The work.
         ready: Returns whether what the work needs is there. The work starts once it is.
     """
-    if ready:
-        await until_ready(name, ready)
     clock = asyncio.get_running_loop().time
     backoff = Backoff(*RESTART_PAUSES)
     while True:
         start = clock()
         try:
+            if ready:
+                await _until_ready(name, ready)
             await work()
             log.error("%s exited unexpectedly; restarting", name)
         except asyncio.CancelledError:
@@ -60,3 +71,14 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Che
         if clock() - start > STABLE_TIME:
             backoff.reset()
         await asyncio.sleep(backoff.next())
+
+
+async def _until_ready(name: str, ready: Check) -> None:
+    """Waits until a check returns true. A check that fails is logged, and counts as false."""
+    while True:
+        try:
+            if await ready():
+                return
+        except Exception:
+            log.exception("%s: cannot tell whether it is ready", name)
+        await asyncio.sleep(READY_POLL_INTERVAL)

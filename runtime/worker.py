@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
 from runtime.logs import LogOnce
-from runtime.supervise import until_ready
 
 log = logging.getLogger(__name__)
 
@@ -15,27 +14,17 @@ log = logging.getLogger(__name__)
 class Worker:
     """Repeats a step: at once while there is more to do, else when woken or after an interval."""
 
-    def __init__(
-        self,
-        name: str,
-        step: Callable[[], Awaitable[bool]],
-        interval: float,
-        *,
-        ready: Callable[[], Awaitable[bool]] | None = None,
-    ) -> None:
+    def __init__(self, name: str, step: Callable[[], Awaitable[bool]], interval: float) -> None:
         """Creates the worker.
 
         Args:
             name: A noun for the log.
             step: Does a part of the work. Returns whether there is more to do.
             interval: Seconds between two steps. They vary a little, so that replicas do not work at the same time.
-            ready: Returns whether what the steps need is there. It is called until it returns true, then the steps
-                begin.
         """
         self._name = name
         self._step = step
         self._interval = interval
-        self._ready = ready
         self._woken = asyncio.Event()
         self._log_once = LogOnce(log, logging.WARNING)
 
@@ -48,8 +37,6 @@ class Worker:
 
         The message of an ApiError is logged once, until a step succeeds.
         """
-        if self._ready:
-            await until_ready(self._name, self._ready)
         while True:
             self._woken.clear()
             if not await self._try_step():

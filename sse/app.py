@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
 from runtime import client
 from runtime.limits import CallerLimit
 from runtime.server import Server
-from runtime.supervise import supervise
+from runtime.supervise import Job, supervised
 from runtime.telemetry import Telemetry
 from sse import edge
 from sse.config import SidecarConfig
@@ -58,7 +57,7 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
+async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
     """Runs the sidecar.
 
     It is ready whatever the state of the services behind it. On leaving it drains, sends every browser elsewhere, and
@@ -75,14 +74,14 @@ async def serving(config: SidecarConfig) -> AsyncIterator[Running]:
         stack.push_async_callback(to_order.close)
         connections = Connections(config.limits, config.timing.heartbeat_interval)
         feed = Feed(to_order, config.timing)
-        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            "the status feed": feed.run,
-            "closing lost streams": feed.close_lost_streams,
-            "the heartbeat": connections.run_heartbeats,
-            "the GC tuner": GcTuner(connections).run,
-        }
-        for name, job in jobs.items():
-            stack.push_async_callback(_cancel, asyncio.create_task(supervise(name, job)))
+        await stack.enter_async_context(
+            supervised(
+                Job("the status feed", feed.run),
+                Job("closing lost streams", feed.close_lost_streams),
+                Job("the heartbeat", connections.run_heartbeats),
+                Job("the GC tuner", GcTuner(connections).run),
+            )
+        )
         upstreams = {
             edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT),
             edge.ORDER: edge.Upstream(to_order, edge.ORDER),
@@ -133,8 +132,3 @@ async def _listen(runner: web.AppRunner, config: SidecarConfig) -> None:
     except OSError:
         raise OSError(f"cannot listen on {address}: is the port taken?") from None
     log.info("listening on %s", address)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

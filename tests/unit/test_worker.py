@@ -33,8 +33,8 @@ class Steps:
 
 
 @asynccontextmanager
-async def running(worker: Worker) -> AsyncIterator[None]:
-    task = asyncio.create_task(worker.run())
+async def running(worker: Worker, ready: supervise.Check | None = None) -> AsyncIterator[None]:
+    task = asyncio.create_task(supervise.supervise("worker", worker.run, ready) if ready else worker.run())
     try:
         yield
         assert not task.done()
@@ -87,7 +87,7 @@ async def test_worker_waits_until_it_is_ready(monkeypatch: pytest.MonkeyPatch) -
             raise OSError("no such name")
         return asked > 3
 
-    async with running(Worker("test", steps, HOUR, ready=ready)):
+    async with running(Worker("test", steps, HOUR), ready):
         await steps.idle.wait()
     assert asked == 4
 
