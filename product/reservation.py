@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from product.domain import MAX_STOCK, describe_shortage, insufficient_stock, product_deleted
-from runtime.refusals import DomainError, ErrorKind
+from runtime.refusals import DomainError, ErrorKind, join_first
 
 MAX_NAMED_ITEMS = 5
 """Items that the message of a rejection names."""
@@ -121,9 +121,9 @@ def rejection(products: Sequence[LockedProduct]) -> DomainError | None:
             return product_deleted(each.product_id, each.name or "")
     short = [each for each in products if each.available < each.quantity]
     if short:
-        return insufficient_stock(
-            _describe_shortages(short), short[0].product_id, short[0].quantity, short[0].available
-        )
+        shortages = [describe_shortage(each.name or "", each.quantity, each.available) for each in short]
+        text = join_first(shortages, MAX_NAMED_ITEMS)
+        return insufficient_stock(text, short[0].product_id, short[0].quantity, short[0].available)
     currencies = sorted({each.currency or "" for each in products})
     if len(currencies) == 1:
         return None
@@ -133,13 +133,6 @@ def rejection(products: Sequence[LockedProduct]) -> DomainError | None:
         reason="CURRENCY_MISMATCH",
         metadata={"currencies": ",".join(currencies)},
     )
-
-
-def _describe_shortages(short: Sequence[LockedProduct]) -> str:
-    texts = [describe_shortage(each.name or "", each.quantity, each.available) for each in short[:MAX_NAMED_ITEMS]]
-    if more := len(short) - len(texts):
-        texts.append(f"and {more} more")
-    return "; ".join(texts)
 
 
 def _unknown(index: int, product_id: UUID) -> DomainError:

@@ -3,18 +3,14 @@
 import math
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, message
-from google.rpc import (
-    code_pb2,
-    error_details_pb2,
-    status_pb2,
-)
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from runtime.refusals import DomainError
+from runtime.refusals import DomainError, join_first
 
 DOMAIN = "shop"
 """The `domain` of every ErrorInfo."""
@@ -114,12 +110,6 @@ def _cut(text: str) -> str:
     return unquote(kept, errors="ignore") + "..."
 
 
-def join_first(texts: Sequence[str], limit: int) -> str:
-    """Returns the first texts as one, and how many more there are."""
-    more = len(texts) - limit
-    return "; ".join(texts[:limit]) + (f"; and {more} more" if more > 0 else "")
-
-
 def malformed(text: str) -> ApiError:
     """Returns the error for input that is invalid as a whole, so that no field can be named."""
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, text)
@@ -147,21 +137,6 @@ def with_reason(code: grpc.StatusCode, reason: str, text: str, *details: message
 def not_found(reason: str, text: str, *details: message.Message, **metadata: str) -> ApiError:
     """Returns an error of code NOT_FOUND (see `with_reason`)."""
     return with_reason(grpc.StatusCode.NOT_FOUND, reason, text, *details, **metadata)
-
-
-def failed_precondition(reason: str, text: str, **metadata: str) -> ApiError:
-    """Returns an error of code FAILED_PRECONDITION (see `with_reason`)."""
-    return with_reason(grpc.StatusCode.FAILED_PRECONDITION, reason, text, **metadata)
-
-
-def already_exists(reason: str, text: str, **metadata: str) -> ApiError:
-    """Returns an error of code ALREADY_EXISTS (see `with_reason`)."""
-    return with_reason(grpc.StatusCode.ALREADY_EXISTS, reason, text, **metadata)
-
-
-def aborted(reason: str, text: str, **metadata: str) -> ApiError:
-    """Returns an error of code ABORTED (see `with_reason`)."""
-    return with_reason(grpc.StatusCode.ABORTED, reason, text, **metadata)
 
 
 def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
@@ -208,15 +183,10 @@ def query_timeout(text: str) -> ApiError:
 def from_domain(error: DomainError) -> ApiError:
     """Returns an error of a domain as one of the API."""
     code = grpc.StatusCode[error.kind.value]
-    details: list[message.Message] = []
-    if error.violations:
-        details.append(bad_request(error.violations[:MAX_VIOLATIONS]))
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
-        details.append(_retry_info(1.0))
+    details = [bad_request(error.violations[:MAX_VIOLATIONS])] if error.violations else []
     if not error.reason:
         return ApiError(code, error.message, *details)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    return ApiError(code, error.message, info, *details)
+    return with_reason(code, error.reason, error.message, *details, **error.metadata)
 
 
 def internal() -> ApiError:

@@ -15,8 +15,6 @@ class ErrorKind(StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
     ABORTED = "ABORTED"
-    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
-    UNAVAILABLE = "UNAVAILABLE"
 
 
 class DomainError(Exception):
@@ -45,3 +43,9 @@ class DomainError(Exception):
         self.reason = reason
         self.metadata: Mapping[str, str] = metadata or {}
         self.violations = violations
+
+
+def join_first(texts: Sequence[str], limit: int) -> str:
+    """Returns the first texts as one, and how many more there are."""
+    more = len(texts) - limit
+    return "; ".join(texts[:limit]) + (f"; and {more} more" if more > 0 else "")

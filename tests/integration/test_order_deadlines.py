@@ -15,7 +15,7 @@ from shop.order.v1 import order_pb2
 from order import stock as stock_module
 from order.domain import Line
 from order.stock import Reservation, ReservationState
-from runtime.errors import failed_precondition
+from runtime.errors import with_reason
 from tests.support.database import DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.locks import until_none_waits, until_waiting
@@ -205,7 +205,7 @@ async def test_replay_succeeds_if_product_refuses(order_database: str) -> None:
 
         async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
             if self.sold_out:
-                raise failed_precondition("INSUFFICIENT_STOCK", "sold out")
+                raise with_reason(grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", "sold out")
             return await super().reserve(order_id, lines, timeout)
 
     stock = Restored()

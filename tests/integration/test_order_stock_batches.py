@@ -15,7 +15,7 @@ from order.domain import Line
 from order.stock import ProductUnavailable, Reservation, ReservationState
 from order.stock_client import Hold, StockClient
 from runtime import batch
-from runtime.errors import ApiError, database_full, failed_precondition, query_timeout
+from runtime.errors import ApiError, database_full, query_timeout, with_reason
 from tests.support.order import A
 from tests.support.stock_server import Product, result, serving
 
@@ -80,7 +80,7 @@ async def test_refused_reservation_does_not_affect_others() -> None:
         ) -> stock_pb2.BatchReserveStockResponse:
             refusals = [
                 None,
-                failed_precondition("INSUFFICIENT_STOCK", "sold out", available="0"),
+                with_reason(grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", "sold out", available="0"),
                 database_full("SQLSTATE"),
                 ApiError(grpc.StatusCode.INTERNAL, "SQLSTATE"),
                 ApiError(grpc.StatusCode.ALREADY_EXISTS, "", *mismatch.details),
@@ -89,7 +89,7 @@ async def test_refused_reservation_does_not_affect_others() -> None:
             keys = [each.reservation_id for each in request.requests]
             return stock_pb2.BatchReserveStockResponse(results=map(result, keys, refusals))
 
-    mismatch = failed_precondition("RESERVATION_MISMATCH", "")
+    mismatch = with_reason(grpc.StatusCode.FAILED_PRECONDITION, "RESERVATION_MISMATCH", "")
     async with stock_of(Choosy()) as stock:
         first, short, full, broken, other, last = await reserve(stock, 6)
     assert isinstance(first, Reservation)

@@ -20,7 +20,9 @@ class Boom(RuntimeError):
 async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
     match request:
         case b"reason":
-            raise errors.failed_precondition("INSUFFICIENT_STOCK", "only 2 left", available="2")
+            raise errors.with_reason(
+                grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", "only 2 left", available="2"
+            )
         case b"field":
             raise errors.invalid_argument([("items", "must not be empty")])
         case b"later":
@@ -36,7 +38,7 @@ async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
     if request == b"boom":
         raise Boom("password=s3cret")
     if request == b"reason":
-        raise errors.aborted("ORDER_EXPIRED", "too late")
+        raise errors.with_reason(grpc.StatusCode.ABORTED, "ORDER_EXPIRED", "too late")
 
 
 def register(servicer: object, server: Any) -> None:

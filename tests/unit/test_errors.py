@@ -3,8 +3,10 @@
 from urllib.parse import quote
 
 import pytest
+from grpc import StatusCode
 
-from runtime.errors import DETAILS_KEY, ApiError, failed_precondition, invalid_argument, join_first, unavailable
+from runtime.errors import DETAILS_KEY, ApiError, invalid_argument, unavailable, with_reason
+from runtime.refusals import join_first
 
 SOFT_LIMIT = 8 * 1024
 """Bytes of metadata beyond which grpc begins to refuse calls."""
@@ -21,7 +23,9 @@ def sent(error: ApiError) -> int:
 def test_any_error_fits_into_the_trailers(letter: str) -> None:
     text = letter * 300
     assert sent(invalid_argument([(f"items[{n}].product_id", text[:90]) for n in range(1_000)])) < SOFT_LIMIT
-    assert sent(failed_precondition("INSUFFICIENT_STOCK", text * 50, product_id="p")) < SOFT_LIMIT
+    assert (
+        sent(with_reason(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", text * 50, product_id="p")) < SOFT_LIMIT
+    )
 
 
 def test_first_violations_are_listed_and_others_counted() -> None:
@@ -31,7 +35,7 @@ def test_first_violations_are_listed_and_others_counted() -> None:
 
 
 def test_short_text_is_unchanged() -> None:
-    assert failed_precondition("REASON", "as it is: ä").text == "as it is: ä"
+    assert with_reason(StatusCode.FAILED_PRECONDITION, "REASON", "as it is: ä").text == "as it is: ä"
     assert join_first(["a", "b"], 2) == "a; b"
 
 
@@ -42,4 +46,4 @@ def test_retry_info_is_a_retry_after_header_too(seconds: float, header: str) -> 
 
 
 def test_lasting_error_has_no_retry_after() -> None:
-    assert "retry-after" not in dict(failed_precondition("REASON", "no").trailers())
+    assert "retry-after" not in dict(with_reason(StatusCode.FAILED_PRECONDITION, "REASON", "no").trailers())
