@@ -16,6 +16,7 @@ from typing import Self
 
 from local import children
 from local.children import Child, ChildError, Sleep, run, start
+from local.databases import SERVICES
 from local.edge import EdgeSettings, write
 from local.postgres import Postgres
 from local.server_programs import installed
@@ -118,7 +119,7 @@ class Shop:
         if self.postgres.set_aside:
             self._report(f"the passwords of earlier data are lost; that data is now in {self.postgres.set_aside}")
         self._report("migrating the databases")
-        for service in ("product", "order"):
+        for service in SERVICES:
             self._run(f"migrate-{service}", service, "migrate", DATABASE_URL=self.postgres.service(service))
 
         self._report("starting product, order, sse and Envoy")

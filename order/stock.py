@@ -34,6 +34,9 @@ MAX_BATCH = 64
 MAX_WAITING = 500
 """Orders of this process that may wait for their stock at the same time. More are refused at once."""
 
+MAX_REPEATED = 16
+"""Reservations with a repeated id that are requested at the same time. More would fill product's queue."""
+
 
 class ReservationState(StrEnum):
     """The state of a reservation. The names are those of the API."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf import message
-from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # it has none
+from google.rpc import error_details_pb2, status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock
@@ -54,10 +54,6 @@ class Hold:
     """By the event loop's clock."""
 
 
-MAX_ALONE = 16
-"""Reservations with a repeated id that are requested at the same time. More would fill product's queue."""
-
-
 class StockClient:
     """Stock over gRPC. Implements `order.stock.Stock`, which documents the methods."""
 
@@ -68,7 +64,7 @@ class StockClient:
             self.reserve_all,
             key=lambda hold: hold.request.reservation_id,
             max_size=stock.MAX_BATCH,
-            max_alone=MAX_ALONE,
+            max_alone=stock.MAX_REPEATED,
             max_waiting=stock.MAX_WAITING,
         )
 
@@ -125,11 +121,7 @@ class StockClient:
 
     async def release(self, order_id: UUID) -> None:
         """Releases a reservation. See `Stock.release`."""
-        request = stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
-        try:
-            await self._stub.ReleaseReservation(request, timeout=CALL_TIMEOUT)
-        except grpc.aio.AioRpcError:
-            raise ProductUnavailable from None
+        await _call(self._stub.ReleaseReservation, stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id)))
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
         """Confirms reservations in one call. See `Stock.batch_confirm`."""
@@ -156,19 +148,13 @@ class StockClient:
     async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         """Returns a page of expired holds. See `Stock.list_expired`."""
         request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
-        try:
-            response = await self._stub.ListExpiredReservations(request, timeout=CALL_TIMEOUT)
-        except grpc.aio.AioRpcError:
-            raise ProductUnavailable from None
+        response = await _call(self._stub.ListExpiredReservations, request)
         return [UUID(each) for each in response.reservation_ids], response.next_page_token
 
     async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
         """Returns the reservations of orders. See `Stock.find`."""
         request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
-        try:
-            response = await self._stub.BatchGetReservations(request, timeout=CALL_TIMEOUT)
-        except grpc.aio.AioRpcError:
-            raise ProductUnavailable from None
+        response = await _call(self._stub.BatchGetReservations, request)
         return {each.id: each for each in map(_stored, response.reservations)}
 
     async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
@@ -176,10 +162,7 @@ class StockClient:
         states = [stock_pb2.Reservation.HELD, stock_pb2.Reservation.CONFIRMED]
         request = stock_pb2.ListReservationsRequest(states=states, page_size=stock.PAGE_SIZE)
         while True:
-            try:
-                response = await self._stub.ListReservations(request, timeout=CALL_TIMEOUT)
-            except grpc.aio.AioRpcError:
-                raise ProductUnavailable from None
+            response = await _call(self._stub.ListReservations, request)
             yield [_stored(each) for each in response.reservations]
             if not response.next_page_token:
                 return
@@ -208,6 +191,14 @@ class StockClient:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def _call(method: Callable[..., Awaitable[R]], request: message.Message) -> R:
+    """Returns the response of a call whose every error means that the product service is unavailable."""
+    try:
+        return await method(request, timeout=CALL_TIMEOUT)
+    except grpc.aio.AioRpcError:
+        raise ProductUnavailable from None
 
 
 async def _one_by_one(call: Callable[[T], Awaitable[R]], requests: Sequence[T]) -> list[R | Exception]:

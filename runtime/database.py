@@ -4,9 +4,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from itertools import count
-from typing import LiteralString, TypeVar, cast
+from typing import LiteralString, TypeVar
 
 import psycopg
 from opentelemetry import trace
@@ -64,13 +63,6 @@ class ConstraintViolation(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-@dataclass(frozen=True)
-class _RowCount:
-    """Stands for the rows of a statement that returns none."""
-
-    value: int
 
 
 class Database:
@@ -187,10 +179,9 @@ class Database:
 
     async def execute(
         self, name: LiteralString, query: LiteralString, params: Mapping[str, object], *, idempotent: bool = True
-    ) -> int:
-        """Runs one statement that returns no rows, as `fetch` does. Returns how many rows it changed."""
-        (changed,) = await self.fetch(name, query, params, _RowCount, idempotent=idempotent)
-        return changed.value
+    ) -> None:
+        """Runs one statement that returns no rows, as `fetch` does."""
+        await self.fetch(name, query, params, object, idempotent=idempotent)
 
     async def _fetch_once(
         self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool
@@ -204,7 +195,7 @@ class Database:
             cursor = connection.cursor(row_factory=rows_of(row))
             # A statement that is not prepared is planned each time.
             await cursor.execute(query, params, prepare=False if replan else None)
-            return await _rows(cursor, row)
+            return await _rows(cursor)
         finally:
             if connection.abandoned:
                 self._pool.release_abandoned(connection, CANCEL_DELAY, timer)
@@ -231,7 +222,7 @@ class Database:
                         async with connection.pipeline():
                             await connection.execute(SET_IN_TRANSACTION, settings)
                             await cursor.execute(query, params)
-                    return await _rows(cursor, row)
+                    return await _rows(cursor)
             finally:
                 self._pool.release(connection)
 
@@ -288,8 +279,6 @@ class Database:
         return api_error
 
 
-async def _rows(cursor: AsyncCursor[Row], row: type[Row]) -> list[Row]:
-    if row is _RowCount:
-        return [cast(Row, _RowCount(cursor.rowcount))]
+async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
     result = cursor.pgresult
     return await cursor.fetchall() if result and result.nfields else []

@@ -1,6 +1,6 @@
 """Money: whole micros (millionths of a currency unit) in our code, google.type.Money in messages."""
 
-from google.type import money_pb2  # pyright: ignore[reportMissingTypeStubs]  # googleapis-common-protos has no types
+from google.type import money_pb2
 
 from runtime.currencies import DECIMALS
 from runtime.validate import Violations

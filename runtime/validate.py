@@ -56,8 +56,8 @@ class Violations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None and self._rows:
-            raise invalid_argument(self._rows)
+        if error is None:
+            self.raise_if_any()
 
     def raise_if_any(self) -> None:
         """Raises INVALID_ARGUMENT if a violation was added."""
