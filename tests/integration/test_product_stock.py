@@ -8,19 +8,15 @@ import pytest
 from google.protobuf import duration_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
-from tests.support.invariants import check_stock
-from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
+from tests.support.product import UNKNOWN, ProductShop, balanced_shop, euros, refused, reserve_request
 
 HELD, CONFIRMED, RELEASED = (stock_pb2.Reservation.State.Value(name) for name in ("HELD", "CONFIRMED", "RELEASED"))
 
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service. After each test, every piece of stock is accounted for."""
-    async with product_shop(product_database, CALLER_HEADER="x-caller") as shop:
+    async with balanced_shop(product_database, CALLER_HEADER="x-caller") as shop:
         yield shop
-        async with shop.connection() as connection:
-            await check_stock(connection)
 
 
 class TestAdjust:

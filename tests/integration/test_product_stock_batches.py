@@ -11,8 +11,7 @@ from shop.product.v1 import product_pb2, stock_pb2
 
 from product.stock_store import StockStore
 from runtime import server
-from tests.support.invariants import check_stock
-from tests.support.product import UNKNOWN, ProductShop, euros, product_shop, refused, reserve_request
+from tests.support.product import UNKNOWN, ProductShop, balanced_shop, euros, refused, reserve_request
 from tests.support.requests import max_items
 from tests.support.stock_batches import (
     CONFIRMED,
@@ -32,11 +31,8 @@ MAX_ITEMS = max_items(stock_pb2.ReserveStockRequest, "items")
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service. After each test, every piece of stock is accounted for."""
-    async with product_shop(product_database) as shop:
+    async with balanced_shop(product_database) as shop:
         yield shop
-        async with shop.connection() as connection:
-            await check_stock(connection)
 
 
 async def many_products(shop: ProductShop, number: int) -> list[str]:

@@ -13,9 +13,8 @@ from google.protobuf.json_format import MessageToDict
 
 from product.stock_store import StockStore
 from runtime.errors import unavailable
-from tests.support.invariants import check_stock
 from tests.support.locks import until_waiting
-from tests.support.product import ProductShop, product_shop, refused, reserve_request
+from tests.support.product import ProductShop, balanced_shop, product_shop, refused, reserve_request
 from tests.support.stock_batches import (
     CONFIRMED,
     HELD,
@@ -30,11 +29,8 @@ from tests.support.stock_batches import (
 
 @pytest.fixture
 async def shop(product_database: str) -> AsyncIterator[ProductShop]:
-    """A running service. After each test, every piece of stock is accounted for."""
-    async with product_shop(product_database) as shop:
+    async with balanced_shop(product_database) as shop:
         yield shop
-        async with shop.connection() as connection:
-            await check_stock(connection)
 
 
 class TestConfirmAndRelease:

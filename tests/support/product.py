@@ -20,6 +20,7 @@ from product.config import Config
 from runtime.config import Env
 from runtime.errors import parse_rpc_error
 from runtime.server import Server
+from tests.support.invariants import check_stock
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 """A UUID that no product has."""
@@ -172,3 +173,12 @@ async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[Product
     ):
         products = product_pb2_grpc.ProductServiceStub(channel)
         yield ProductShop(address, conninfo, server, products, stock_pb2_grpc.StockServiceStub(channel))
+
+
+@asynccontextmanager
+async def balanced_shop(conninfo: str, **variables: str) -> AsyncIterator[ProductShop]:
+    """Runs the service like `product_shop`, and checks at the end that every piece of stock is accounted for."""
+    async with product_shop(conninfo, **variables) as shop:
+        yield shop
+        async with shop.connection() as connection:
+            await check_stock(connection)

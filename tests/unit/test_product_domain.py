@@ -1,8 +1,6 @@
 """The rules of the catalogue: slugs and SKUs from names, fingerprints, and who may change a product."""
 
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -10,32 +8,12 @@ from hypothesis import strategies as st
 from shop.product.v1 import product_pb2
 
 from product import domain
-from product.domain import WRITABLE, Content, Product
+from product.domain import WRITABLE, Content
 from product.parse import SKU_PATTERN, SLUG_PATTERN
 from product.store import COLUMN_PATHS
 from runtime.refusals import DomainError, ErrorKind
+from tests.support.example import ID, NOW, PRODUCT
 from tests.support.requests import max_length
-
-ID = UUID("123e4567-e89b-42d3-a456-426614174000")
-NOW = datetime(2026, 11, 23, 2, 3, 4, 567891, UTC)
-PRODUCT = Product(
-    id=ID,
-    name="Steel watch",
-    slug="steel-watch",
-    sku="STE-WAT",
-    variant="",
-    description="",
-    category="",
-    currency="EUR",
-    price_micros=12_500_000,
-    stock=10,
-    star=4.5,
-    image_uri="",
-    version=7,
-    create_time=NOW,
-    update_time=NOW,
-    delete_time=None,
-)
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,13 @@
 """Lists of products: how they can be sorted, where a page begins, and how words are searched."""
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
-from product.domain import Product
 from product.listing import SORTS, ProductQuery, parse_order_by
 from product.search import like_patterns
 from runtime.errors import ApiError
-
-ID = UUID("123e4567-e89b-42d3-a456-426614174000")
-NOW = datetime(2026, 11, 23, 2, 3, 4, 567891, UTC)
-PRODUCT = Product(
-    id=ID,
-    name="Steel watch",
-    slug="steel-watch",
-    sku="STE-WAT",
-    variant="",
-    description="",
-    category="",
-    currency="EUR",
-    price_micros=12_500_000,
-    stock=10,
-    star=4.5,
-    image_uri="",
-    version=7,
-    create_time=NOW,
-    update_time=NOW,
-    delete_time=None,
-)
+from tests.support.example import ID, NOW, PRODUCT
 
 
 @pytest.mark.parametrize("order_by", ["create_time", "name", "price", "star"])
