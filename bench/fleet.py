@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from local.children import Child, start
+from local.secret_files import secret_folder
 from local.settings import LOOPBACK
 
 Command = tuple[Sequence[str | Path], Mapping[str, str]]
@@ -68,6 +69,8 @@ class Fleet:
             "PATH": os.environ.get("PATH", ""),
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
+            "INTERNAL_CREDENTIALS": str(secret_folder(self._state / "credentials")),
+            "TICKET_KEYS": str(secret_folder(self._state / "ticket-keys")),
             "LOG_FORMAT": "text",
             "LOG_LEVEL": "WARNING",
             "SHUTDOWN_DELAY": "0",

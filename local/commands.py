@@ -77,7 +77,7 @@ def reset(settings: Settings) -> int:
     prepare(state)
     Shop(settings).acquire_lock()
     Postgres(state).remove()
-    for folder in ("envoy", "logs"):
+    for folder in ("credentials", "envoy", "logs", "ticket-keys"):
         shutil.rmtree(state / folder, ignore_errors=True)
     for file in ("secrets.json", "secrets.tmp", LOCK):
         (state / file).unlink(missing_ok=True)

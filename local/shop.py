@@ -19,6 +19,7 @@ from local.children import Child, ChildError, Sleep, run, start
 from local.databases import SERVICES
 from local.edge import EdgeSettings, write
 from local.postgres import Postgres
+from local.secret_files import secret_folder
 from local.server_programs import installed
 from local.settings import LOOPBACK, Settings, free_ports, prepare
 from runtime.config import ConfigError
@@ -193,6 +194,8 @@ class Shop:
             **_without_proxy(inherited),
             "PYTHONUNBUFFERED": "1",
             "LISTEN_HOST": LOOPBACK,
+            "INTERNAL_CREDENTIALS": str(secret_folder(settings.state / "credentials")),
+            "TICKET_KEYS": str(secret_folder(settings.state / "ticket-keys")),
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{settings.product_port}",
             "ORDER_TARGET": f"dns:///{LOOPBACK}:{settings.order_port}",
             **more,

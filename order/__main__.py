@@ -8,6 +8,7 @@ from order.app import MIGRATIONS, NAME, serving
 from order.config import Config
 from order.jobs import reconcile as reconciliation
 from runtime import cli
+from runtime.access.credential import Credential
 from runtime.config import DatabaseConfig, Env
 from runtime.credentials import ConnectionInfo
 from runtime.migrate import migrate as apply_migrations
@@ -29,7 +30,8 @@ async def migrate(_: Namespace) -> None:
 async def reconcile(options: Namespace) -> None:
     """Repairs what a restored database has left inconsistent."""
     config = Config.from_env(Env(os.environ))
-    await reconciliation.reconcile(config.database, config.product_target, reconciliation.Options.of(options))
+    chosen = reconciliation.Options.of(options)
+    await reconciliation.reconcile(config.database, config.product_target, Credential(config.access), chosen)
 
 
 def main() -> int:

@@ -24,6 +24,8 @@ from order.service import OrderService
 from order.stock import SERVICE, Stock
 from order.stock_client import StockClient
 from order.store import WRITE_PROBE, OrderStore
+from runtime.access.credential import Credential
+from runtime.access.opening import open_gate
 from runtime.client import channel, is_resolvable
 from runtime.credentials import ConnectionInfo
 from runtime.database import ONE_PROCESSOR, Database
@@ -68,6 +70,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     topics: Topics[StatusEvent] = Topics()
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
+    credential = Credential(config.access)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LONG_LIVED_STREAMS)
         stack.callback(telemetry.close)
@@ -77,7 +80,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
         if stock is None:
             to_product = channel(config.product_target, telemetry.client_interceptors(), idempotent=[SERVICE])
             stack.push_async_callback(to_product.close)
-            stock = StockClient(to_product)
+            stock = StockClient(to_product, credential)
 
         async def has_schema() -> bool:
             return not await database.check(schema)
@@ -104,11 +107,12 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
         async def check() -> str:
             return await database.check(schema) or await tailer.check()
 
-        server = Server(config.server, telemetry, [service.NAME, feed_service.NAME])
+        gate = await stack.enter_async_context(open_gate(config.access, credential))
+        server = Server(config.server, telemetry, gate, [service.NAME, feed_service.NAME])
         streams = CallerLimit(config.max_streams, config.max_streams_per_client)
         server.add(
             order_pb2_grpc.add_OrderServiceServicer_to_server,
-            OrderService(store, stock, followers, config.server.caller_header, streams, on_status),
+            OrderService(store, stock, followers, streams, on_status),
         )
         server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
         await stack.enter_async_context(

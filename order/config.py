@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from runtime.access.config import AccessConfig
 from runtime.client import parse_target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 
@@ -14,6 +15,7 @@ class Config:
     """Everything that can be configured, from environment variables."""
 
     server: ServerConfig
+    access: AccessConfig
     database: DatabaseConfig
     search: DatabaseConfig
     """The connections of ListOrders alone, so that lists never delay an order."""
@@ -36,6 +38,7 @@ class Config:
         database = DatabaseConfig.from_env(env)
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
+            access=AccessConfig.from_env(env),
             database=database,
             search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),

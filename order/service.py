@@ -13,9 +13,10 @@ from order.domain import Order, Status, StatusEvent, check_move, derive_id, not_
 from order.live.logs import Followers
 from order.stock import Stock
 from order.store import OrderStore
+from runtime.access.caller import current
 from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
-from runtime.headers import Context, caller, expected_version, request_key, send_etag
+from runtime.headers import Context, expected_version, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
 from runtime.shielded import run_shielded
 from runtime.subscriptions import LogNotFound, LogRewound, Subscription
@@ -36,7 +37,6 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         store: OrderStore,
         stock: Stock,
         followers: Followers,
-        caller_header: str,
         streams: CallerLimit,
         on_status: Callable[[Status], None],
     ) -> None:
@@ -46,21 +46,19 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
             store: The orders.
             stock: The product service.
             followers: The streams of this process.
-            caller_header: The header that names the caller; empty if callers are not told apart.
             streams: The limit of StreamOrderStatus calls.
             on_status: Called after the commit of each status that an order got here.
         """
         self._store = store
         self._checkout = Checkout(orders=store, stock=stock, on_status=on_status)
         self._followers = followers
-        self._caller_header = caller_header
         self._streams = streams
         self._on_status = on_status
         self._list_shared = SharedLookup("order.list", self._list)
 
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         draft = parse.draft(request)
-        who = caller(context, self._caller_header)
+        who = current().scope
         order_id = derive_id(who, request_key(context, request.request_id))
         # Shielded: a client that disconnects between the two steps leaves no hold behind.
         order = await run_shielded(self._checkout.place(order_id, who, draft, context.time_remaining()))
@@ -106,6 +104,12 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         else:
             check_move(order, target)
         return await _respond(order, context)
+
+    async def CreateOrderTicket(
+        self, request: order_pb2.CreateOrderTicketRequest, context: Context
+    ) -> order_pb2.CreateOrderTicketResponse:
+        parse.order_id(request)
+        raise unavailable("not yet")
 
     async def StreamOrderStatus(
         self, request: order_pb2.StreamOrderStatusRequest, context: Context

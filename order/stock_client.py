@@ -23,6 +23,7 @@ from order.stock import (
     ReservationState,
     StoredReservation,
 )
+from runtime.access.credential import Credential
 from runtime.batch import Batcher
 from runtime.errors import (
     DATABASE_FULL,
@@ -57,7 +58,8 @@ class Hold:
 class StockClient:
     """Stock over gRPC. Implements `order.stock.Stock`, which documents the methods."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, credential: Credential) -> None:
+        self._credential = credential
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
         self._reserve_batched = Batcher[Hold, Reservation](
             "stock.reserve",
@@ -92,7 +94,9 @@ class StockClient:
             request = stock_pb2.BatchReserveStockRequest(requests=[hold.request for hold in pending])
             timeout = max(hold.deadline for hold in pending) - now
             try:
-                response = await self._stub.BatchReserveStock(request, timeout=timeout)
+                response = await self._stub.BatchReserveStock(
+                    request, timeout=timeout, metadata=self._credential.metadata()
+                )
                 outcomes: Sequence[Reservation | Exception] = [_reserved(each) for each in response.results]
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -105,7 +109,11 @@ class StockClient:
     async def _reserve_single(self, hold: Hold) -> Reservation:
         """Reserves stock by the call of releases that have no batches."""
         try:
-            return _reservation(await self._stub.ReserveStock(hold.request, timeout=hold.deadline - _now()))
+            return _reservation(
+                await self._stub.ReserveStock(
+                    hold.request, timeout=hold.deadline - _now(), metadata=self._credential.metadata()
+                )
+            )
         except grpc.aio.AioRpcError as error:
             raise _reserve_error(error) from None
 
@@ -113,7 +121,9 @@ class StockClient:
         """Confirms a reservation. See `Stock.confirm`."""
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
-            return _reservation(await self._stub.ConfirmReservation(request, timeout=CALL_TIMEOUT))
+            return _reservation(
+                await self._stub.ConfirmReservation(request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata())
+            )
         except grpc.aio.AioRpcError as error:
             if parse_rpc_error(error)[1] == RESERVATION_NOT_FOUND:
                 return None
@@ -121,13 +131,17 @@ class StockClient:
 
     async def release(self, order_id: UUID) -> None:
         """Releases a reservation. See `Stock.release`."""
-        await _call(self._stub.ReleaseReservation, stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id)))
+        await self._call(
+            self._stub.ReleaseReservation, stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
+        )
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
         """Confirms reservations in one call. See `Stock.batch_confirm`."""
         request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            response = await self._stub.BatchConfirmReservations(request, timeout=CALL_TIMEOUT)
+            response = await self._stub.BatchConfirmReservations(
+                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return await _one_by_one(self.confirm, order_ids)
@@ -138,7 +152,9 @@ class StockClient:
         """Releases reservations in one call. See `Stock.batch_release`."""
         request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            response = await self._stub.BatchReleaseReservations(request, timeout=CALL_TIMEOUT)
+            response = await self._stub.BatchReleaseReservations(
+                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return await _one_by_one(self.release, order_ids)
@@ -148,13 +164,13 @@ class StockClient:
     async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         """Returns a page of expired holds. See `Stock.list_expired`."""
         request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
-        response = await _call(self._stub.ListExpiredReservations, request)
+        response = await self._call(self._stub.ListExpiredReservations, request)
         return [UUID(each) for each in response.reservation_ids], response.next_page_token
 
     async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
         """Returns the reservations of orders. See `Stock.find`."""
         request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
-        response = await _call(self._stub.BatchGetReservations, request)
+        response = await self._call(self._stub.BatchGetReservations, request)
         return {each.id: each for each in map(_stored, response.reservations)}
 
     async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
@@ -162,7 +178,7 @@ class StockClient:
         states = [stock_pb2.Reservation.HELD, stock_pb2.Reservation.CONFIRMED]
         request = stock_pb2.ListReservationsRequest(states=states, page_size=stock.PAGE_SIZE)
         while True:
-            response = await _call(self._stub.ListReservations, request)
+            response = await self._call(self._stub.ListReservations, request)
             yield [_stored(each) for each in response.reservations]
             if not response.next_page_token:
                 return
@@ -179,7 +195,9 @@ class StockClient:
             replace=replace,
         )
         try:
-            response = await self._stub.PairDatabases(request, timeout=CALL_TIMEOUT)
+            response = await self._stub.PairDatabases(
+                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise ProductOutdated from None
@@ -188,17 +206,16 @@ class StockClient:
             UUID(response.product_database_id), UUID(response.order_database_id) if response.order_database_id else None
         )
 
+    async def _call(self, method: Callable[..., Awaitable[R]], request: message.Message) -> R:
+        """Returns the response of a call whose every error means that the product service is unavailable."""
+        try:
+            return await method(request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata())
+        except grpc.aio.AioRpcError:
+            raise ProductUnavailable from None
+
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def _call(method: Callable[..., Awaitable[R]], request: message.Message) -> R:
-    """Returns the response of a call whose every error means that the product service is unavailable."""
-    try:
-        return await method(request, timeout=CALL_TIMEOUT)
-    except grpc.aio.AioRpcError:
-        raise ProductUnavailable from None
 
 
 async def _one_by_one(call: Callable[[T], Awaitable[R]], requests: Sequence[T]) -> list[R | Exception]:

@@ -13,6 +13,8 @@ from product.service import ProductService
 from product.stock_service import StockService
 from product.stock_store import StockStore
 from product.store import ProductStore
+from runtime.access.credential import Credential
+from runtime.access.opening import open_gate
 from runtime.database import ONE_PROCESSOR, Database
 from runtime.schema import Schema
 from runtime.server import Server
@@ -39,12 +41,10 @@ async def serving(config: Config) -> AsyncGenerator[Server, None]:
         for each in (database, stock, searches):
             stack.push_async_callback(each.close)
             await each.open()
-        server = Server(config.server, telemetry, [service.NAME, stock_service.NAME])
+        gate = await stack.enter_async_context(open_gate(config.access, Credential(config.access)))
+        server = Server(config.server, telemetry, gate, [service.NAME, stock_service.NAME])
         store = ProductStore(database, searches, max_waiting=config.database.pool_waiting)
-        server.add(
-            product_pb2_grpc.add_ProductServiceServicer_to_server,
-            ProductService(store, config.server.caller_header),
-        )
+        server.add(product_pb2_grpc.add_ProductServiceServicer_to_server, ProductService(store))
         server.add(stock_pb2_grpc.add_StockServiceServicer_to_server, StockService(StockStore(stock)))
 
         async def check() -> str:

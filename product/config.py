@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from runtime.access.config import AccessConfig
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 
 PORT = 50052
@@ -13,6 +14,7 @@ class Config:
     """Everything that can be configured, from environment variables."""
 
     server: ServerConfig
+    access: AccessConfig
     database: DatabaseConfig
     stock: DatabaseConfig
     """The connections of StockService alone, so that reads of the catalogue never delay an order."""
@@ -30,6 +32,7 @@ class Config:
         database = DatabaseConfig.from_env(env)
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
+            access=AccessConfig.from_env(env),
             database=database,
             stock=replace(database, pool_size=env.integer("STOCK_POOL_SIZE", 4, 1, 100)),
             search=database.for_searches(env),

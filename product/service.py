@@ -11,9 +11,10 @@ from product.domain import Product
 from product.listing import Listing
 from product.store import Category, Conflict, ProductStore, Replayed
 from runtime import pages
+from runtime.access.caller import current
 from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
-from runtime.headers import Context, caller, expected_version, request_key, send_etag
+from runtime.headers import Context, expected_version, request_key, send_etag
 from runtime.pages import Position
 
 log = logging.getLogger(__name__)
@@ -33,16 +34,14 @@ BUSY_RETRY_AFTER = 0.1
 class ProductService(product_pb2_grpc.ProductServiceServicer):
     """Reads requests, calls the store, and makes responses. Its methods are documented in product.proto."""
 
-    def __init__(self, store: ProductStore, caller_header: str) -> None:
-        """Makes a service. `caller_header` is the header in which a trusted gateway names the caller, or empty."""
+    def __init__(self, store: ProductStore) -> None:
         self._store = store
-        self._caller_header = caller_header
         self._listed = SharedLookup("product.list", self._list)
 
     async def CreateProduct(self, request: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
         content, stock = parse.new_product(request.product)
         key = request_key(context, request.request_id)
-        product_id = self._scoped_id(_CREATES, context, key) if key else uuid4()
+        product_id = _scoped_id(_CREATES, key) if key else uuid4()
         fingerprint = content.fingerprint(stock)
         for _ in range(MAX_ATTEMPTS):
             outcome = await self._store.create(product_id, content, stock, fingerprint)
@@ -140,7 +139,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         product_id = parse.product_id(request)
         version = expected_version(context, request.etag)
         key = request_key(context, request.request_id) or uuid4()
-        request_id = self._scoped_id(_ADJUSTMENTS, context, key)
+        request_id = _scoped_id(_ADJUSTMENTS, key)
         product = await self._store.adjust(product_id, request.delta, request_id, version)
         if product and product.adjusted:
             log.info(
@@ -157,9 +156,10 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
             raise domain.key_reused(key)
         return await _respond(domain.check_exists(await self._store.get(product_id), product_id), context)
 
-    def _scoped_id(self, kind: UUID, context: Context, key: UUID) -> UUID:
-        """Returns the id that stands for a caller's idempotency key in one kind of request."""
-        return uuid5(kind, f"{caller(context, self._caller_header)}\n{key}")
+
+def _scoped_id(kind: UUID, key: UUID) -> UUID:
+    """Returns the id that stands for the caller's idempotency key in one kind of request."""
+    return uuid5(kind, f"{current().scope}\n{key}")
 
 
 def _category_message(category: Category) -> product_pb2.Category:

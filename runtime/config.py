@@ -52,6 +52,10 @@ class Env:
             raise ConfigError(f"{name} must be from {minimum:g} to {maximum:g} seconds, not {number:g}")
         return number
 
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """Returns whether a variable is `true` rather than `false`."""
+        return self.choice(name, str(default).lower(), ("true", "false")) == "true"
+
     def port(self, name: str, default: int) -> int:
         """Returns a port number."""
         return self.integer(name, default, 1, 65535)
@@ -84,8 +88,8 @@ class ServerConfig:
     """Seconds between NOT_SERVING and the end of the server, in which DNS and Envoy notice it."""
     shutdown_grace: float
     """Seconds that running calls have to finish."""
-    caller_header: str
-    """The metadata key in which a trusted edge passes the caller; if empty, all callers are anonymous."""
+    reflection: bool = True
+    """Whether reflection describes the services."""
     ready_delay: float = 0
     """Seconds that a replica serves before Kubernetes counts it as ready, if there are other replicas."""
     peers: str = ""
@@ -98,15 +102,12 @@ class ServerConfig:
         Raises:
             ConfigError: A variable has an invalid value.
         """
-        header = env.text("CALLER_HEADER", "")
-        if header != header.lower() or not header.isascii() or " " in header:
-            raise ConfigError(f"CALLER_HEADER must be a lower-case header name, not {header!r}")
         return cls(
             host=env.host("LISTEN_HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             grpc_port=env.port("GRPC_PORT", grpc_port),
             shutdown_delay=env.seconds("SHUTDOWN_DELAY", 5, 0, 300),
             shutdown_grace=env.seconds("SHUTDOWN_GRACE", 20, 0, 300),
-            caller_header=header,
+            reflection=env.boolean("REFLECTION", default=True),
             ready_delay=env.seconds("READY_DELAY", 0, 0, 300),
             peers=env.text("PEERS", ""),
         )

@@ -21,6 +21,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_KEY = "retry-after"
 """The key of the trailing metadata that becomes the HTTP header Retry-After."""
 
+CHALLENGE_KEY = "www-authenticate"
+"""The key of the trailing metadata that becomes the HTTP header WWW-Authenticate."""
+
 DATABASE_FULL = "DATABASE_FULL"
 """The ErrorInfo reason of a write to a database whose disk is full."""
 
@@ -87,6 +90,14 @@ class ApiError(Exception):
                 return math.ceil(int(detail.retry_delay.ToMilliseconds()) / 1000)
         return None
 
+    @property
+    def challenge(self) -> str:
+        """How to authenticate, as in the WWW-Authenticate header (RFC 6750, 3); empty if that is not the problem."""
+        if self.code is not grpc.StatusCode.UNAUTHENTICATED:
+            return ""
+        # A request without a token gets no error code.
+        return 'Bearer realm="shop"' + (', error="invalid_token"' if self.reason in _INVALID_TOKEN else "")
+
     def trailers(self) -> tuple[tuple[str, bytes | str], ...]:
         """Returns the trailing metadata that carries the details. Envoy's transcoder reads them too.
 
@@ -94,9 +105,15 @@ class ApiError(Exception):
         """
         if not self.details:
             return ()
-        details = (DETAILS_KEY, self.status().SerializeToString())
-        return (details,) if self.retry_after is None else (details, (RETRY_AFTER_KEY, str(self.retry_after)))
+        trailers: list[tuple[str, bytes | str]] = [(DETAILS_KEY, self.status().SerializeToString())]
+        if self.retry_after is not None:
+            trailers.append((RETRY_AFTER_KEY, str(self.retry_after)))
+        if self.challenge:
+            trailers.append((CHALLENGE_KEY, self.challenge))
+        return tuple(trailers)
 
+
+_INVALID_TOKEN = ("TOKEN_INVALID", "TOKEN_EXPIRED")
 
 _UNESCAPED = string.punctuation.replace("%", "") + " "
 _PARTIAL_ESCAPE = re.compile("%.?$")
@@ -137,6 +154,16 @@ def with_reason(code: grpc.StatusCode, reason: str, text: str, *details: message
 def not_found(reason: str, text: str, *details: message.Message, **metadata: str) -> ApiError:
     """Returns an error of code NOT_FOUND (see `with_reason`)."""
     return with_reason(grpc.StatusCode.NOT_FOUND, reason, text, *details, **metadata)
+
+
+def unauthenticated(reason: str, text: str) -> ApiError:
+    """Returns the error for a caller who has not shown who it is (see `with_reason`)."""
+    return with_reason(grpc.StatusCode.UNAUTHENTICATED, reason, text)
+
+
+def permission_denied(reason: str, text: str) -> ApiError:
+    """Returns the error for a caller to whom a method is not open (see `with_reason`)."""
+    return with_reason(grpc.StatusCode.PERMISSION_DENIED, reason, text)
 
 
 def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:

@@ -1,4 +1,4 @@
-"""What surrounds the handler of every RPC: it parses requests, translates errors to google.rpc.Status and logs them.
+"""What surrounds the handler of every RPC: it admits callers, parses requests, and turns errors into google.rpc.Status.
 
 grpc would parse requests by itself, but it reports a malformed one with the name of a Python exception. So handlers are
 registered without a deserializer, and requests are parsed here.
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
+from runtime.access.caller import CALLER
+from runtime.access.gate import Admit, Gate
+from runtime.access.rules import rule_of
 from runtime.errors import ApiError, from_domain, internal, malformed
 from runtime.limits import ResponseLimit
 from runtime.logs import CALL
@@ -41,28 +44,37 @@ class Guarded:
     Methods are wrapped once, at registration. An interceptor would wrap them again for each call.
     """
 
-    def __init__(self, server: grpc.aio.Server, responses: ResponseLimit | None = None) -> None:
+    def __init__(self, server: grpc.aio.Server, gate: Gate, responses: ResponseLimit | None = None) -> None:
         """Prepares the registration.
 
         Args:
             server: Where the methods are registered.
+            gate: Decides who may call them.
             responses: Limits the responses that clients do not read.
         """
         self._server = server
+        self._gate = gate
         self._responses = responses or ResponseLimit()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Does nothing. Generated code registers every method twice, and only the other way passes their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: "Mapping[str, Handler]") -> None:
-        """Registers the methods of a service, which are given by name."""
-        limited = self._responses.limited
-        guarded = {name: guard(f"/{service}/{name}", limited(handler)) for name, handler in handlers.items()}
+        """Registers the methods of a service, which are given by name.
+
+        Raises:
+            NoRuleError: A method does not say who may call it.
+        """
+        guarded: dict[str, Handler] = {}
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            admit = self._gate.admission(rule_of(method))
+            guarded[name] = guard(method, self._responses.limited(handler), admit)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
-def guard(method: str, handler: "Handler") -> "Handler":
-    """Returns a handler that parses requests, and turns exceptions into statuses.
+def guard(method: str, handler: "Handler", admit: Admit) -> "Handler":
+    """Returns a handler that admits callers, parses requests, and turns exceptions into statuses.
 
     An ApiError or DomainError becomes the status that it describes. Any other exception becomes INTERNAL, and is logged
     with its traceback.
@@ -70,11 +82,13 @@ def guard(method: str, handler: "Handler") -> "Handler":
     Args:
         method: The full name of the method, as in `/shop.order.v1.OrderService/GetOrder`.
         handler: The handler, which gets parsed requests.
+        admit: Decides who may call.
     """
-    return _streaming(handler, method) if handler.response_streaming else _unary(handler, method)
+    wrap = _streaming if handler.response_streaming else _unary
+    return wrap(handler, method, admit)
 
 
-def _unary(handler: "Handler", method: str) -> "Handler":
+def _unary(handler: "Handler", method: str, admit: Admit) -> "Handler":
     inner: Any = handler.unary_unary
     parse = _parser(handler)
 
@@ -82,6 +96,7 @@ def _unary(handler: "Handler", method: str) -> "Handler":
         CALL.set(context)
         started = time.perf_counter()
         try:
+            CALLER.set(await admit(context))
             response = await inner(parse(request), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
@@ -94,7 +109,7 @@ def _unary(handler: "Handler", method: str) -> "Handler":
     return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
 
 
-def _streaming(handler: "Handler", method: str) -> "Handler":
+def _streaming(handler: "Handler", method: str, admit: Admit) -> "Handler":
     inner: Any = handler.stream_stream or handler.unary_stream
     parse = _parser(handler)
 
@@ -102,6 +117,7 @@ def _streaming(handler: "Handler", method: str) -> "Handler":
         CALL.set(context)
         started = time.perf_counter()
         try:
+            CALLER.set(await admit(context))
             parsed = _parse_each(parse, request) if handler.stream_stream else parse(request)
             # Closed when the caller leaves, not when it is garbage-collected: so a stream frees what it holds.
             async with aclosing(inner(parsed, context)) as responses:

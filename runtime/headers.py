@@ -17,31 +17,13 @@ IF_MATCH = "if-match"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
-def _headers(context: Context, name: str) -> list[str]:
+def header_values(context: Context, name: str) -> list[str]:
+    """Returns all values of a header of a call."""
     return [
         value if isinstance(value, str) else value.decode("ascii", "replace")
         for key, value in context.invocation_metadata() or ()
         if key == name
     ]
-
-
-def caller(context: Context, header: str) -> str:
-    """Returns who calls, as a trusted gateway states it.
-
-    Args:
-        context: The context of the RPC.
-        header: The header of the gateway; if empty, no header is trusted.
-
-    Returns:
-        The caller; empty if it is anonymous.
-
-    Raises:
-        ApiError: INVALID_ARGUMENT if the header occurs twice. One of the two is not from the gateway.
-    """
-    values = _headers(context, header) if header else []
-    if len(values) > 1:
-        raise invalid_argument([(header, "must be sent once")])
-    return values[0] if values else ""
 
 
 def request_key(context: Context, request_id: str) -> UUID | None:
@@ -51,7 +33,7 @@ def request_key(context: Context, request_id: str) -> UUID | None:
         ApiError: INVALID_ARGUMENT if a key is not a UUID, if the header occurs twice, or if both differ. An empty
             header is invalid too: its sender relies on a key, and each retry without one would place another order.
     """
-    headers = _headers(context, IDEMPOTENCY_KEY)
+    headers = header_values(context, IDEMPOTENCY_KEY)
     if not headers:
         return parse_uuid("request_id", request_id) if request_id else None
     with Violations() as check:
@@ -78,11 +60,11 @@ def expected_etag(context: Context, etag: str) -> str:
     from_request = _unquoted(etag)
     if etag and not from_request:
         raise invalid_argument([("etag", "must be an etag")])
-    values = _headers(context, IF_MATCH)
-    if not values or [value.strip() for value in values] == ["*"]:
+    given = header_values(context, IF_MATCH)
+    if not given or [value.strip() for value in given] == ["*"]:
         return from_request
-    value = _unquoted(values[0])
-    if len(values) > 1 or not value or "," in value:
+    value = _unquoted(given[0])
+    if len(given) > 1 or not value or "," in value:
         raise invalid_argument([("If-Match", "must be one etag")])
     if from_request and from_request != value:
         raise invalid_argument([("etag", "differs from the If-Match header")])

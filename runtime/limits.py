@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from runtime.access.caller import current
 from runtime.errors import ApiError, resource_exhausted
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,7 +37,9 @@ def caller_of(address: str) -> str:
 
 
 def caller_of_call(context: Context) -> str:
-    """Returns who makes a call: the caller that the edge names, or else the peer."""
+    """Returns who makes a call, for limits: its token, else the address that the edge names, else the peer."""
+    if subject := current().subject:
+        return f"sub {subject}"
     for key, value in context.invocation_metadata() or ():
         if key == EXTERNAL_ADDRESS:
             return caller_of(str(value))
@@ -71,7 +74,7 @@ class CallerLimit:
         if self._count >= self._total:
             raise resource_exhausted(f"too many {self._what} are open")
         if self._per_caller and self._callers[caller] >= self._per_caller:
-            raise resource_exhausted(f"too many {self._what} are open from this address")
+            raise resource_exhausted(f"too many {self._what} of this caller are open")
         self._count += 1
         self._callers[caller] += 1
         try:
@@ -179,7 +182,7 @@ class ResponseLimit:
             raise resource_exhausted("too many large responses are waiting to be read")
         waiting = self._callers[caller] if (caller := caller_of_call(context)) in self._callers else 0
         if waiting and waiting + size > self._per_caller:
-            raise resource_exhausted("too many large responses are waiting to be read by this address")
+            raise resource_exhausted("too many large responses are waiting to be read by this caller")
 
     def _count(self, context: Context, size: int) -> None:
         caller = caller_of_call(context)

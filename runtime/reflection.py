@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServiceResponse,
 )
 
-from runtime.guard import guard
+from runtime.guard import Guarded
 
 V1ALPHA = DESCRIPTOR.services_by_name["ServerReflection"].full_name
 V1 = V1ALPHA.replace("v1alpha", "v1")
@@ -33,11 +33,11 @@ MAX_ECHOED_LENGTH = 200
 """How many characters of the requested name an error repeats."""
 
 
-def add_to_server(server: grpc.aio.Server, names: Iterable[str], pool: DescriptorPool | None = None) -> None:
+def add_to_server(guarded: Guarded, names: Iterable[str], pool: DescriptorPool | None = None) -> None:
     """Adds both versions of reflection to a server.
 
     Args:
-        server: The server.
+        guarded: Stands in for the server.
         names: The full names of the other services that it lists.
         pool: What it describes; by default all that the process knows.
     """
@@ -49,9 +49,7 @@ def add_to_server(server: grpc.aio.Server, names: Iterable[str], pool: Descripto
         servicer.info, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
     )
     for version in (V1, V1ALPHA):
-        guarded = guard(f"/{version}/ServerReflectionInfo", method)
-        handler = grpc.method_handlers_generic_handler(version, {"ServerReflectionInfo": guarded})
-        server.add_generic_rpc_handlers((handler,))
+        guarded.add_registered_method_handlers(version, {"ServerReflectionInfo": method})
 
 
 def _v1alpha() -> FileDescriptorProto:

@@ -11,6 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from runtime import reflection
+from runtime.access.gate import Gate
 from runtime.client import METADATA
 from runtime.config import ServerConfig
 from runtime.guard import Guarded
@@ -63,6 +64,7 @@ class Server:
         self,
         config: ServerConfig,
         telemetry: Telemetry,
+        gate: Gate,
         services: Sequence[str],
         reflected: Iterable[str] = (),
         *,
@@ -75,6 +77,7 @@ class Server:
         Args:
             config: Where to listen, and how to shut down.
             telemetry: The interceptors that trace calls.
+            gate: Decides who may call.
             services: The full names of the services of this process. Each has a health status.
             reflected: The full names of services that only reflection lists.
             health_servicer: The health service, if it is not about the services of this process.
@@ -83,14 +86,16 @@ class Server:
         """
         self._config = config
         self._names = ["", *services]
-        self._responses = ResponseLimit()
         interceptors = list(telemetry.server_interceptors())
         if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
+        # Nothing is added to the server but by this: so there is no method without a rule.
+        self._guarded = Guarded(self.grpc, gate, ResponseLimit())
         self._health = health_servicer or Health()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        reflection.add_to_server(self.grpc, (*services, *reflected, health.SERVICE_NAME), descriptors)
+        self.add(health_pb2_grpc.add_HealthServicer_to_server, self._health)
+        if config.reflection:
+            reflection.add_to_server(self._guarded, (*services, *reflected, health.SERVICE_NAME), descriptors)
         self.ready = False
         """Whether calls succeed, as far as is known."""
         self._ready_delay_over = not config.ready_delay
@@ -104,7 +109,7 @@ class Server:
             register: The generated function `add_…Servicer_to_server`.
             servicer: The service.
         """
-        register(servicer, Guarded(self.grpc, self._responses))
+        register(servicer, self._guarded)
 
     async def start(self) -> None:
         """Listens. The process is live; its services are not ready yet.

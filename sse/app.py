@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from runtime import client
+from runtime.access.credential import Credential
+from runtime.access.opening import open_gate
 from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.supervise import Job, supervised
@@ -66,6 +68,7 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
     Raises:
         OSError: A port is taken.
     """
+    credential = Credential(config.access)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
@@ -73,7 +76,7 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         stack.push_async_callback(to_product.close)
         stack.push_async_callback(to_order.close)
         connections = Connections(config.limits, config.timing.heartbeat_interval)
-        feed = Feed(to_order, config.timing)
+        feed = Feed(to_order, credential, config.timing)
         await stack.enter_async_context(
             supervised(
                 Job("the status feed", feed.run),
@@ -86,9 +89,11 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
             edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT),
             edge.ORDER: edge.Upstream(to_order, edge.ORDER),
         }
+        gate = await stack.enter_async_context(open_gate(config.access, credential))
         server = Server(
             config.server,
             telemetry,
+            gate,
             [],
             upstreams,
             health_servicer=edge.EdgeHealth(upstreams),

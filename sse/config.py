@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Self
 
+from runtime.access.config import AccessConfig
 from runtime.client import parse_target
 from runtime.config import Env, ServerConfig, TelemetryConfig
 
@@ -43,6 +44,7 @@ class SidecarConfig:
     """Everything that the sidecar is configured with."""
 
     server: ServerConfig
+    access: AccessConfig
     telemetry: TelemetryConfig
     http_port: int
     product_target: str
@@ -59,6 +61,7 @@ class SidecarConfig:
         """
         return cls(
             server=ServerConfig.from_env(env, grpc_port=50054),
+            access=AccessConfig.from_env(env),
             telemetry=TelemetryConfig.from_env(env),
             http_port=env.port("HTTP_PORT", 8081),
             product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),

@@ -19,6 +19,7 @@ from order.pairing import Pairing
 from order.stock import SERVICE, ProductOutdated, Stock
 from order.stock_client import StockClient
 from order.store import OrderStore
+from runtime.access.credential import Credential
 from runtime.cli import CommandError
 from runtime.client import channel
 from runtime.config import DatabaseConfig
@@ -173,8 +174,14 @@ def _check_unrepaired(report: Report) -> None:
         raise CommandError(f"orders that need attention: {report.unrepaired}; see above")
 
 
-async def reconcile(config: DatabaseConfig, product_target: str, options: Options) -> None:
+async def reconcile(config: DatabaseConfig, product_target: str, credential: Credential, options: Options) -> None:
     """Runs the command on a database and a product service.
+
+    Args:
+        config: The database.
+        product_target: The product service.
+        credential: What it asks for.
+        options: The options of the command.
 
     Raises:
         CommandError: The command refuses, something is left to do, or the database or product is unavailable.
@@ -185,7 +192,7 @@ async def reconcile(config: DatabaseConfig, product_target: str, options: Option
         await database.open()
         to_product = channel(product_target, idempotent=[SERVICE])
         stack.push_async_callback(to_product.close)
-        stock = StockClient(to_product)
+        stock = StockClient(to_product, credential)
         try:
             await Reconciliation(OrderStore(database), stock, Pairing(database, stock), print, options).run()
         except ApiError as error:

@@ -9,6 +9,7 @@ from shop.order.v1 import status_feed_pb2, status_feed_pb2_grpc
 from order.convert import event_messages
 from order.domain import StatusEvent
 from order.live.logs import Followers
+from runtime.errors import unavailable
 from runtime.headers import Context
 from runtime.subscriptions import LogError, Subscription, SubscriptionSet
 
@@ -42,6 +43,11 @@ class StatusFeedService(status_feed_pb2_grpc.StatusFeedServiceServicer):
             finally:
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
+
+    async def AuthorizeStream(
+        self, request: status_feed_pb2.AuthorizeStreamRequest, context: Context
+    ) -> status_feed_pb2.AuthorizeStreamResponse:
+        raise unavailable("not yet")
 
 
 class _Call:

@@ -8,6 +8,7 @@ import grpc
 from shop.order.v1.status_feed_pb2 import FollowedOrder, FollowOrdersRequest, FollowOrdersResponse, OrderNews
 from shop.order.v1.status_feed_pb2_grpc import StatusFeedServiceStub
 
+from runtime.access.credential import Credential
 from runtime.backoff import Backoff
 from runtime.topics import Topics
 from sse.config import Timing
@@ -36,7 +37,8 @@ class Feed:
     followed for `Timing.upstream_timeout` has its streams closed with UPSTREAM_LOST.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, timing: Timing) -> None:
+    def __init__(self, channel: grpc.aio.Channel, credential: Credential, timing: Timing) -> None:
+        self._credential = credential
         self._stub = StatusFeedServiceStub(channel)
         self._timing = timing
         self._call: _Call | None = None
@@ -51,7 +53,9 @@ class Feed:
                 await self.topics.changed()
             # Waits for a connection rather than fail: the channel knows first when there is one.
             call = self._call = _Call(
-                self._stub.FollowOrders(wait_for_ready=True), self.topics, self._timing.answer_timeout
+                self._stub.FollowOrders(wait_for_ready=True, metadata=self._credential.metadata()),
+                self.topics,
+                self._timing.answer_timeout,
             )
             try:
                 failure = await call.run()

@@ -20,6 +20,7 @@ from bench.http2 import Connection
 from local.children import Child, start
 from local.settings import free_ports
 from sse.config import Limits, Timing
+from tests.support.access import credentials
 from tests.support.edge import edge
 from tests.support.eventually import eventually
 from tests.support.sidecar import EVENTS, Logs, pod, sidecar
@@ -40,6 +41,7 @@ class SidecarProcess:
         environment = {
             "PATH": os.environ["PATH"],
             "LISTEN_HOST": "127.0.0.1",
+            "INTERNAL_CREDENTIALS": str(credentials()),
             "HTTP_PORT": str(self.http_port),
             "GRPC_PORT": str(self._grpc_port),
             "ORDER_TARGET": self._order,

@@ -25,6 +25,7 @@ from order.stock_client import StockClient
 from order.store import OrderStore
 from runtime.config import DatabaseConfig
 from runtime.database import Database
+from tests.support.access import credential, credentials
 from tests.support.both import Both, both_shops, parse
 from tests.support.database import REPOSITORY, DatabaseServer
 from tests.support.eventually import eventually
@@ -185,7 +186,7 @@ class TestManyChanges:
         await database.open()
         lines: list[str] = []
         async with grpc.aio.insecure_channel(both.products.address) as channel:
-            orders, stock = OrderStore(database), StockClient(channel)
+            orders, stock = OrderStore(database), StockClient(channel, credential())
             report = Report(lines.append, planned=False)
             repair = Repair(orders, stock, report, max_changes=3)
             with pytest.raises(TooManyChanges):
@@ -249,7 +250,7 @@ class TestCommand:
         return subprocess.run(
             [sys.executable, "-m", "order", "reconcile", *options],
             cwd=REPOSITORY,
-            env={**os.environ, **variables},
+            env={**os.environ, "INTERNAL_CREDENTIALS": str(credentials()), **variables},
             capture_output=True,
             text=True,
             timeout=60,

@@ -16,6 +16,7 @@ from order.stock import ProductUnavailable, Reservation, ReservationState
 from order.stock_client import Hold, StockClient
 from runtime import batch
 from runtime.errors import ApiError, database_full, query_timeout, with_reason
+from tests.support.access import credential
 from tests.support.order import A
 from tests.support.stock_server import Product, result, serving
 
@@ -23,7 +24,7 @@ from tests.support.stock_server import Product, result, serving
 @asynccontextmanager
 async def stock_of(product: Product) -> AsyncIterator[StockClient]:
     async with serving(product) as address, grpc.aio.insecure_channel(address) as channel:
-        yield StockClient(channel)
+        yield StockClient(channel, credential())
 
 
 LINES = [Line(product_id=UUID(A), quantity=1)]

@@ -18,6 +18,7 @@ from product.domain import Content
 from product.store import Created, ProductStore, Replayed
 from runtime.config import DatabaseConfig
 from runtime.database import Database
+from tests.support.access import credentials
 from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.product import product_shop
@@ -29,12 +30,13 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 async def start(command: str, **variables: str) -> asyncio.subprocess.Process:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "DATABASE_", "PG"))}
+    own = {"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "INTERNAL_CREDENTIALS": str(credentials())}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "product",
         command,
-        env=inherited | {"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0"} | variables,
+        env=inherited | own | variables,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -11,6 +11,7 @@ from runtime.client import RETRY, channel
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.server import Server
 from runtime.telemetry import Telemetry
+from tests.support.access import open_gate
 
 
 @pytest.fixture
@@ -60,7 +61,9 @@ class Replicas:
         for host in self.hosts:
             variables = Env({**env, "LISTEN_HOST": host})
             telemetry = Telemetry(TelemetryConfig.from_env(variables), "test")
-            server = Server(ServerConfig.from_env(variables, grpc_port=port), telemetry, ["test.Some"])
+            server = Server(
+                ServerConfig.from_env(variables, grpc_port=port), telemetry, open_gate("test.Some"), ["test.Some"]
+            )
 
             async def who(request: bytes, context: object, host: str = host) -> bytes:
                 await asyncio.sleep(0.002)

@@ -14,6 +14,7 @@ from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.server import Server
 from runtime.telemetry import Telemetry
 from sse.edge import ORDER, PRODUCT, public_descriptors
+from tests.support.access import open_gate
 
 METHOD = "ServerReflectionInfo"
 VERSIONS = {"v1": reflection.V1, "v1alpha": reflection.V1ALPHA}
@@ -57,7 +58,9 @@ async def ask(request: pytest.FixtureRequest, version: str, free_port: int) -> A
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
     descriptors = public_descriptors() if request.param == "edge" else None
-    server = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, [], [ORDER], descriptors=descriptors)
+    server = Server(
+        ServerConfig.from_env(env, grpc_port=free_port), telemetry, open_gate(), [], [ORDER], descriptors=descriptors
+    )
     await server.start()
 
     async def asked(*requests: ServerReflectionRequest) -> list[ServerReflectionResponse]:
@@ -177,7 +180,10 @@ async def test_request_without_a_query_is_refused(ask: Ask) -> None:
 async def test_malformed_request_names_no_exception(free_port: int) -> None:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1"})
     server = Server(
-        ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []
+        ServerConfig.from_env(env, grpc_port=free_port),
+        Telemetry(TelemetryConfig.from_env(env), "test"),
+        open_gate(),
+        [],
     )
     await server.start()
     try:

@@ -21,6 +21,7 @@ from runtime.guard import Guarded
 from runtime.limits import ResponseLimit
 from runtime.server import Server
 from runtime.telemetry import Telemetry
+from tests.support.access import open_gate
 from tests.support.echo_server import EchoServer, echo_server
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
@@ -107,7 +108,7 @@ async def test_unread_large_responses_are_limited() -> None:
     )
     served = grpc.aio.server()
     limit = ResponseLimit(total=500_000, per_caller=300_000)
-    Guarded(served, limit).add_registered_method_handlers("test.Pages", {"Page": method})
+    Guarded(served, open_gate("test.Pages"), limit).add_registered_method_handlers("test.Pages", {"Page": method})
     port = served.add_insecure_port("127.0.0.1:0")
     await served.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -179,7 +180,9 @@ async def test_silently_dead_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     handlers = grpc.method_handlers_generic_handler("test.Echo", {"Stream": grpc.unary_stream_rpc_method_handler(wait)})
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_GRACE": "0"})
     (port,) = free_ports(1)
-    started = Server(ServerConfig.from_env(env, grpc_port=port), Telemetry(TelemetryConfig.from_env(env), "test"), [])
+    started = Server(
+        ServerConfig.from_env(env, grpc_port=port), Telemetry(TelemetryConfig.from_env(env), "test"), open_gate(), []
+    )
     started.grpc.add_generic_rpc_handlers((handlers,))
     await started.start()
     async with Proxy(port).running() as proxy, grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}") as channel:
@@ -197,7 +200,10 @@ async def test_silently_dead_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
 async def test_taken_port_is_one_clear_error(running: EchoServer, free_port: int) -> None:
     env = Env({"LISTEN_HOST": "127.0.0.1"})
     second = Server(
-        ServerConfig.from_env(env, grpc_port=free_port), Telemetry(TelemetryConfig.from_env(env), "test"), []
+        ServerConfig.from_env(env, grpc_port=free_port),
+        Telemetry(TelemetryConfig.from_env(env), "test"),
+        open_gate(),
+        [],
     )
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{free_port}"):
         await second.start()

@@ -14,6 +14,7 @@ from order.store import OrderStore
 from runtime.cli import CommandError
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database
+from tests.support.access import credential
 from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
@@ -43,7 +44,7 @@ class Both:
         await database.open()
         try:
             async with grpc.aio.insecure_channel(self.products.address) as channel:
-                stock = StockClient(channel)
+                stock = StockClient(channel, credential())
                 pairing = Pairing(database, stock)
                 await Reconciliation(OrderStore(database), stock, pairing, lines.append, parse(options)).run()
         except CommandError as error:

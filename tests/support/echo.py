@@ -18,6 +18,7 @@ from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_
 from runtime import errors, reflection
 from runtime.guard import Guarded
 from runtime.server import OPTIONS
+from tests.support.access import open_gate
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
@@ -164,9 +165,10 @@ async def _serve(stack: AsyncExitStack, calls: Calls, names: tuple[str, ...], *a
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    guarded = Guarded(server, open_gate())
     for register, servicer in add:
-        register(servicer, Guarded(server))
-    reflection.add_to_server(server, (*names, health.SERVICE_NAME))
+        register(servicer, guarded)
+    reflection.add_to_server(guarded, (*names, health.SERVICE_NAME))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stack.push_async_callback(server.stop, None)

@@ -11,6 +11,7 @@ from runtime import errors
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from runtime.server import Server
 from runtime.telemetry import Telemetry
+from tests.support.access import open_gate
 
 
 class Boom(RuntimeError):
@@ -78,7 +79,7 @@ class EchoServer:
 async def echo_server(free_port: int, **variables: str) -> AsyncIterator[EchoServer]:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", **variables})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
-    made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, ["test.Echo"])
+    made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, open_gate("test.Echo"), ["test.Echo"])
     made.add(register, None)
     await made.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:

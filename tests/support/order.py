@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-import grpc
 import psycopg
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 
@@ -19,6 +18,7 @@ from order.live.logs import Followers
 from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
 from runtime.server import Server
+from tests.support.access import credentials, internal_channel
 from tests.support.eventually import eventually
 
 T = TypeVar("T")
@@ -199,13 +199,15 @@ async def order_shop(
         "GRPC_PORT": str(port),
         "DATABASE_URL": conninfo,
         "SHUTDOWN_DELAY": "0",
+        "INTERNAL_CREDENTIALS": str(credentials()),
+        "TICKET_KEYS": str(credentials()),
         "SHUTDOWN_GRACE": "1",
         "PRODUCT_TARGET": product if isinstance(product, str) else "",
     }
     stock = None if isinstance(product, str) else product
     address = f"127.0.0.1:{port}"
     config = Config.from_env(Env(own | variables))
-    async with grpc.aio.insecure_channel(address) as channel, serving(config, stock) as running:
+    async with internal_channel(address) as channel, serving(config, stock) as running:
         if wait:
             await eventually(lambda: running.server.ready)
         yield OrderShop(

@@ -20,6 +20,7 @@ from product.config import Config
 from runtime.config import Env
 from runtime.errors import parse_rpc_error
 from runtime.server import Server
+from tests.support.access import credentials, internal_channel
 from tests.support.invariants import check_stock
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -164,12 +165,13 @@ async def product_shop(conninfo: str, **variables: str) -> AsyncIterator[Product
         "GRPC_PORT": str(port),
         "DATABASE_URL": conninfo,
         "SHUTDOWN_DELAY": "0",
+        "INTERNAL_CREDENTIALS": str(credentials()),
         "SHUTDOWN_GRACE": "1",
     }
     address = f"127.0.0.1:{port}"
     async with (
         serving(Config.from_env(Env(defaults | variables))) as server,
-        grpc.aio.insecure_channel(address) as channel,
+        internal_channel(address) as channel,
     ):
         products = product_pb2_grpc.ProductServiceStub(channel)
         yield ProductShop(address, conninfo, server, products, stock_pb2_grpc.StockServiceStub(channel))

@@ -15,6 +15,7 @@ from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from sse.app import Running, serving
 from sse.config import Limits, SidecarConfig, Timing
+from tests.support.access import open_access
 from tests.support.eventually import eventually
 
 EVENTS = {"Accept": "text/event-stream"}
@@ -139,6 +140,11 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
             order.answered, order.seen = True, log[-1].version
         return status_feed_pb2.OrderNews(order_id=key, follow_id=order.follow_id, events=events, done=done)
 
+    async def AuthorizeStream(
+        self, request: status_feed_pb2.AuthorizeStreamRequest, context: Any
+    ) -> status_feed_pb2.AuthorizeStreamResponse:
+        return status_feed_pb2.AuthorizeStreamResponse()
+
 
 @dataclass
 class Followed:
@@ -147,6 +153,11 @@ class Followed:
     follow_id: int
     seen: int
     answered: bool = False
+
+    async def AuthorizeStream(
+        self, request: status_feed_pb2.AuthorizeStreamRequest, context: Any
+    ) -> status_feed_pb2.AuthorizeStreamResponse:
+        return status_feed_pb2.AuthorizeStreamResponse()
 
 
 @dataclass
@@ -226,7 +237,8 @@ async def sidecar(
     running = [await pod(logs) for _ in range(pods)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{each.port}" for each in running)
     config = SidecarConfig(
-        server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1, caller_header=""),
+        server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1),
+        access=open_access(),
         telemetry=TelemetryConfig.from_env(Env({})),
         http_port=0,
         product_target=target,

@@ -11,7 +11,7 @@ from runtime.credentials import ConnectionInfo
 
 def test_absent_and_empty_variables_have_defaults() -> None:
     config = ServerConfig.from_env(Env({"GRPC_PORT": ""}), grpc_port=50052)
-    assert (config.host, config.grpc_port, config.caller_header) == ("0.0.0.0", 50052, "")
+    assert (config.host, config.grpc_port, config.reflection) == ("0.0.0.0", 50052, True)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_absent_and_empty_variables_have_defaults() -> None:
         ("SHUTDOWN_DELAY", "soon"),
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
-        ("CALLER_HEADER", "X-Caller"),
+        ("REFLECTION", "no"),
         ("LISTEN_HOST", "[::1"),
         ("LISTEN_HOST", "::1:50052"),
         ("LISTEN_HOST", "a host"),

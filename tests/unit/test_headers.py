@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.errors import ApiError
-from runtime.headers import Context, caller, expected_etag, request_key, version_of
+from runtime.headers import Context, expected_etag, request_key, version_of
 
 KEY = "123e4567-e89b-42d3-a456-426614174000"
 OTHER = "123e4567-e89b-42d3-a456-426614174001"
@@ -75,14 +75,6 @@ def test_empty_idempotency_key_is_refused(value: str) -> None:
     """Its sender relies on a key, and each retry would place another order."""
     with pytest.raises(ApiError, match="Idempotency-Key: must be a UUID"):
         request_key(call(("idempotency-key", value)), "")
-
-
-def test_repeated_caller_header_is_refused() -> None:
-    """If a gateway adds its header instead of setting it, the first one is from the client."""
-    assert caller(call(("x-user", "ada")), "x-user") == "ada"
-    assert caller(call(), "x-user") == caller(call(("x-user", "ada"), ("x-user", "bob")), "") == ""
-    with pytest.raises(ApiError, match="x-user: must be sent once"):
-        caller(call(("x-user", "mallory"), ("x-user", "ada")), "x-user")
 
 
 @pytest.mark.parametrize(

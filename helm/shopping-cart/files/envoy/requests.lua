@@ -20,6 +20,7 @@ local RESOURCES = {
   {"^/api/v1/orders/[^/:]+:deliver$", "POST, OPTIONS"},
   {"^/api/v1/orders/[^/:]+:receive$", "POST, OPTIONS"},
   {"^/api/v1/orders/[^/:]+:cancel$", "POST, OPTIONS"},
+  {"^/api/v1/orders/[^/:]+:ticket$", "POST, OPTIONS"},
   {"^/api/v1/orders/[^/:]+/?$", READ},
 }
 

@@ -27,9 +27,10 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
+from shop.access.v1 import access_pb2 as shop_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shop/order/v1/order.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x8b\x04\n\x05Order\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.StatusB\x04\xe2\x41\x01\x03\x12\'\n\x05items\x18\x04 \x03(\x0b\x32\x18.shop.order.v1.OrderItem\x12\'\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\x12)\n\x08\x63ustomer\x18\x06 \x01(\x0b\x32\x17.shop.order.v1.Customer\x12\x18\n\x10shipping_address\x18\x07 \x01(\t\x12\x16\n\x0epayment_method\x18\x08 \x01(\t\x12\r\n\x05notes\x18\t \x01(\t\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"g\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06PLACED\x10\x01\x12\r\n\tPROCESSED\x10\x02\x12\r\n\tDELIVERED\x10\x03\x12\x0c\n\x08RECEIVED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"g\n\tOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"S\n\x08\x43ustomer\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\x12\x16\n\x05phone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \"R\n\x0f\x43reateOrderItem\x12 \n\nproduct_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x08quantity\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x02\xbaH\x04\x1a\x02(\x01\"\xfd\x01\n\x12\x43reateOrderRequest\x12=\n\x05items\x18\x01 \x03(\x0b\x32\x1e.shop.order.v1.CreateOrderItemB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x32\x12)\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x17.shop.order.v1.Customer\x12\"\n\x10shipping_address\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x1f\n\x0epayment_method\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05notes\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"+\n\x0fGetOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\xbf\x01\n\x11ListOrdersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x35\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.StatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\x0e\x63ustomer_email\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\x12\x17\n\x06number\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\"S\n\x12ListOrdersResponse\x12$\n\x06orders\x18\x01 \x03(\x0b\x32\x14.shop.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"F\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"F\n\x13ReceiveOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"E\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"Z\n\x18StreamOrderStatusRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\rafter_version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xa4\x01\n\x10OrderStatusEvent\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.Status\x12\x0f\n\x07message\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xe1\x06\n\x0cOrderService\x12\x61\n\x0b\x43reateOrder\x12!.shop.order.v1.CreateOrderRequest\x1a\x14.shop.order.v1.Order\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/orders:\x01*\x12]\n\x08GetOrder\x12\x1e.shop.order.v1.GetOrderRequest\x1a\x14.shop.order.v1.Order\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/orders/{id}\x12i\n\nListOrders\x12 .shop.order.v1.ListOrdersRequest\x1a!.shop.order.v1.ListOrdersResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12p\n\x0cProcessOrder\x12\".shop.order.v1.ProcessOrderRequest\x1a\x14.shop.order.v1.Order\"&\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:process:\x01*\x12p\n\x0c\x44\x65liverOrder\x12\".shop.order.v1.DeliverOrderRequest\x1a\x14.shop.order.v1.Order\"&\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:deliver:\x01*\x12p\n\x0cReceiveOrder\x12\".shop.order.v1.ReceiveOrderRequest\x1a\x14.shop.order.v1.Order\"&\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:receive:\x01*\x12m\n\x0b\x43\x61ncelOrder\x12!.shop.order.v1.CancelOrderRequest\x1a\x14.shop.order.v1.Order\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/orders/{id}:cancel:\x01*\x12_\n\x11StreamOrderStatus\x12\'.shop.order.v1.StreamOrderStatusRequest\x1a\x1f.shop.order.v1.OrderStatusEvent0\x01\x42\x34\n\rshop.order.v1B\nOrderProtoP\x01Z\x15shop/order/v1;orderv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shop/order/v1/order.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1bshop/access/v1/access.proto\"\xb1\x04\n\x05Order\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.StatusB\x04\xe2\x41\x01\x03\x12\'\n\x05items\x18\x04 \x03(\x0b\x32\x18.shop.order.v1.OrderItem\x12\'\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\x12)\n\x08\x63ustomer\x18\x06 \x01(\x0b\x32\x17.shop.order.v1.Customer\x12\x18\n\x10shipping_address\x18\x07 \x01(\t\x12\x16\n\x0epayment_method\x18\x08 \x01(\t\x12\r\n\x05notes\x18\t \x01(\t\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x06ticket\x18\r \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\"g\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06PLACED\x10\x01\x12\r\n\tPROCESSED\x10\x02\x12\r\n\tDELIVERED\x10\x03\x12\x0c\n\x08RECEIVED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x42\t\n\x07_ticket\"g\n\tOrderItem\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"S\n\x08\x43ustomer\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\x12\x16\n\x05phone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \"R\n\x0f\x43reateOrderItem\x12 \n\nproduct_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x08quantity\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x02\xbaH\x04\x1a\x02(\x01\"\xfd\x01\n\x12\x43reateOrderRequest\x12=\n\x05items\x18\x01 \x03(\x0b\x32\x1e.shop.order.v1.CreateOrderItemB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x32\x12)\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x17.shop.order.v1.Customer\x12\"\n\x10shipping_address\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x1f\n\x0epayment_method\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05notes\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"+\n\x0fGetOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\xbf\x01\n\x11ListOrdersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x35\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.StatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\x0e\x63ustomer_email\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\x12\x17\n\x06number\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\"S\n\x12ListOrdersResponse\x12$\n\x06orders\x18\x01 \x03(\x0b\x32\x14.shop.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"F\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"F\n\x13ReceiveOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"E\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"Z\n\x18StreamOrderStatusRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\rafter_version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xa4\x01\n\x10OrderStatusEvent\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.order.v1.Order.Status\x12\x0f\n\x07message\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"4\n\x18\x43reateOrderTicketRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\\\n\x19\x43reateOrderTicketResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb1\x08\n\x0cOrderService\x12i\n\x0b\x43reateOrder\x12!.shop.order.v1.CreateOrderRequest\x1a\x14.shop.order.v1.Order\"!\x92\xbd\x18\x04\x08\x02\x10\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/orders:\x01*\x12\x65\n\x08GetOrder\x12\x1e.shop.order.v1.GetOrderRequest\x1a\x14.shop.order.v1.Order\"#\x92\xbd\x18\x04\x08\x02\x10\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/orders/{id}\x12o\n\nListOrders\x12 .shop.order.v1.ListOrdersRequest\x1a!.shop.order.v1.ListOrdersResponse\"\x1c\x92\xbd\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12v\n\x0cProcessOrder\x12\".shop.order.v1.ProcessOrderRequest\x1a\x14.shop.order.v1.Order\",\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:process:\x01*\x12v\n\x0c\x44\x65liverOrder\x12\".shop.order.v1.DeliverOrderRequest\x1a\x14.shop.order.v1.Order\",\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:deliver:\x01*\x12v\n\x0cReceiveOrder\x12\".shop.order.v1.ReceiveOrderRequest\x1a\x14.shop.order.v1.Order\",\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/orders/{id}:receive:\x01*\x12s\n\x0b\x43\x61ncelOrder\x12!.shop.order.v1.CancelOrderRequest\x1a\x14.shop.order.v1.Order\"+\x92\xbd\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/orders/{id}:cancel:\x01*\x12i\n\x11StreamOrderStatus\x12\'.shop.order.v1.StreamOrderStatusRequest\x1a\x1f.shop.order.v1.OrderStatusEvent\"\x08\x92\xbd\x18\x04\x08\x02\x10\x02\x30\x01\x12\x95\x01\n\x11\x43reateOrderTicket\x12\'.shop.order.v1.CreateOrderTicketRequest\x1a(.shop.order.v1.CreateOrderTicketResponse\"-\x92\xbd\x18\x04\x08\x02\x10\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/orders/{id}:ticket:\x01*B4\n\rshop.order.v1B\nOrderProtoP\x01Z\x15shop/order/v1;orderv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDER'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ORDER'].fields_by_name['update_time']._loaded_options = None
   _globals['_ORDER'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_ORDER'].fields_by_name['ticket']._loaded_options = None
+  _globals['_ORDER'].fields_by_name['ticket']._serialized_options = b'\342A\001\003'
   _globals['_CUSTOMER'].fields_by_name['name']._loaded_options = None
   _globals['_CUSTOMER'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_CUSTOMER'].fields_by_name['email']._loaded_options = None
@@ -103,50 +106,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMORDERSTATUSREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_STREAMORDERSTATUSREQUEST'].fields_by_name['after_version']._loaded_options = None
   _globals['_STREAMORDERSTATUSREQUEST'].fields_by_name['after_version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_CREATEORDERTICKETREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_CREATEORDERTICKETREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._serialized_options = b'\202\323\344\223\002\023\"\016/api/v1/orders:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._serialized_options = b'\222\275\030\004\010\002\020\001\202\323\344\223\002\023\"\016/api/v1/orders:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\202\323\344\223\002\025\022\023/api/v1/orders/{id}'
+  _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\222\275\030\004\010\002\020\002\202\323\344\223\002\025\022\023/api/v1/orders/{id}'
   _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/orders'
+  _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\222\275\030\002\010\002\202\323\344\223\002\020\022\016/api/v1/orders'
   _globals['_ORDERSERVICE'].methods_by_name['ProcessOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ProcessOrder']._serialized_options = b'\202\323\344\223\002 \"\033/api/v1/orders/{id}:process:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['ProcessOrder']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002 \"\033/api/v1/orders/{id}:process:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['DeliverOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['DeliverOrder']._serialized_options = b'\202\323\344\223\002 \"\033/api/v1/orders/{id}:deliver:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['DeliverOrder']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002 \"\033/api/v1/orders/{id}:deliver:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['ReceiveOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ReceiveOrder']._serialized_options = b'\202\323\344\223\002 \"\033/api/v1/orders/{id}:receive:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['ReceiveOrder']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002 \"\033/api/v1/orders/{id}:receive:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\202\323\344\223\002\037\"\032/api/v1/orders/{id}:cancel:\001*'
-  _globals['_ORDER']._serialized_start=195
-  _globals['_ORDER']._serialized_end=718
-  _globals['_ORDER_STATUS']._serialized_start=615
-  _globals['_ORDER_STATUS']._serialized_end=718
-  _globals['_ORDERITEM']._serialized_start=720
-  _globals['_ORDERITEM']._serialized_end=823
-  _globals['_CUSTOMER']._serialized_start=825
-  _globals['_CUSTOMER']._serialized_end=908
-  _globals['_CREATEORDERITEM']._serialized_start=910
-  _globals['_CREATEORDERITEM']._serialized_end=992
-  _globals['_CREATEORDERREQUEST']._serialized_start=995
-  _globals['_CREATEORDERREQUEST']._serialized_end=1248
-  _globals['_GETORDERREQUEST']._serialized_start=1250
-  _globals['_GETORDERREQUEST']._serialized_end=1293
-  _globals['_LISTORDERSREQUEST']._serialized_start=1296
-  _globals['_LISTORDERSREQUEST']._serialized_end=1487
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1489
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1572
-  _globals['_PROCESSORDERREQUEST']._serialized_start=1574
-  _globals['_PROCESSORDERREQUEST']._serialized_end=1644
-  _globals['_DELIVERORDERREQUEST']._serialized_start=1646
-  _globals['_DELIVERORDERREQUEST']._serialized_end=1716
-  _globals['_RECEIVEORDERREQUEST']._serialized_start=1718
-  _globals['_RECEIVEORDERREQUEST']._serialized_end=1788
-  _globals['_CANCELORDERREQUEST']._serialized_start=1790
-  _globals['_CANCELORDERREQUEST']._serialized_end=1859
-  _globals['_STREAMORDERSTATUSREQUEST']._serialized_start=1861
-  _globals['_STREAMORDERSTATUSREQUEST']._serialized_end=1951
-  _globals['_ORDERSTATUSEVENT']._serialized_start=1954
-  _globals['_ORDERSTATUSEVENT']._serialized_end=2118
-  _globals['_ORDERSERVICE']._serialized_start=2121
-  _globals['_ORDERSERVICE']._serialized_end=2986
+  _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\222\275\030\002\010\002\202\323\344\223\002\037\"\032/api/v1/orders/{id}:cancel:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['StreamOrderStatus']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['StreamOrderStatus']._serialized_options = b'\222\275\030\004\010\002\020\002'
+  _globals['_ORDERSERVICE'].methods_by_name['CreateOrderTicket']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['CreateOrderTicket']._serialized_options = b'\222\275\030\004\010\002\020\002\202\323\344\223\002\037\"\032/api/v1/orders/{id}:ticket:\001*'
+  _globals['_ORDER']._serialized_start=224
+  _globals['_ORDER']._serialized_end=785
+  _globals['_ORDER_STATUS']._serialized_start=671
+  _globals['_ORDER_STATUS']._serialized_end=774
+  _globals['_ORDERITEM']._serialized_start=787
+  _globals['_ORDERITEM']._serialized_end=890
+  _globals['_CUSTOMER']._serialized_start=892
+  _globals['_CUSTOMER']._serialized_end=975
+  _globals['_CREATEORDERITEM']._serialized_start=977
+  _globals['_CREATEORDERITEM']._serialized_end=1059
+  _globals['_CREATEORDERREQUEST']._serialized_start=1062
+  _globals['_CREATEORDERREQUEST']._serialized_end=1315
+  _globals['_GETORDERREQUEST']._serialized_start=1317
+  _globals['_GETORDERREQUEST']._serialized_end=1360
+  _globals['_LISTORDERSREQUEST']._serialized_start=1363
+  _globals['_LISTORDERSREQUEST']._serialized_end=1554
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1556
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1639
+  _globals['_PROCESSORDERREQUEST']._serialized_start=1641
+  _globals['_PROCESSORDERREQUEST']._serialized_end=1711
+  _globals['_DELIVERORDERREQUEST']._serialized_start=1713
+  _globals['_DELIVERORDERREQUEST']._serialized_end=1783
+  _globals['_RECEIVEORDERREQUEST']._serialized_start=1785
+  _globals['_RECEIVEORDERREQUEST']._serialized_end=1855
+  _globals['_CANCELORDERREQUEST']._serialized_start=1857
+  _globals['_CANCELORDERREQUEST']._serialized_end=1926
+  _globals['_STREAMORDERSTATUSREQUEST']._serialized_start=1928
+  _globals['_STREAMORDERSTATUSREQUEST']._serialized_end=2018
+  _globals['_ORDERSTATUSEVENT']._serialized_start=2021
+  _globals['_ORDERSTATUSEVENT']._serialized_end=2185
+  _globals['_CREATEORDERTICKETREQUEST']._serialized_start=2187
+  _globals['_CREATEORDERTICKETREQUEST']._serialized_end=2239
+  _globals['_CREATEORDERTICKETRESPONSE']._serialized_start=2241
+  _globals['_CREATEORDERTICKETRESPONSE']._serialized_end=2333
+  _globals['_ORDERSERVICE']._serialized_start=2336
+  _globals['_ORDERSERVICE']._serialized_end=3409
 # @@protoc_insertion_point(module_scope)

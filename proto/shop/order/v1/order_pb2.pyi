@@ -74,6 +74,7 @@ class Order(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, a UUID in lower case."""
     number: _builtins.str
@@ -88,6 +89,10 @@ class Order(_message.Message):
     """The notes from the customer."""
     etag: _builtins.str
     """The version of the order. Send it back to make a transition conditional."""
+    ticket: _builtins.str
+    """Lets its bearer read and follow this order, without a token: send it as the header `order-ticket`. Only in the
+    response of CreateOrder, and only to a guest. Keep it secret.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:
         """The items, in the order of the request."""
@@ -123,12 +128,15 @@ class Order(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        ticket: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ticket", b"_ticket", "create_time", b"create_time", "customer", b"customer", "ticket", b"ticket", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "etag", b"etag", "id", b"id", "items", b"items", "notes", b"notes", "number", b"number", "payment_method", b"payment_method", "shipping_address", b"shipping_address", "status", b"status", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ticket", b"_ticket", "create_time", b"create_time", "customer", b"customer", "etag", b"etag", "id", b"id", "items", b"items", "notes", b"notes", "number", b"number", "payment_method", b"payment_method", "shipping_address", b"shipping_address", "status", b"status", "ticket", b"ticket", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ticket: _TypeAlias = _typing.Literal["ticket"]  # noqa: Y015
+    _WhichOneofArgType__ticket: _TypeAlias = _typing.Literal["_ticket", b"_ticket"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ticket) -> _WhichOneofReturnType__ticket | None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
@@ -535,3 +543,53 @@ class OrderStatusEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderStatusEvent: _TypeAlias = OrderStatusEvent  # noqa: Y015
+
+@_typing.final
+class CreateOrderTicketRequest(_message.Message):
+    """Request message for OrderService.CreateOrderTicket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of the order."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOrderTicketRequest: _TypeAlias = CreateOrderTicketRequest  # noqa: Y015
+
+@_typing.final
+class CreateOrderTicketResponse(_message.Message):
+    """Response message for OrderService.CreateOrderTicket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.str
+    """The ticket, as the query parameter `ticket` of an event stream."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires. A stream that is open then goes on; to reconnect, it needs another ticket."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOrderTicketResponse: _TypeAlias = CreateOrderTicketResponse  # noqa: Y015

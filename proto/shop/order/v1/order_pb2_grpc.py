@@ -79,6 +79,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__pb2.StreamOrderStatusRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__pb2.OrderStatusEvent.FromString,
                 _registered_method=True)
+        self.CreateOrderTicket = channel.unary_unary(
+                '/shop.order.v1.OrderService/CreateOrderTicket',
+                request_serializer=shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -161,6 +166,14 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateOrderTicket(self, request, context):
+        """Creates a ticket for the URL of an event stream, because a browser's EventSource sends no headers. Whoever has it can
+        follow the status of this order until it expires, and nothing else. Returns NOT_FOUND if the order does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +216,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.StreamOrderStatus,
                     request_deserializer=shop_dot_order_dot_v1_dot_order__pb2.StreamOrderStatusRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__pb2.OrderStatusEvent.SerializeToString,
+            ),
+            'CreateOrderTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOrderTicket,
+                    request_deserializer=shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -426,6 +444,33 @@ class OrderService:
             '/shop.order.v1.OrderService/StreamOrderStatus',
             shop_dot_order_dot_v1_dot_order__pb2.StreamOrderStatusRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_order__pb2.OrderStatusEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOrderTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.OrderService/CreateOrderTicket',
+            shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_order__pb2.CreateOrderTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,

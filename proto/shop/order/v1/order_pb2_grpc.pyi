@@ -76,6 +76,10 @@ class OrderServiceStub:
     resume after the last version received. Browsers use server-sent events at
     `/api/v1/orders/{order_id}/status/stream` instead.
     """
+    CreateOrderTicket: _grpc.UnaryUnaryMultiCallable[_order_pb2.CreateOrderTicketRequest, _order_pb2.CreateOrderTicketResponse]
+    """Creates a ticket for the URL of an event stream, because a browser's EventSource sends no headers. Whoever has it can
+    follow the status of this order until it expires, and nothing else. Returns NOT_FOUND if the order does not exist.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -124,6 +128,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     RECEIVED or CANCELLED. Returns NOT_FOUND if the order does not exist, and UNAVAILABLE if the server shuts down:
     resume after the last version received. Browsers use server-sent events at
     `/api/v1/orders/{order_id}/status/stream` instead.
+    """
+    CreateOrderTicket: _aio.UnaryUnaryMultiCallable[_order_pb2.CreateOrderTicketRequest, _order_pb2.CreateOrderTicketResponse]  # type: ignore[assignment]
+    """Creates a ticket for the URL of an event stream, because a browser's EventSource sends no headers. Whoever has it can
+    follow the status of this order until it expires, and nothing else. Returns NOT_FOUND if the order does not exist.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -218,6 +226,16 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         RECEIVED or CANCELLED. Returns NOT_FOUND if the order does not exist, and UNAVAILABLE if the server shuts down:
         resume after the last version received. Browsers use server-sent events at
         `/api/v1/orders/{order_id}/status/stream` instead.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateOrderTicket(
+        self,
+        request: _order_pb2.CreateOrderTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_pb2.CreateOrderTicketResponse, _abc.Awaitable[_order_pb2.CreateOrderTicketResponse]]:
+        """Creates a ticket for the URL of an event stream, because a browser's EventSource sends no headers. Whoever has it can
+        follow the status of this order until it expires, and nothing else. Returns NOT_FOUND if the order does not exist.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

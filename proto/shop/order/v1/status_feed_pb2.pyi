@@ -104,6 +104,66 @@ class FollowOrdersResponse(_message.Message):
 Global___FollowOrdersResponse: _TypeAlias = FollowOrdersResponse  # noqa: Y015
 
 @_typing.final
+class AuthorizeStreamRequest(_message.Message):
+    """Request message for StatusFeedService.AuthorizeStream. It repeats what a client sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    ORDER_TICKET_FIELD_NUMBER: _builtins.int
+    STREAM_TICKET_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The id of the order, a UUID in lower case."""
+    stream_ticket: _builtins.str
+    """The ticket in the URL, which CreateOrderTicket has made. Empty if there is none."""
+    @_builtins.property
+    def authorization(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values of the `authorization` header. Empty if the client sent none."""
+
+    @_builtins.property
+    def order_ticket(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values of the `order-ticket` header: tickets of the order."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        authorization: _abc.Iterable[_builtins.str] | None = ...,
+        order_ticket: _abc.Iterable[_builtins.str] | None = ...,
+        stream_ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization", "order_id", b"order_id", "order_ticket", b"order_ticket", "stream_ticket", b"stream_ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizeStreamRequest: _TypeAlias = AuthorizeStreamRequest  # noqa: Y015
+
+@_typing.final
+class AuthorizeStreamResponse(_message.Message):
+    """Response message for StatusFeedService.AuthorizeStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    caller: _builtins.str
+    """The caller that the stream counts for in limits. Empty for a guest: the client's address counts then."""
+    def __init__(
+        self,
+        *,
+        caller: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizeStreamResponse: _TypeAlias = AuthorizeStreamResponse  # noqa: Y015
+
+@_typing.final
 class OrderNews(_message.Message):
     """The news of one order."""
 

@@ -40,6 +40,11 @@ class StatusFeedServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersResponse.FromString,
                 _registered_method=True)
+        self.AuthorizeStream = channel.unary_unary(
+                '/shop.order.v1.StatusFeedService/AuthorizeStream',
+                request_serializer=shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamResponse.FromString,
+                _registered_method=True)
 
 
 class StatusFeedServiceServicer:
@@ -57,6 +62,15 @@ class StatusFeedServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AuthorizeStream(self, request, context):
+        """Checks whether a client may follow an order, by what the client has sent. Returns UNAUTHENTICATED (TOKEN_REQUIRED,
+        TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID or TICKET_EXPIRED) if it has not shown who it is, NOT_FOUND if the order
+        does not exist or belongs to somebody else, and UNAVAILABLE if that cannot be checked now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StatusFeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +78,11 @@ def add_StatusFeedServiceServicer_to_server(servicer, server):
                     servicer.FollowOrders,
                     request_deserializer=shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersResponse.SerializeToString,
+            ),
+            'AuthorizeStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthorizeStream,
+                    request_deserializer=shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +113,33 @@ class StatusFeedService:
             '/shop.order.v1.StatusFeedService/FollowOrders',
             shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_status__feed__pb2.FollowOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthorizeStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.StatusFeedService/AuthorizeStream',
+            shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_status__feed__pb2.AuthorizeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,11 @@ class StatusFeedServiceStub:
     down: follow the orders again after the last versions received. An order that is followed twice is followed as the
     second time says.
     """
+    AuthorizeStream: _grpc.UnaryUnaryMultiCallable[_status_feed_pb2.AuthorizeStreamRequest, _status_feed_pb2.AuthorizeStreamResponse]
+    """Checks whether a client may follow an order, by what the client has sent. Returns UNAUTHENTICATED (TOKEN_REQUIRED,
+    TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID or TICKET_EXPIRED) if it has not shown who it is, NOT_FOUND if the order
+    does not exist or belongs to somebody else, and UNAVAILABLE if that cannot be checked now.
+    """
 
 @_typing.type_check_only
 class StatusFeedServiceAsyncStub(StatusFeedServiceStub):
@@ -52,6 +57,11 @@ class StatusFeedServiceAsyncStub(StatusFeedServiceStub):
     once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
     down: follow the orders again after the last versions received. An order that is followed twice is followed as the
     second time says.
+    """
+    AuthorizeStream: _aio.UnaryUnaryMultiCallable[_status_feed_pb2.AuthorizeStreamRequest, _status_feed_pb2.AuthorizeStreamResponse]  # type: ignore[assignment]
+    """Checks whether a client may follow an order, by what the client has sent. Returns UNAUTHENTICATED (TOKEN_REQUIRED,
+    TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID or TICKET_EXPIRED) if it has not shown who it is, NOT_FOUND if the order
+    does not exist or belongs to somebody else, and UNAVAILABLE if that cannot be checked now.
     """
 
 class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +78,17 @@ class StatusFeedServiceServicer(metaclass=_abc_1.ABCMeta):
         once, in order, until the order is unfollowed or its status is final. Returns UNAVAILABLE if the server shuts
         down: follow the orders again after the last versions received. An order that is followed twice is followed as the
         second time says.
+        """
+
+    @_abc_1.abstractmethod
+    def AuthorizeStream(
+        self,
+        request: _status_feed_pb2.AuthorizeStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_status_feed_pb2.AuthorizeStreamResponse, _abc.Awaitable[_status_feed_pb2.AuthorizeStreamResponse]]:
+        """Checks whether a client may follow an order, by what the client has sent. Returns UNAUTHENTICATED (TOKEN_REQUIRED,
+        TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID or TICKET_EXPIRED) if it has not shown who it is, NOT_FOUND if the order
+        does not exist or belongs to somebody else, and UNAVAILABLE if that cannot be checked now.
         """
 
 def add_StatusFeedServiceServicer_to_server(servicer: StatusFeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,9 +28,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
+from shop.access.v1 import access_pb2 as shop_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x80\x04\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x04name\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x15\n\x04slug\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x14\n\x03sku\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x18\n\x07variant\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12\x19\n\x08\x63\x61tegory\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x1b\n\x05stock\x18\t \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x00\x12%\n\x04star\x18\n \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x14@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\timage_uri\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\x04\x65tag\x18\x0c \x01(\tB\x07\xbaH\x04r\x02(d\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x11GetProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"=\n\x17\x42\x61tchGetProductsRequest\x12\"\n\x03ids\x18\x01 \x03(\tB\x15\xe2\x41\x01\x02\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"\x9f\x01\n\x13ListProductsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x18\n\x06search\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x08\x63\x61tegory\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x19\n\x08order_by\x18\x05 \x01(\tB\x07\xbaH\x04r\x02(d\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x14\x44\x65leteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"I\n\x16UndeleteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"Q\n\x15ListCategoriesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"`\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x81\x01\n\x12\x41\x64justStockRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02(d2\xe4\x08\n\x0eProductService\x12s\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12i\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x8a\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12u\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x80\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\".\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12o\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x7f\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\")\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12}\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12z\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\",\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*B<\n\x0fshop.product.v1B\x0cProductProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/product/v1/product.proto\x12\x0fshop.product.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1bshop/access/v1/access.proto\"\x80\x04\n\x07Product\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x04name\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x15\n\x04slug\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x14\n\x03sku\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x18\n\x07variant\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12\x19\n\x08\x63\x61tegory\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\'\n\x05price\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\x12\x1b\n\x05stock\x18\t \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x00\x12%\n\x04star\x18\n \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x14@)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\timage_uri\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\x04\x65tag\x18\x0c \x01(\tB\x07\xbaH\x04r\x02(d\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x14\x43reateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"-\n\x11GetProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"=\n\x17\x42\x61tchGetProductsRequest\x12\"\n\x03ids\x18\x01 \x03(\tB\x15\xe2\x41\x01\x02\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"F\n\x18\x42\x61tchGetProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\"\x9f\x01\n\x13ListProductsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x18\n\x06search\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x08\x63\x61tegory\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x19\n\x08order_by\x18\x05 \x01(\tB\x07\xbaH\x04r\x02(d\"[\n\x14ListProductsResponse\x12*\n\x08products\x18\x01 \x03(\x0b\x32\x18.shop.product.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x14UpdateProductRequest\x12/\n\x07product\x18\x01 \x01(\x0b\x32\x18.shop.product.v1.ProductB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x14\x44\x65leteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"I\n\x16UndeleteProductRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(d\"Q\n\x15ListCategoriesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"`\n\x16ListCategoriesResponse\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x19.shop.product.v1.Category\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x08\x43\x61tegory\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x81\x01\n\x12\x41\x64justStockRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02(d2\x9d\t\n\x0eProductService\x12y\n\rCreateProduct\x12%.shop.product.v1.CreateProductRequest\x1a\x18.shop.product.v1.Product\"\'\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1b\"\x10/api/v1/products:\x07product\x12o\n\nGetProduct\x12\".shop.product.v1.GetProductRequest\x1a\x18.shop.product.v1.Product\"#\x92\xbd\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/products/{id}\x12\x90\x01\n\x10\x42\x61tchGetProducts\x12(.shop.product.v1.BatchGetProductsRequest\x1a).shop.product.v1.BatchGetProductsResponse\"\'\x92\xbd\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12{\n\x0cListProducts\x12$.shop.product.v1.ListProductsRequest\x1a%.shop.product.v1.ListProductsResponse\"\x1e\x92\xbd\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x86\x01\n\rUpdateProduct\x12%.shop.product.v1.UpdateProductRequest\x1a\x18.shop.product.v1.Product\"4\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02(2\x1d/api/v1/products/{product.id}:\x07product\x12u\n\rDeleteProduct\x12%.shop.product.v1.DeleteProductRequest\x1a\x18.shop.product.v1.Product\"#\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/products/{id}\x12\x85\x01\n\x0fUndeleteProduct\x12\'.shop.product.v1.UndeleteProductRequest\x1a\x18.shop.product.v1.Product\"/\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02#\"\x1e/api/v1/products/{id}:undelete:\x01*\x12\x83\x01\n\x0eListCategories\x12&.shop.product.v1.ListCategoriesRequest\x1a\'.shop.product.v1.ListCategoriesResponse\" \x92\xbd\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12\x80\x01\n\x0b\x41\x64justStock\x12#.shop.product.v1.AdjustStockRequest\x1a\x18.shop.product.v1.Product\"2\x92\xbd\x18\x02\x08\x03\x82\xd3\xe4\x93\x02&\"!/api/v1/products/{id}:adjustStock:\x01*B<\n\x0fshop.product.v1B\x0cProductProtoP\x01Z\x19shop/product/v1;productv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -109,51 +110,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002(d'
   _globals['_PRODUCTSERVICE'].methods_by_name['CreateProduct']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['CreateProduct']._serialized_options = b'\202\323\344\223\002\033\"\020/api/v1/products:\007product'
+  _globals['_PRODUCTSERVICE'].methods_by_name['CreateProduct']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002\033\"\020/api/v1/products:\007product'
   _globals['_PRODUCTSERVICE'].methods_by_name['GetProduct']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['GetProduct']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/products/{id}'
+  _globals['_PRODUCTSERVICE'].methods_by_name['GetProduct']._serialized_options = b'\222\275\030\002\010\001\202\323\344\223\002\027\022\025/api/v1/products/{id}'
   _globals['_PRODUCTSERVICE'].methods_by_name['BatchGetProducts']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['BatchGetProducts']._serialized_options = b'\202\323\344\223\002\033\022\031/api/v1/products:batchGet'
+  _globals['_PRODUCTSERVICE'].methods_by_name['BatchGetProducts']._serialized_options = b'\222\275\030\002\010\001\202\323\344\223\002\033\022\031/api/v1/products:batchGet'
   _globals['_PRODUCTSERVICE'].methods_by_name['ListProducts']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['ListProducts']._serialized_options = b'\202\323\344\223\002\022\022\020/api/v1/products'
+  _globals['_PRODUCTSERVICE'].methods_by_name['ListProducts']._serialized_options = b'\222\275\030\002\010\001\202\323\344\223\002\022\022\020/api/v1/products'
   _globals['_PRODUCTSERVICE'].methods_by_name['UpdateProduct']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['UpdateProduct']._serialized_options = b'\202\323\344\223\002(2\035/api/v1/products/{product.id}:\007product'
+  _globals['_PRODUCTSERVICE'].methods_by_name['UpdateProduct']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002(2\035/api/v1/products/{product.id}:\007product'
   _globals['_PRODUCTSERVICE'].methods_by_name['DeleteProduct']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['DeleteProduct']._serialized_options = b'\202\323\344\223\002\027*\025/api/v1/products/{id}'
+  _globals['_PRODUCTSERVICE'].methods_by_name['DeleteProduct']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002\027*\025/api/v1/products/{id}'
   _globals['_PRODUCTSERVICE'].methods_by_name['UndeleteProduct']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['UndeleteProduct']._serialized_options = b'\202\323\344\223\002#\"\036/api/v1/products/{id}:undelete:\001*'
+  _globals['_PRODUCTSERVICE'].methods_by_name['UndeleteProduct']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002#\"\036/api/v1/products/{id}:undelete:\001*'
   _globals['_PRODUCTSERVICE'].methods_by_name['ListCategories']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['ListCategories']._serialized_options = b'\202\323\344\223\002\024\022\022/api/v1/categories'
+  _globals['_PRODUCTSERVICE'].methods_by_name['ListCategories']._serialized_options = b'\222\275\030\002\010\001\202\323\344\223\002\024\022\022/api/v1/categories'
   _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._loaded_options = None
-  _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/products/{id}:adjustStock:\001*'
-  _globals['_PRODUCT']._serialized_start=235
-  _globals['_PRODUCT']._serialized_end=747
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=749
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=853
-  _globals['_GETPRODUCTREQUEST']._serialized_start=855
-  _globals['_GETPRODUCTREQUEST']._serialized_end=900
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=902
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=963
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=965
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=1035
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1038
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=1197
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1199
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1290
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1292
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1412
-  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1414
-  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1485
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1487
-  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1560
-  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1562
-  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1643
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1645
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1741
-  _globals['_CATEGORY']._serialized_start=1743
-  _globals['_CATEGORY']._serialized_end=1767
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1770
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1899
-  _globals['_PRODUCTSERVICE']._serialized_start=1902
-  _globals['_PRODUCTSERVICE']._serialized_end=3026
+  _globals['_PRODUCTSERVICE'].methods_by_name['AdjustStock']._serialized_options = b'\222\275\030\002\010\003\202\323\344\223\002&\"!/api/v1/products/{id}:adjustStock:\001*'
+  _globals['_PRODUCT']._serialized_start=264
+  _globals['_PRODUCT']._serialized_end=776
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=778
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=882
+  _globals['_GETPRODUCTREQUEST']._serialized_start=884
+  _globals['_GETPRODUCTREQUEST']._serialized_end=929
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=931
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=992
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=994
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=1064
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1067
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=1226
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1228
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1319
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=1321
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=1441
+  _globals['_DELETEPRODUCTREQUEST']._serialized_start=1443
+  _globals['_DELETEPRODUCTREQUEST']._serialized_end=1514
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_start=1516
+  _globals['_UNDELETEPRODUCTREQUEST']._serialized_end=1589
+  _globals['_LISTCATEGORIESREQUEST']._serialized_start=1591
+  _globals['_LISTCATEGORIESREQUEST']._serialized_end=1672
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=1674
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=1770
+  _globals['_CATEGORY']._serialized_start=1772
+  _globals['_CATEGORY']._serialized_end=1796
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=1799
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1928
+  _globals['_PRODUCTSERVICE']._serialized_start=1931
+  _globals['_PRODUCTSERVICE']._serialized_end=3112
 # @@protoc_insertion_point(module_scope)

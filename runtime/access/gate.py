@@ -1,0 +1,141 @@
+"""The gate in front of every method: who calls, and whether this method is open to them."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from runtime.access.caller import ANYBODY, NOBODY, Caller
+from runtime.access.config import AccessConfig
+from runtime.access.credential import CREDENTIAL, Credential
+from runtime.access.rules import Guests, Level, Rule
+from runtime.errors import invalid_argument, permission_denied, unauthenticated
+from runtime.headers import Context, header_values
+from runtime.logs import LogOnce
+
+log = logging.getLogger(__name__)
+
+AUTHORIZATION = "authorization"
+"""The metadata key of a caller's token, as in `Bearer eyJ…`."""
+
+ORDER_TICKET = "order-ticket"
+"""The metadata key of a guest's ticket."""
+
+TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105 - a reason, no secret
+"""The ErrorInfo reason of a call without a token."""
+
+TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - likewise
+"""The ErrorInfo reason of a call with a token that is not accepted."""
+
+CREDENTIAL_REQUIRED = "CREDENTIAL_REQUIRED"
+"""The ErrorInfo reason of an internal call without the shop's credential."""
+
+STAFF_REQUIRED = "STAFF_REQUIRED"
+"""The ErrorInfo reason of a customer's call to a method for staff."""
+
+Admit = Callable[[Context], Awaitable[Caller]]
+"""Returns who makes a call. Raises an ApiError if the method is not open to them."""
+
+
+class Verifier(Protocol):
+    """Verifies tokens. `runtime.access.tokens` implements it."""
+
+    async def verify(self, token: str) -> Caller:
+        """Returns whom a token stands for.
+
+        Raises:
+            ApiError: UNAUTHENTICATED if the token is not accepted, UNAVAILABLE if the keys for it cannot be had now.
+        """
+        ...
+
+
+def bearer_token(authorization: list[str]) -> str:
+    """Returns the token of the `authorization` headers of a call; empty if there is none.
+
+    Raises:
+        ApiError: UNAUTHENTICATED if the header is not `Bearer` and a token, or occurs twice.
+    """
+    if not authorization:
+        return ""
+    scheme, _, token = authorization[0].partition(" ")
+    token = token.strip()
+    if len(authorization) > 1 or scheme.lower() != "bearer" or not token or " " in token:
+        raise unauthenticated(TOKEN_INVALID, "the authorization header must be sent once, as in `Bearer eyJ…`")
+    return token
+
+
+class Gate:
+    """Decides for each method who may call it."""
+
+    def __init__(self, config: AccessConfig, credential: Credential, verifier: Verifier | None) -> None:
+        """Prepares the decisions.
+
+        Args:
+            config: Who may call.
+            credential: What internal calls have to send.
+            verifier: Verifies tokens; None if the shop does not.
+        """
+        self._credential = credential
+        self._optional_until = config.optional_until
+        self._missing = LogOnce(log, logging.WARNING)
+        self._caller_header = config.caller_header
+        self._verifier = verifier
+        self._guests = config.tokens is not None and config.tokens.guests
+
+    def admission(self, rule: Rule) -> Admit:
+        """Returns what decides for the methods of a rule."""
+        if rule.level is Level.INTERNAL:
+            return self._admit_internal
+        if self._verifier is None:
+            return self._admit_named if self._caller_header else _admit_anybody
+        verifier = self._verifier
+        allowed = rule.level is Level.PUBLIC or (self._guests and rule.guests is Guests.ALLOWED)
+        with_ticket = self._guests and rule.guests is Guests.WITH_TICKET
+        staff = rule.level is Level.STAFF
+
+        async def admit(context: Context) -> Caller:
+            token = bearer_token(header_values(context, AUTHORIZATION))
+            if token:
+                caller = await verifier.verify(token)
+                if staff and not caller.is_staff:
+                    raise permission_denied(STAFF_REQUIRED, "this method is for staff only")
+                return caller
+            if allowed or (with_ticket and header_values(context, ORDER_TICKET)):
+                return NOBODY
+            also = f", or an order's ticket in the header {ORDER_TICKET}" if with_ticket else ""
+            raise unauthenticated(TOKEN_REQUIRED, f"this method needs a bearer token in the authorization header{also}")
+
+        return admit
+
+    async def identify(self, authorization: list[str]) -> Caller:
+        """Returns whom the `authorization` headers of a client stand for, which another process passes on.
+
+        Raises:
+            ApiError: They are not accepted.
+        """
+        if self._verifier is None:
+            return ANYBODY
+        token = bearer_token(authorization)
+        return await self._verifier.verify(token) if token else NOBODY
+
+    async def _admit_internal(self, context: Context) -> Caller:
+        given = header_values(context, CREDENTIAL)
+        if self._credential.accepts(given):
+            return NOBODY
+        if given:
+            raise permission_denied(CREDENTIAL_REQUIRED, "this method is for the shop's own processes only")
+        if self._optional_until and datetime.now(UTC) < self._optional_until:
+            self._missing(f"internal calls without a credential are accepted until {self._optional_until:%FT%TZ}")
+            return NOBODY
+        raise unauthenticated(CREDENTIAL_REQUIRED, "this method is for the shop's own processes only")
+
+    async def _admit_named(self, context: Context) -> Caller:
+        given = header_values(context, self._caller_header)
+        if len(given) > 1:
+            # One of the two is not from the gateway.
+            raise invalid_argument([(self._caller_header, "must be sent once")])
+        return Caller(is_staff=True, scope=given[0]) if given else ANYBODY
+
+
+async def _admit_anybody(_: Context) -> Caller:
+    return ANYBODY
