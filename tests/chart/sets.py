@@ -7,6 +7,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "production": ("--values", "helm/shopping-cart/values-production.yaml"),
     "cnpg": ("--values", "k8s/cnpg/values-cnpg.yaml"),
     "gateway-api": ("--values", "k8s/values-gateway-api.yaml"),
+    "demo-issuer": ("--set", "auth.mode=jwt,auth.demoIssuer.enabled=true"),
     # Everything that no documented set uses.
     "options": (
         "--values", "tests/chart/values-options.yaml",

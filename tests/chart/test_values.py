@@ -82,6 +82,17 @@ WRONG = {
     "global.imageRegistry=https://registry.example.com": "/global/imageRegistry",
     "gateway.sse.maxStreams=20001": "/gateway/sse/maxStreams",
     "gateway.sse.maxStreams=9831": "513Mi or more",
+    "auth.mode=oidc": "/auth/mode",
+    "auth.issue=https://login.example.com": "issue",
+    "auth.algorithms={HS256}": "/auth/algorithms/0",
+    "auth.algorithms={none}": "/auth/algorithms/0",
+    "auth.audience=a b": "/auth/audience",
+    "auth.audience[0]=": "/auth/audience",
+    "auth.jwks.url=login.example.com": "/auth/jwks/url",
+    "auth.internal.optionalUntil=tomorrow": "/auth/internal/optionalUntil",
+    "auth.staff.claim=": "/auth/staff/claim",
+    "auth.tickets.streamTTL=0": "/auth/tickets/streamTTL",
+    "auth.demoIssuer.replicas=2": "replicas",
     "gateway.envoy.resources.limits.memory=lots": "gateway.envoy.resources.limits.memory: lots",
 }
 

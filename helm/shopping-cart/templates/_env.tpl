@@ -45,6 +45,7 @@ Variables of a service. Arguments:
 - {name: GRPC_PORT, value: {{ include "shopping-cart.port" . | quote }}}
 - {name: PEERS, value: {{ include "shopping-cart.componentName" . }}}
 - {name: READY_DELAY, value: {{ .root.Values.rollout.readyDelay | quote }}}
+{{ include "shopping-cart.auth.env" . }}
 {{- if eq .component "order" }}
 - {name: PRODUCT_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" .root "component" "product") | quote }}}
 - {name: ORDER_MAX_STREAMS_PER_CLIENT, value: {{ int .root.Values.gateway.sse.maxStreamsPerClient | quote }}}
@@ -101,6 +102,7 @@ Variables of the sidecar. Arguments: the root context.
 - {name: ORDER_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" . "component" "order") | quote }}}
 - {name: SSE_MAX_STREAMS, value: {{ int .Values.gateway.sse.maxStreams | quote }}}
 - {name: SSE_MAX_STREAMS_PER_CLIENT, value: {{ int .Values.gateway.sse.maxStreamsPerClient | quote }}}
+{{ include "shopping-cart.auth.env" (dict "root" . "component" "gateway") }}
 {{- end }}
 
 {{/*
@@ -110,6 +112,16 @@ Variables of the demo. Arguments: the root context.
 {{ include "shopping-cart.env.common" . }}
 - {name: PRODUCT_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" . "component" "product") | quote }}}
 - {name: ORDER_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" . "component" "order") | quote }}}
+{{ include "shopping-cart.auth.signerEnv" . }}
+{{- end }}
+
+{{/*
+Variables of the demo issuer. Arguments: the root context.
+*/}}
+{{- define "shopping-cart.env.issuer" -}}
+{{ include "shopping-cart.env.common" . }}
+- {name: HTTP_PORT, value: {{ include "shopping-cart.port" (dict "component" "issuer") | quote }}}
+{{ include "shopping-cart.auth.signerEnv" . }}
 {{- end }}
 
 {{/*

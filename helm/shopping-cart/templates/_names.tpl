@@ -41,7 +41,7 @@ The port that a component listens on. Arguments:
   component  a component, as in "product"
 */}}
 {{- define "shopping-cart.port" -}}
-{{- get (dict "product" "50052" "order" "50053" "gateway" "8080" "product-db" "5432" "order-db" "5432") .component }}
+{{- get (dict "product" "50052" "order" "50053" "gateway" "8080" "issuer" "8082" "product-db" "5432" "order-db" "5432") .component }}
 {{- end }}
 
 {{/*

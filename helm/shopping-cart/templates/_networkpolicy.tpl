@@ -49,6 +49,23 @@ The egress rule from a service to its database. Arguments:
 {{- end }}
 
 {{/*
+The egress rule to the issuer of tokens, for its keys. Empty if no keys are fetched. Arguments: the root context.
+*/}}
+{{- define "shopping-cart.networkPolicy.issuerRule" -}}
+{{- $auth := .Values.auth }}
+{{- if $auth.demoIssuer.enabled -}}
+{{ include "shopping-cart.networkPolicy.egressRule" (dict "root" . "to" "issuer") }}
+{{- else if and (eq $auth.mode "jwt") (not (include "shopping-cart.auth.isKeyFile" .)) -}}
+- ports:
+    - {port: {{ $auth.egress.port }}, protocol: TCP}
+  {{- with $auth.egress.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
 The egress rules that all processes share: DNS, and traces if they are sent. Arguments: the root context.
 */}}
 {{- define "shopping-cart.networkPolicy.commonRules" -}}

@@ -7,6 +7,10 @@ Arguments: the root context.
 {{- include "shopping-cart.setDefaults" (dict "values" .Values "defaults" (.Files.Get "files/values.yaml" | fromYaml)) }}
 {{- $_ := set .Values "prepared" true }}
 {{- include "shopping-cart.checkDatabases" . }}
+{{- include "shopping-cart.checkAuth" . }}
+{{- $product := lookup "apps/v1" "Deployment" .Release.Namespace (include "shopping-cart.componentName" (dict "root" . "component" "product")) }}
+{{- $until := default (include "shopping-cart.auth.acceptMissingUntil" (dict "live" $product "now" now)) .Values.auth.internal.optionalUntil }}
+{{- $_ := set .Values "acceptMissingCredentialUntil" $until }}
 {{- end }}
 {{- end }}
 
