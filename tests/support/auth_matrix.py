@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from grpc_health.v1 import health_pb2
@@ -171,7 +172,8 @@ def _foreign_methods() -> Iterator[Method]:
         # The messages of v1 are those of v1alpha.
         (reflection, "grpc.reflection.v1.ServerReflection"),
     ):
-        for method in file.services_by_name[name.rpartition(".")[2]].methods:
+        service: Any = file.services_by_name[name.rpartition(".")[2]]  # its stub has a type of its own
+        for method in service.methods:
             yield Method(name, method.name, "PUBLIC", "GUESTS_UNSPECIFIED", method)
 
 

@@ -62,7 +62,7 @@ REVIEWED = {
 }
 """Who may call each method, as somebody has reviewed it."""
 
-REVIEW = """the levels of methods differ from those that were reviewed. Before you change this table, check for each method:
+REVIEW = """the levels of methods are not those that were reviewed. Before you change this table, check each method:
 - PUBLIC: does everybody on the internet need it, and does it show nothing of any customer?
 - CUSTOMER: does its store compare the owner, and is what belongs to another NOT_FOUND? What may guests do?
 - STAFF: does no customer need it?
