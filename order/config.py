@@ -26,7 +26,7 @@ class Config:
     max_streams: int
     """Concurrent StreamOrderStatus calls."""
     max_streams_per_client: int
-    """Concurrent StreamOrderStatus calls of one client address; 0: no limit of its own."""
+    """Concurrent StreamOrderStatus calls of one caller; 0: no limit of its own."""
 
     @classmethod
     def from_env(cls, env: Env) -> Self:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from aiohttp import web
 from runtime import client
 from runtime.access.credential import Credential
 from runtime.access.opening import open_gate
+from runtime.http import listen
 from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.supervise import Job, supervised
@@ -112,7 +112,8 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
             max_field_size=MAX_HEADER_SIZE,
         )
         stack.push_async_callback(runner.cleanup)
-        await _listen(runner, config)
+        await listen(runner, config.server.host, config.http_port, BACKLOG)
+        log.info("listening on %s", config.server.address(config.http_port))
         await server.set_ready(True)
         yield Running(server, runner, connections, feed)
         await server.drain()
@@ -121,19 +122,3 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
                 await connections.drain()
         except TimeoutError:
             log.warning("%d streams were still open at the end of the drain", len(connections))
-
-
-async def _listen(runner: web.AppRunner, config: SidecarConfig) -> None:
-    host, port = config.server.host, config.http_port
-    address = config.server.address(port)
-    await runner.setup()
-    try:
-        if host == "::" and socket.has_dualstack_ipv6():
-            # asyncio would make a socket for IPv6 alone, and the edge connects to 127.0.0.1.
-            both = socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-            await web.SockSite(runner, both, backlog=BACKLOG).start()
-        else:
-            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
-    except OSError:
-        raise OSError(f"cannot listen on {address}: is the port taken?") from None
-    log.info("listening on %s", address)

@@ -11,12 +11,18 @@ from local.settings import free_ports
 from runtime.config import Env
 from sse.app import serving
 from sse.config import SidecarConfig
+from tests.support.access import credentials
 from tests.support.edge import edge
 from tests.support.eventually import eventually
 
 BOTH = {"127.0.0.1", "::1"}
 
 pytestmark = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+
+def config(http_port: int, grpc_port: int, **variables: str) -> SidecarConfig:
+    own = {"HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "INTERNAL_CREDENTIALS": str(credentials())}
+    return SidecarConfig.from_env(Env({**own, "SHUTDOWN_DELAY": "0", **variables}))
 
 
 async def reached(port: int) -> set[str]:
@@ -38,8 +44,7 @@ async def reached(port: int) -> set[str]:
 async def test_a_process_listens_where_it_is_told(host: str, expected: set[str]) -> None:
     """The sidecar has both kinds of ports; product and order have its gRPC server."""
     http_port, grpc_port = free_ports(2)
-    env = Env({"LISTEN_HOST": host, "HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
-    async with serving(SidecarConfig.from_env(env)):
+    async with serving(config(http_port, grpc_port, LISTEN_HOST=host)):
         assert await reached(grpc_port) == expected
         assert await reached(http_port) == expected
 
@@ -47,8 +52,7 @@ async def test_a_process_listens_where_it_is_told(host: str, expected: set[str])
 async def test_the_default_takes_ipv6_for_grpc_too() -> None:
     """So that probes reach a pod that has no other addresses; the event streams come by way of 127.0.0.1."""
     http_port, grpc_port = free_ports(2)
-    env = Env({"HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "SHUTDOWN_DELAY": "0"})
-    async with serving(SidecarConfig.from_env(env)):
+    async with serving(config(http_port, grpc_port)):
         assert await reached(grpc_port) == BOTH
         assert "127.0.0.1" in await reached(http_port)
 

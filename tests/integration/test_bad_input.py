@@ -8,6 +8,7 @@ import pytest
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
+from tests.support.access import internal_channel
 from tests.support.order import FakeStock, order_shop
 from tests.support.product import euros, product_shop, refusal_of, refused, reserve_request
 
@@ -18,7 +19,7 @@ TRUNCATED = b"\x0a\x7fx"
 
 
 async def raw(address: str, method: str, request: bytes, *, streams: bool = False) -> Any:
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with internal_channel(address) as channel:
         if streams:
             stream: Any = channel.unary_stream(method)
             return [each async for each in stream(request)]

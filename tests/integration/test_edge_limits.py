@@ -143,7 +143,7 @@ async def test_watches_per_address_have_a_limit() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.Watch(health_pb2.HealthCheckRequest(service="sse"), metadata=forged).read()
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert caught.value.details() == "too many streams are open from this address"
+            assert caught.value.details() == "too many streams of this caller are open"
             reflection: Any = reflection_pb2_grpc.ServerReflectionStub
             with pytest.raises(grpc.aio.AioRpcError, match="too many streams"):
                 await reflection(channel).ServerReflectionInfo(iter([])).read()

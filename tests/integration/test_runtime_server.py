@@ -137,7 +137,7 @@ async def test_unread_large_responses_are_limited() -> None:
 
     for _ in range(3):
         ask(140_000, "a")
-    assert await status() == "too many large responses are waiting to be read by this address"
+    assert await status() == "too many large responses are waiting to be read by this caller"
     ask(150_000, "b")
     ask(150_000, "c")
     assert await status() == "too many large responses are waiting to be read"

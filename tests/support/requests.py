@@ -70,6 +70,7 @@ PARSERS: dict[type[Message], list[Callable[[Any], Any]]] = {
     order_pb2.ReceiveOrderRequest: [order.parse.order_id, etag],
     order_pb2.CancelOrderRequest: [order.parse.order_id, etag],
     order_pb2.StreamOrderStatusRequest: [order.parse.stream],
+    order_pb2.CreateOrderTicketRequest: [order.parse.order_id],
 }
 """What a service calls, in sequence, to check a request of each type."""
 

@@ -62,11 +62,13 @@ def test_bad_database_variable_is_named(name: str, value: str) -> None:
 )
 def test_bad_variable_of_product_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        Config.from_env(Env({name: value}))
+        Config.from_env(Env({name: value, "INTERNAL_CREDENTIALS": "/credentials"}))
 
 
 def test_stock_and_searches_have_limits_of_their_own() -> None:
-    config = Config.from_env(Env({"DATABASE_POOL_SIZE": "9", "DATABASE_TIMEOUT": "7"}))
+    config = Config.from_env(
+        Env({"DATABASE_POOL_SIZE": "9", "DATABASE_TIMEOUT": "7", "INTERNAL_CREDENTIALS": "/credentials"})
+    )
     assert [(each.pool_size, each.timeout) for each in (config.database, config.stock, config.search)] == [
         (9, 7),
         (4, 7),

@@ -31,7 +31,7 @@ def test_caller_gets_no_more_than_its_limit() -> None:
     with ExitStack() as held:
         for caller in ("a", "a"):
             held.enter_context(limit.admit(caller))
-        with pytest.raises(ApiError, match="too many streams are open from this address"), limit.admit("a"):
+        with pytest.raises(ApiError, match="too many streams of this caller are open"), limit.admit("a"):
             pass
         held.enter_context(limit.admit("b"))
         with pytest.raises(ApiError, match=r"too many streams are open$"), limit.admit("c"):

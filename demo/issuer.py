@@ -1,0 +1,54 @@
+"""The demo's issuer, for trying: tells whoever asks which key signs its tokens, as an OpenID provider does.
+
+It hands out no tokens. Whoever can read the private key makes them, by `demo token`.
+"""
+
+import logging
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from demo.signing_key import ALGORITHM, SigningKey
+from runtime.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+PORT = 8082
+"""The port that it listens on by default."""
+
+
+def application(key: SigningKey, issuer: str) -> web.Application:
+    """Returns the application with its routes.
+
+    Args:
+        key: The key that signs tokens.
+        issuer: The URL of the issuer: the `iss` of its tokens. All paths are below its path.
+
+    Raises:
+        ConfigError: The issuer is not a URL.
+    """
+    url = urlsplit(issuer)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        raise ConfigError(f"AUTH_ISSUER must be an http or https URL, not {issuer!r}")
+    base, path = issuer.rstrip("/"), url.path.rstrip("/")
+    jwks = key.jwks()
+
+    async def discovery(_: web.Request) -> web.Response:
+        # What OpenID Connect Discovery requires (section 3), as far as there is anything.
+        return web.json_response(
+            {
+                "issuer": issuer,
+                "jwks_uri": f"{base}/jwks",
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": [ALGORITHM],
+            }
+        )
+
+    async def keys(_: web.Request) -> web.Response:
+        return web.json_response(text=jwks)
+
+    app = web.Application()
+    app.router.add_get(f"{path}/.well-known/openid-configuration", discovery)
+    app.router.add_get(f"{path}/jwks", keys)
+    return app
