@@ -120,6 +120,7 @@ Variables of the demo issuer. Arguments: the root context.
 */}}
 {{- define "shopping-cart.env.issuer" -}}
 {{ include "shopping-cart.env.common" . }}
+- {name: LISTEN_HOST, value: {{ include "shopping-cart.envoy.listenHost" . | quote }}}
 - {name: HTTP_PORT, value: {{ include "shopping-cart.port" (dict "component" "issuer") | quote }}}
 {{ include "shopping-cart.auth.signerEnv" . }}
 {{- end }}
