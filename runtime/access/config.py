@@ -66,10 +66,14 @@ class TokenConfig:
         issuer = _required(env, "AUTH_ISSUER", "the `iss` of tokens")
         if not file and not url:
             _check_url("AUTH_ISSUER", issuer, ", or set AUTH_JWKS_FILE or AUTH_JWKS_URL")
+            if "?" in issuer or "#" in issuer:
+                raise ConfigError("AUTH_ISSUER must be a URL without a query and a fragment")
         audiences = _list(_required(env, "AUTH_AUDIENCE", "the `aud` of tokens"))
         if not audiences:
             raise ConfigError("AUTH_AUDIENCE must be a list of audiences with commas between them")
         algorithms = _list(env.text("AUTH_ALGORITHMS", ",".join(cls.algorithms)))
+        if not algorithms:
+            raise ConfigError("AUTH_ALGORITHMS must be a list of algorithms with commas between them")
         for algorithm in algorithms:
             if algorithm not in ALGORITHMS:
                 raise ConfigError(f"AUTH_ALGORITHMS must be a list of {', '.join(ALGORITHMS)}, not {algorithm!r}")
@@ -137,8 +141,15 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _check_url(name: str, url: str, otherwise: str = "") -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        has_password = parts.username is not None or parts.password is not None
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_password = usable = False
+    if has_password:
+        raise ConfigError(f"{name} must not contain a user or a password")
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(f"{name} must be an http or https URL{otherwise}, not {url!r}")
 
 

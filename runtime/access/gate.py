@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runtime.access.caller import ANYBODY, NOBODY, Caller
 from runtime.access.config import AccessConfig
@@ -12,6 +12,9 @@ from runtime.access.rules import Guests, Level, Rule
 from runtime.errors import invalid_argument, permission_denied, unauthenticated
 from runtime.headers import Context, header_values
 from runtime.logs import LogOnce
+
+if TYPE_CHECKING:
+    from runtime.access.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,9 @@ TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105 - a reason, no secret
 
 TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - likewise
 """The ErrorInfo reason of a call with a token that is not accepted."""
+
+TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - likewise
+"""The ErrorInfo reason of a call with a token that has expired."""
 
 CREDENTIAL_REQUIRED = "CREDENTIAL_REQUIRED"
 """The ErrorInfo reason of an internal call without the shop's credential."""
@@ -67,14 +73,18 @@ def bearer_token(authorization: list[str]) -> str:
 class Gate:
     """Decides for each method who may call it."""
 
-    def __init__(self, config: AccessConfig, credential: Credential, verifier: Verifier | None) -> None:
+    def __init__(
+        self, config: AccessConfig, credential: Credential, verifier: Verifier | None, keys: "Keys | None" = None
+    ) -> None:
         """Prepares the decisions.
 
         Args:
             config: Who may call.
             credential: What internal calls have to send.
             verifier: Verifies tokens; None if the shop does not.
+            keys: The keys that it verifies them with, if the edge is to have them too.
         """
+        self.keys = keys
         self._credential = credential
         self._optional_until = config.optional_until
         self._missing = LogOnce(log, logging.WARNING)
