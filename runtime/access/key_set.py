@@ -87,10 +87,10 @@ def parse_key_set(text: bytes, algorithms: Sequence[str], known: KeySet) -> KeyS
     try:
         document: object = json.loads(text)
     except (ValueError, RecursionError):
-        raise KeySetError("it is not JSON") from None
+        raise KeySetError("not JSON") from None
     listed = document.get("keys") if is_object(document) else None
     if not is_list(listed):
-        raise KeySetError("it has no list `keys`")
+        raise KeySetError("no list `keys`")
     before = {_identity(key): key for key in known.keys}
     keys: dict[tuple[tuple[str, str], ...], Key] = {}
     ignored: list[str] = []
@@ -103,7 +103,7 @@ def parse_key_set(text: bytes, algorithms: Sequence[str], known: KeySet) -> KeyS
             keys[_identity(key)] = before.get(_identity(key), key)
     if not keys:
         reasons = ", ".join(dict.fromkeys(ignored))
-        raise KeySetError("it has no key that can be used" + (f" ({reasons})" if reasons else ""))
+        raise KeySetError("no key that can be used" + (f" ({reasons})" if reasons else ""))
     used = tuple(keys.values())[:MAX_KEYS]
     for key in known.keys:
         key.in_use = key in used
