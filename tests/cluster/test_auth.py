@@ -25,6 +25,10 @@ from tests.support.release import Release
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 CALL_TIMEOUT = 20.0
+SHOW = """
+from pathlib import Path
+print({file.name: file.read_text() for file in Path("/internal-credentials").glob("[a-z]*")})
+"""
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -288,10 +292,9 @@ def test_credential_is_rotated_under_load(shop: Shop) -> None:
 
 def mounted(shop: Shop) -> list[dict[str, str]]:
     """Returns the credential as each pod has it that uses it."""
-    show = "from pathlib import Path as P; print({p.name: p.read_text() for p in P('/internal-credentials').glob('[a-z]*')})"
     found = []
     for component, container in (("product", ""), ("order", ""), ("gateway", "sse")):
-        shown = shop.release.namespace.execute(shop.release.pod(component), "python", "-c", show, container=container)
+        shown = shop.release.namespace.execute(shop.release.pod(component), "python", "-c", SHOW, container=container)
         found.append(ast.literal_eval(shown))
     return found
 
