@@ -176,6 +176,7 @@ class BenchShop(Fleet):
             sse_http_port=http,
             sse_grpc_port=grpc_port,
             memory=MEMORY,
+            rate_limit=0,  # all clients have the same address here
         )
 
 

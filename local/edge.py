@@ -1,6 +1,7 @@
 """Renders the edge's configuration. The Helm chart fills in the same files by the same two rules (`_envoy.tpl`)."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,16 @@ HEAP = (3, 4)
 CONNECTION = 20 * 1024
 """Bytes of Envoy's memory for each connection that it accepts: about as many as an idle one uses. Busier connections
 reach the heap limit first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeAuth:
+    """Which tokens the edge accepts, as in the services' AUTH_ variables."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    leeway: float = 30.0
+    """Seconds by which the clocks of the issuer and the shop may differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +66,12 @@ class EdgeSettings:
     page of another site can reach the edge by a name that it points there (DNS rebinding)."""
     otlp_endpoint: str = ""
     """Where spans are sent, as in `http://collector:4317` (OTLP over gRPC). Empty: tracing is off."""
+    auth: EdgeAuth | None = None
+    """Which tokens are accepted. None: the edge looks at no tokens (AUTH_MODE=none)."""
+    rate_limit: int = 200
+    """Requests in a second that one caller may make in the long run. 0: there is no limit."""
+    rate_burst: int = 2000
+    """Requests that a caller may make at once, after having made none for a while."""
     tls: Path | None = None
     """A folder with tls.crt and tls.key. None: plain HTTP."""
 
@@ -96,6 +113,8 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
     """Returns the value of each name in Envoy's files. A test compares the names with those of the Helm chart."""
     if settings.cors_credentials and "*" in settings.cors_origins:
         raise ValueError("cors_credentials with the origin * would let any site act as its visitor: name the origins")
+    if settings.rate_limit < 0 or settings.rate_burst < 1:
+        raise ValueError("rate_limit must be 0 or more, and rate_burst 1 or more")
     listen_host, listen_port = _address(settings.listen)
     product_host, product_port = _address(settings.product)
     order_host, order_port = _address(settings.order)
@@ -120,6 +139,11 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
         "CORS_ORIGINS": json.dumps([origin_match(origin) for origin in settings.cors_origins]),
         "CORS_CREDENTIALS": json.dumps(settings.cors_credentials),
         "HOSTS": json.dumps(settings.hosts),
+        "AUTH_ISSUER": json.dumps(settings.auth.issuer if settings.auth else ""),
+        "AUTH_AUDIENCES": json.dumps(settings.auth.audiences if settings.auth else ()),
+        "AUTH_LEEWAY": str(math.ceil(settings.auth.leeway if settings.auth else 0)),
+        "RATE_LIMIT": str(settings.rate_limit),
+        "RATE_BURST": str(settings.rate_burst),
         "OTLP_HOST": otlp_host,
         "OTLP_PORT": otlp_port,
         "TLS_DIR": str(settings.tls or ""),
@@ -137,6 +161,7 @@ def render(settings: EdgeSettings, name: str = "envoy.yaml") -> str:
     """Returns one of TEMPLATES, filled in."""
     text = template(name)
     blocks: dict[str, object] = {"CORS": settings.cors_origins, "TLS": settings.tls, "TRACING": settings.otlp_endpoint}
+    blocks |= {"AUTH": settings.auth, "RATE_LIMIT": settings.rate_limit}
     blocks["HOSTS"] = settings.hosts != EdgeSettings.hosts
     for block, wanted in blocks.items():
         if not wanted:

@@ -16,7 +16,7 @@ from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.supervise import Job, supervised
 from runtime.telemetry import Telemetry
-from sse import edge
+from sse import edge, jwks
 from sse.config import SidecarConfig
 from sse.gc_tuner import GcTuner
 from sse.streams.connections import Connections
@@ -102,8 +102,10 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         )
         stack.push_async_callback(server.stop)
         await server.start()
+        application = StatusStreams(config, feed.topics, connections).application()
+        jwks.add_route(application, gate.keys)
         runner = web.AppRunner(
-            StatusStreams(config, feed.topics, connections).application(),
+            application,
             access_log=None,
             # A browser that goes away ends its stream at once, also an idle one.
             handler_cancellation=True,

@@ -147,6 +147,7 @@ class ComparedShop(BenchShop):
                 order=f"{LOOPBACK}:{self._empty_order}",
                 sse_http_port=self._unused[0],
                 sse_grpc_port=self._unused[1],
+                rate_limit=0,
             )
             return envoy_command(write(settings)), self.environment()
         if name == FASTAPI:

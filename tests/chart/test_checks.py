@@ -60,3 +60,14 @@ def test_failed_check_removes_its_order(cancelled: int) -> None:
     assert done.returncode == 1
     assert "FAILED: two pieces at 9.99 cost" in done.stderr
     assert requests[-2:] == ["POST /api/v1/orders/o1:cancel", "DELETE /api/v1/products/o1"]
+
+
+@pytest.mark.parametrize(("program", "failed"), [("rest", "POST /api/v1/products"), ("guest", "GET /api/v1/orders/")])
+def test_check_fails_on_shop_that_asks_for_no_token(program: str, failed: str) -> None:
+    with shop(200) as (url, _):
+        command = [sys.executable, str(tools.CHART / f"files/tests/check_{program}.py")]
+        environment = {**os.environ, "EDGE": url, "AUTH_MODE": "jwt", "AUTH_GUESTS": "true"}
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"FAILED: {failed}" in done.stderr
+    assert "not 401 TOKEN_REQUIRED" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helm.files import FOLDER, copies, differences
-from local.edge import TEMPLATES, EdgeSettings, render, template, values
+from local.edge import TEMPLATES, EdgeAuth, EdgeSettings, render, template, values
 from tests.chart import tools
 
 
@@ -67,6 +67,23 @@ def test_envoy_variables_are_the_same_everywhere(tmp_path: Path) -> None:
             "gateway.cors.origins[0]=https://*.shop.example:8443,gateway.cors.credentials=true",
             replace(EDGE, cors_origins=("https://*.shop.example:8443",), cors_credentials=True),
         ),
+        (
+            "gateway.rateLimit.requestsPerSecond=5,gateway.rateLimit.burst=7",
+            replace(EDGE, rate_limit=5, rate_burst=7),
+        ),
+        (
+            "auth.mode=jwt,auth.issuer=https://issuer.example/shop,auth.audience=shop,demo.enabled=false",
+            replace(EDGE, auth=EdgeAuth(issuer="https://issuer.example/shop", audiences=("shop",))),
+        ),
+        (
+            "auth.mode=jwt,auth.issuer=https://issuer.example,auth.audience={a,b},auth.leeway=90,demo.enabled=false",
+            replace(EDGE, auth=EdgeAuth(issuer="https://issuer.example", audiences=("a", "b"), leeway=90)),
+        ),
+        (
+            "auth.mode=jwt,auth.demoIssuer.enabled=true",
+            replace(EDGE, auth=EdgeAuth(issuer="http://shop-shopping-cart-issuer:8082", audiences=("shop",))),
+        ),
+        ("gateway.rateLimit.requestsPerSecond=0", replace(EDGE, rate_limit=0)),
         ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
         (
             "telemetry.endpoint=http://collector.observability:4317",

@@ -53,10 +53,49 @@ PARENT = "parentRefs[0].name=public"
     ],
 )
 def test_notes_warn_of_public_access(sets: str, ways: str) -> None:
-    """There is no authentication: everyone who reaches the edge can read and change everything."""
+    """Without tokens, everyone who reaches the edge can read and change everything."""
     found = notes(sets)
-    assert ("there is no authentication" in found) == bool(ways)
-    assert f"and {ways} may be open to everyone" in found or not ways
+    assert "WARNING: there is no authentication" in found
+    assert ("may be open to everyone" in found) == bool(ways)
+    assert f"And {ways} may be open to everyone" in found or not ways
+
+
+@pytest.mark.parametrize(
+    ("sets", "reach"),
+    [("", "Every pod of the cluster reaches it"), (BEHIND, "Only the peers in networkPolicy.from reach it")],
+)
+def test_notes_say_who_reaches_a_closed_edge(sets: str, reach: str) -> None:
+    assert reach in notes(sets)
+
+
+PROVIDER = "auth.mode=jwt,auth.issuer=https://login.example.com,auth.audience={shop,api},demo.enabled=false"
+DEMO = "auth.mode=jwt,auth.demoIssuer.enabled=true"
+
+
+@pytest.mark.parametrize("guests", ["true", "false"])
+def test_notes_say_who_may_call(guests: str) -> None:
+    found = notes(f"{PROVIDER},auth.staff.claim=roles,auth.staff.value=clerk,auth.guests={guests},ingress.enabled=true")
+    assert "there is no authentication" not in found
+    assert "a token of https://login.example.com for shop or api" in found
+    assert "`clerk` in the claim `roles`" in found
+    assert ("orders as a guest" in found) == (guests == "true")
+    assert "demo issuer" not in found
+
+
+def test_notes_make_tokens_with_demo_issuer() -> None:
+    found = notes(DEMO)
+    make = "kubectl --namespace default exec deployment/shop-shopping-cart-issuer -- demo token"
+    assert f"TOKEN=$({make} --sub ada --ttl 1h)" in found
+    assert f"STAFF_TOKEN=$({make} --role staff --sub grace --ttl 1h)" in found
+    assert 'curl -s -H "Authorization: Bearer $TOKEN" -X POST http://localhost:8080/api/v1/orders' in found
+    assert "the demo issuer is for trying only" in found
+    assert "eyJ" not in found
+
+
+def test_notes_say_until_when_credential_is_optional() -> None:
+    until = "2026-01-31T12:00:00Z"
+    assert f"Until {until}, product and order accept" in notes(f"auth.internal.optionalUntil={until}")
+    assert "internal calls without a credential" not in notes("auth.mode=none")
 
 
 def test_notes_command_selects_service_pods() -> None:

@@ -14,6 +14,8 @@ from tests.chart.pods import containers, pods, spec, variables
 from tests.chart.sets import SETS
 
 OPTIONS = SETS["options"]
+TOKENS = "auth.mode=jwt,auth.issuer=https://login.example.com,auth.audience=shop,demo.enabled=false"
+DEMO_ISSUER = "auth.mode=jwt,auth.demoIssuer.enabled=true"
 
 
 class Strict(yaml.CSafeLoader):
@@ -96,6 +98,26 @@ def test_helm_tests_accept_cpu_limits() -> None:
     assert len(checks) == 3
     for each in checks:
         assert each["containers"][0]["resources"]["limits"] == {"cpu": "100m", "memory": "128Mi"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "program", "env"),
+    [
+        ("auth.mode=none", "order", {}),
+        (TOKENS, "guest", {"AUTH_MODE": "jwt", "AUTH_GUESTS": "true", "PLACE_ORDER": "false"}),
+        (f"{TOKENS},auth.guests=false", "guest", {"AUTH_MODE": "jwt", "AUTH_GUESTS": "false", "PLACE_ORDER": "false"}),
+        (DEMO_ISSUER, "guest", {"AUTH_MODE": "jwt", "AUTH_GUESTS": "true", "PLACE_ORDER": "true"}),
+        ("auth.reflection.enabled=false", "order", {"REFLECTION": "false"}),
+    ],
+)
+def test_helm_tests_fit_who_may_call(sets: str, program: str, env: dict[str, str]) -> None:
+    """They hold no secret, so with tokens they are guests. A guest's order stays: only a shop for trying gets one."""
+    checks = {pod: each for pod, _, each in pods("--set", sets) if pod.startswith("Pod/")}
+    for pod, each in checks.items():
+        [container] = each["containers"]
+        assert variables(container) == {"EDGE": "http://shop-shopping-cart-gateway:8080", **env}, pod
+        assert [volume.keys() for volume in each["volumes"]] == [{"name", "configMap"}], pod
+    assert checks["Pod/shop-shopping-cart-test-order"]["containers"][0]["args"][1] == f"/tests/check_{program}.py"
 
 
 @pytest.mark.parametrize("helm", [tools.helm, tools.helm3])

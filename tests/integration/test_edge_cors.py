@@ -19,9 +19,9 @@ PATHS = ["/api/v1/products", "/api/v1/orders/abc:cancel", "/api/orders/stream", 
 
 HEADERS = (
     "authorization, baggage, b3, cache-control, connect-protocol-version, connect-timeout-ms, content-type, "
-    "grpc-timeout, idempotency-key, if-match, if-none-match, last-event-id, pragma, sentry-trace, traceparent, "
-    "tracestate, x-b3-traceid, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-grpc-web, x-request-id, "
-    "x-requested-with, x-user-agent"
+    "grpc-timeout, idempotency-key, if-match, if-none-match, last-event-id, order-ticket, pragma, sentry-trace, "
+    "traceparent, tracestate, x-b3-traceid, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-grpc-web, "
+    "x-request-id, x-requested-with, x-user-agent"
 )
 """What the API reads, and what clients and tracers add by themselves."""
 

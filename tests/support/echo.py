@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -38,6 +39,8 @@ class Calls:
     seconds_left: float = math.inf
     checks: dict[str, health.aio.HealthServicer] = field(default_factory=dict)
     """The health that each service reports, by its name."""
+    jwks: str = ""
+    """The keys of tokens that the sidecar has; empty if none."""
 
     def record(self, name: str, context: Context) -> None:
         self.count[name] += 1
@@ -157,6 +160,11 @@ async def _follow(request: web.Request) -> web.StreamResponse:
     return stream
 
 
+async def _keys(calls: Calls, request: web.Request) -> web.Response:
+    calls.count["jwks"] += 1
+    return web.Response(text=calls.jwks, content_type="application/json") if calls.jwks else web.Response(status=503)
+
+
 async def _serve(stack: AsyncExitStack, calls: Calls, names: tuple[str, ...], *add: Any) -> int:
     server = grpc.aio.server(options=OPTIONS)
     checks = health.aio.HealthServicer()
@@ -187,9 +195,9 @@ class EchoServices:
 
 
 @asynccontextmanager
-async def echo_services() -> AsyncIterator[EchoServices]:
-    """Runs both services, and what stands for the sidecar, until the end of the block."""
-    calls = Calls()
+async def echo_services(jwks: str = "") -> AsyncIterator[EchoServices]:
+    """Runs both services, and what stands for the sidecar, until the end of the block. `jwks` is as in Calls."""
+    calls = Calls(jwks=jwks)
     async with AsyncExitStack() as stack:
         # Not all of their methods are written, which type checkers take for abstract classes.
         servicers: Any = {"product": Product, "stock": Stock, "order": Order}
@@ -207,6 +215,7 @@ async def echo_services() -> AsyncIterator[EchoServices]:
         app = web.Application()
         app.router.add_get("/api/orders/stream{slash:/?}", _follow)
         app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)
+        app.router.add_get("/jwks", partial(_keys, calls))
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

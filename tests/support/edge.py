@@ -60,6 +60,14 @@ class Edge:
             text = (await http.get(f"{self.admin}/stats", params={"filter": f"^{name}$"})).text
         return int(text.rpartition(": ")[2] or 0)
 
+    async def has_keys(self) -> None:
+        """Waits until Envoy has fetched the keys of tokens."""
+
+        async def fetched() -> bool:
+            return await self.stat("http.edge.jwt_authn.jwks_fetch_success") > 0
+
+        await eventually(fetched, 10)
+
     def access_log(self) -> list[dict[str, Any]]:
         """Returns the entries of the access log so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -131,15 +139,16 @@ def _wait_for(process: "subprocess.Popen[bytes]", log: Path, read: Callable[[], 
 
 
 @asynccontextmanager
-async def edge(*options: str, rewrites: Rewrites | None = None, **settings: Any) -> AsyncIterator[Edge]:
+async def edge(*options: str, rewrites: Rewrites | None = None, jwks: str = "", **settings: Any) -> AsyncIterator[Edge]:
     """Runs the edge before services that echo, until the end of the block.
 
     Args:
         options: More options of Envoy's command line.
         rewrites: Replacements in its configuration.
+        jwks: The keys of tokens that the sidecar has. Envoy has them when the block begins.
         settings: Fields of EdgeSettings that differ.
     """
-    async with echo_services() as services:
+    async with echo_services(jwks) as services:
         with scratch() as folder:
             wanted = EdgeSettings(
                 files=folder,
@@ -153,6 +162,8 @@ async def edge(*options: str, rewrites: Rewrites | None = None, **settings: Any)
             started = await asyncio.to_thread(running.__enter__)
             try:
                 started.calls = services.calls
+                if jwks:
+                    await started.has_keys()
                 yield started
             finally:
                 await asyncio.to_thread(running.__exit__, None, None, None)

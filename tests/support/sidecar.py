@@ -12,6 +12,7 @@ import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 
+from runtime.access.config import AccessConfig
 from runtime.config import Env, ServerConfig, TelemetryConfig
 from sse.app import Running, serving
 from sse.config import Limits, SidecarConfig, Timing
@@ -231,14 +232,14 @@ class Blocks:
 
 @asynccontextmanager
 async def sidecar(
-    *, pods: int = 1, timing: Timing | None = None, limits: Limits | None = None
+    *, pods: int = 1, timing: Timing | None = None, limits: Limits | None = None, access: AccessConfig | None = None
 ) -> AsyncIterator[RunningSidecar]:
     logs = Logs()
     running = [await pod(logs) for _ in range(pods)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{each.port}" for each in running)
     config = SidecarConfig(
         server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1),
-        access=open_access(),
+        access=access or open_access(),
         telemetry=TelemetryConfig.from_env(Env({})),
         http_port=0,
         product_target=target,

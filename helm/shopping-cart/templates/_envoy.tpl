@@ -33,8 +33,10 @@ A file of Envoy's, filled in by the same two rules as in local/edge.py: ${NAME} 
 {{- end }}
 {{- $values := include "shopping-cart.envoy.values" .root | fromYaml }}
 {{- $blocks := dict
+  "AUTH" (eq .root.Values.auth.mode "jwt")
   "CORS" .root.Values.gateway.cors.origins
   "HOSTS" false
+  "RATE_LIMIT" .root.Values.gateway.rateLimit.requestsPerSecond
   "TLS" .root.Values.gateway.tls.secretName
   "TRACING" $values.OTLP_HOST
 }}
@@ -65,6 +67,17 @@ local/edge.py. Arguments: the root context.
 {{- if and (hasPrefix "http://" .Values.telemetry.endpoint) (eq .Values.telemetry.protocol "grpc") }}
 {{- $otlp = include "shopping-cart.telemetry.address" . | fromYaml }}
 {{- end }}
+{{- $issuer := "" }}
+{{- $audiences := "[]" }}
+{{- $leeway := 0 }}
+{{- if eq .Values.auth.mode "jwt" }}
+{{- $issuer = include "shopping-cart.auth.issuer" . }}
+{{- $audiences = include "shopping-cart.auth.audiences" . }}
+{{- $leeway = ceil .Values.auth.leeway }}
+{{- end }}
+AUTH_ISSUER: {{ toJson $issuer | quote }}
+AUTH_AUDIENCES: {{ $audiences | quote }}
+AUTH_LEEWAY: {{ int $leeway | quote }}
 LISTEN_HOST: {{ $host | quote }}
 LISTEN_BOTH: {{ eq $host "::" | quote }}
 LISTEN_PORT: {{ include "shopping-cart.port" (dict "component" "gateway") | quote }}
@@ -76,6 +89,8 @@ ORDER_PORT: {{ include "shopping-cart.port" (dict "component" "order") | quote }
 SSE_HTTP_PORT: "8081"
 SSE_GRPC_PORT: "50054"
 FILES: /etc/envoy
+RATE_LIMIT: {{ int $gateway.rateLimit.requestsPerSecond | quote }}
+RATE_BURST: {{ int $gateway.rateLimit.burst | quote }}
 MAX_STREAMS: {{ add $gateway.sse.maxStreams 5000 | quote }}
 MAX_HEAP: {{ div (mul $memory 3) 4 | quote }}
 MAX_CONNECTIONS: {{ div $memory 20480 | quote }}

@@ -1,10 +1,33 @@
-"""Checks REST: the life cycle of a product, and the shape of errors."""
+"""Checks REST: the life cycle of a product, and the shape of errors.
 
+Where the shop asks for tokens, it has none, and checks that it can read the catalogue and write nothing.
+"""
+
+from access import TOKENS, check_refused
 from edge import Failed, call, create_product, eventually, main, send
 
 
 def check() -> None:
     eventually(lambda: call("GET", "/api/v1/products?pageSize=1") and None)
+    if TOKENS:
+        check_closed()
+    else:
+        check_products()
+    for wrong, code in (("/api/v1/products/no-uuid", 3), ("/api/v1/nothing", 5)):
+        status, response = send("GET", wrong)
+        if status < 400 or response.get("code") != code or "message" not in response:
+            raise Failed(f"GET {wrong}: {status} {response}")
+    print("errors: all in one shape")
+
+
+def check_closed() -> None:
+    check_refused("POST", "/api/v1/products", "TOKEN_REQUIRED", {"name": "helm test"})
+    check_refused("GET", "/api/v1/orders", "TOKEN_REQUIRED")
+    check_refused("GET", "/api/v1/products", "TOKEN_INVALID", headers={"Authorization": "Bearer none"})
+    print("without a token: the catalogue can be read; writes and lists of orders are refused")
+
+
+def check_products() -> None:
     product = create_product(stock=3)
     path = f"/api/v1/products/{product['id']}"
     try:
@@ -22,11 +45,6 @@ def check() -> None:
         print("products: created, read, updated, found")
     finally:
         call("DELETE", path)
-    for wrong, code in (("/api/v1/products/no-uuid", 3), ("/api/v1/nothing", 5)):
-        status, response = send("GET", wrong)
-        if status < 400 or response.get("code") != code or "message" not in response:
-            raise Failed(f"GET {wrong}: {status} {response}")
-    print("errors: all in one shape")
 
 
 main(check)

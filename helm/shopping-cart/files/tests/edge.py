@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from email.message import Message
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,13 +39,21 @@ def connection(timeout: float = TIMEOUT) -> HTTPConnection:
 
 def send(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """Sends a request. Returns the status and the JSON of the response."""
+    status, _, response = exchange(method, path, body, headers)
+    return status, response
+
+
+def exchange(
+    method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+) -> tuple[int, Message, Any]:
+    """Sends a request. Returns the status, the headers and the JSON of the response."""
     http = connection()
     try:
         payload = None if body is None else json.dumps(body)
         http.request(method, path, payload, {"Content-Type": "application/json", **(headers or {})})
         response: HTTPResponse = http.getresponse()
         text = response.read()
-        return response.status, json.loads(text) if text else None
+        return response.status, response.headers, json.loads(text) if text else None
     finally:
         http.close()
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from http.client import HTTPException
+from urllib.parse import urlencode
 
 from edge import Failed, connection, send
 
@@ -17,9 +18,10 @@ STREAM_TIMEOUT = 40.0
 class Watch:
     """Follows one order. Iterating yields version and status of each event until `completed`."""
 
-    def __init__(self, order_id: str, attempts: int = 10) -> None:
+    def __init__(self, order_id: str, attempts: int = 10, ticket: str = "") -> None:
         """Creates a watch that fails after `attempts` connections in a row without a new event."""
         self.order_id = order_id
+        self._query = urlencode({"order_id": order_id} | ({"ticket": ticket} if ticket else {}))
         self.connections = 0
         """Number of connections so far."""
         self.last = 0
@@ -45,7 +47,7 @@ class Watch:
         http = connection(timeout=STREAM_TIMEOUT)
         try:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(self.last)} if self.last else {})
-            http.request("GET", f"/api/orders/stream?order_id={self.order_id}", headers=headers)
+            http.request("GET", f"/api/orders/stream?{self._query}", headers=headers)
             response = http.getresponse()
             self.connections += 1
             if response.status == 204:
