@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from order.tickets import TicketConfig
 from runtime.access.config import AccessConfig
 from runtime.client import parse_target
 from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
@@ -16,6 +17,7 @@ class Config:
 
     server: ServerConfig
     access: AccessConfig
+    tickets: TicketConfig
     database: DatabaseConfig
     search: DatabaseConfig
     """The connections of ListOrders alone, so that lists never delay an order."""
@@ -39,6 +41,7 @@ class Config:
         return cls(
             server=ServerConfig.from_env(env, grpc_port=PORT),
             access=AccessConfig.from_env(env),
+            tickets=TicketConfig.from_env(env),
             database=database,
             search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),

@@ -19,6 +19,7 @@ from runtime.telemetry import Telemetry
 from sse import edge, jwks
 from sse.config import SidecarConfig
 from sse.gc_tuner import GcTuner
+from sse.streams.authorization import AUTHORIZE, Authorization
 from sse.streams.connections import Connections
 from sse.streams.feed import Feed
 from sse.streams.handler import StatusStreams
@@ -72,11 +73,15 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
-        to_product, to_order = (client.channel(target) for target in (config.product_target, config.order_target))
+        to_product = client.channel(config.product_target)
+        to_order = client.channel(config.order_target, idempotent=[AUTHORIZE])
         stack.push_async_callback(to_product.close)
         stack.push_async_callback(to_order.close)
         connections = Connections(config.limits, config.timing.heartbeat_interval)
         feed = Feed(to_order, credential, config.timing)
+        authorization = None
+        if config.access.tokens:
+            authorization = Authorization(to_order, credential, config.limits, config.timing)
         await stack.enter_async_context(
             supervised(
                 Job("the status feed", feed.run),
@@ -102,7 +107,7 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         )
         stack.push_async_callback(server.stop)
         await server.start()
-        application = StatusStreams(config, feed.topics, connections).application()
+        application = StatusStreams(config, feed.topics, connections, authorization).application()
         jwks.add_route(application, gate.keys)
         runner = web.AppRunner(
             application,
