@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from runtime import client
 from runtime.access.credential import Credential
@@ -25,6 +26,7 @@ from sse.streams.feed import Feed
 from sse.streams.handler import StatusStreams
 
 log = logging.getLogger(__name__)
+http_log = logging.getLogger("sse.http")
 
 NAME = "sse"
 
@@ -36,6 +38,21 @@ MAX_HEADER_SIZE = 64 * 1024
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that streams get to close."""
+
+
+class WithoutRequestLines(logging.Filter):
+    """Takes the text of malformed requests out of aiohttp's log: a ticket may be in the URL."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns true: the record is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "malformed request: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+http_log.addFilter(WithoutRequestLines())
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,7 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=http_log,
             # A browser that goes away ends its stream at once, also an idle one.
             handler_cancellation=True,
             shutdown_timeout=CLOSE_TIMEOUT,
