@@ -11,6 +11,11 @@ from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
 PORT = 50053
 
 
+def product_target(env: Env) -> str:
+    """Returns the gRPC target of the product service. Raises ConfigError if it is none."""
+    return parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that can be configured, from environment variables."""
@@ -45,7 +50,7 @@ class Config:
             database=database,
             search=database.for_searches(env),
             telemetry=TelemetryConfig.from_env(env),
-            product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
+            product_target=product_target(env),
             event_retention_days=env.integer("EVENT_RETENTION_DAYS", 90, 1, 36_500),
             max_streams=env.integer("ORDER_MAX_STREAMS", 2_000, 1, 100_000),
             max_streams_per_client=env.integer("ORDER_MAX_STREAMS_PER_CLIENT", 100, 0, 100_000),

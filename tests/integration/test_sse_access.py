@@ -345,7 +345,7 @@ async def test_flood_of_one_address_is_refused_unasked(provider: Provider) -> No
         running.pods[0].feed.authorize = authorize
         path = f"/api/orders/stream?order_id={order_id}"
         calls = [asyncio.create_task(running.http.get(path)) for _ in range(2)]
-        await eventually(lambda: len(running.sidecar.connections) == 2, 5)
+        await eventually(lambda: len(running.pods[0].feed.authorized) == 2, 5)
         Rest.refused(await running.http.get(path), 429, 8)
         assert len(running.pods[0].feed.authorized) == 2
         go.set()

@@ -91,7 +91,7 @@ class GuardedShop:
 @asynccontextmanager
 async def guarded_shop(conninfo: str, provider: Provider, **variables: str) -> AsyncIterator[GuardedShop]:
     """Runs an order service that accepts the provider's tokens."""
-    async with order_shop(conninfo, FakeStock(), **provider.variables(), **variables) as shop:
+    async with order_shop(conninfo, FakeStock(), wait=True, **provider.variables(), **variables) as shop:
         yield GuardedShop(shop, provider)
 
 

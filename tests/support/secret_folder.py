@@ -9,14 +9,14 @@ from runtime.access.secret import ADDITIONAL, CURRENT
 class SecretFolder:
     """A folder with the files `current` and, during a change, `additional`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secret: str = "") -> None:
         path.mkdir(exist_ok=True)
         self.path = path
-        self._write(CURRENT, token_hex(32))
+        self._write(CURRENT, secret or token_hex(32))
 
-    def add(self) -> None:
+    def add(self, secret: str = "") -> None:
         """Adds the next secret: it is accepted, and not used yet."""
-        self._write(ADDITIONAL, token_hex(32))
+        self._write(ADDITIONAL, secret or token_hex(32))
 
     def exchange(self) -> None:
         """Uses the next secret; the last one is still accepted."""

@@ -94,7 +94,7 @@ def test_ticket_with_other_claims_is_invalid(folder: SecretFolder, claims: dict[
 def test_unsigned_and_foreign_tickets_are_invalid(folder: SecretFolder) -> None:
     made = tickets(folder.path)
     claims = {"aud": "order", "sub": str(ORDER), "exp": int(time.time()) + 60}
-    unsigned = jwt.encode(claims, None, "none")
+    unsigned = jwt.encode(claims, "", "none")
     foreign = jwt.encode(claims, "x" * 64, "HS256")
     other_algorithm = jwt.encode(claims, folder.read(), "HS512")
     nested = urlsafe_b64encode(b'{"alg":"HS256"}').decode() + "." + "A" * 2_000 + ".AAAA"
