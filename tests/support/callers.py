@@ -80,7 +80,7 @@ class GuardedShop:
 
     async def authorize(self, order_id: str, token: str = "", **sent: Any) -> str:
         """Asks as the sidecar does. Returns the caller."""
-        fields = {"authorization": [f"Bearer {token}"] if token else []} | sent
+        fields: dict[str, Any] = {"authorization": [f"Bearer {token}"] if token else []} | sent
         request = status_feed_pb2.AuthorizeStreamRequest(order_id=order_id, **fields)
         return (await self.shop.feed.AuthorizeStream(request)).caller
 
