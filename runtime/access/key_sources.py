@@ -1,6 +1,8 @@
 """Where the keys of tokens come from: a file, a URL, or the discovery document of an OpenID provider."""
 
 import json
+import os
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -155,5 +157,7 @@ def _reason(error: Exception) -> str:
         cause = error.certificate_error
         return f"its certificate is not accepted: {getattr(cause, 'verify_message', '') or type(cause).__name__}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
+        cause = error.os_error
+        # Event loops word the same error in different ways. The numbers of a name that is not found are not errno's.
+        return os.strerror(cause.errno) if cause.errno and not isinstance(cause, socket.gaierror) else str(cause)
     return type(error).__name__

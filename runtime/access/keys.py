@@ -28,6 +28,14 @@ WAIT_TIMEOUT = 15.0
 """Seconds that a call waits for keys at the most: a load that runs, a pause, and one more load."""
 
 
+MISSING_TIME = 5.0
+"""Seconds for which a key that the issuer does not have is not looked for again: after it removed a key, many callers
+still have tokens of it, and should get new ones at once."""
+
+MAX_MISSING = 1_000
+"""How many such keys are remembered."""
+
+
 class Source(Protocol):
     """Where a key set comes from."""
 
@@ -66,6 +74,8 @@ class Keys:
         """Why the last load failed; empty if it did not."""
         self._failures = LogOnce(log, logging.WARNING)
         self._ignored = LogOnce(log, logging.INFO)
+        self._missing: dict[str, float] = {}
+        """The keys that the issuer did not have, and until when they are not looked for again."""
         self._waiting = 0
         self._wanted = asyncio.Event()
         self._begun = self._ended = 0
@@ -125,7 +135,7 @@ class Keys:
             return None
 
         found = find_known()
-        if found or self._is_known(algorithm, kid):
+        if found or self._is_known(algorithm, kid) or self._is_missing(kid):
             return found
         if self._waiting >= MAX_WAITING:
             raise unavailable("too many tokens name a key that is not known yet", self._source.min_interval)
@@ -145,6 +155,11 @@ class Keys:
             raise self._unavailable() from None
         finally:
             self._waiting -= 1
+        if kid is not None:
+            self._missing.pop(kid, None)
+            self._missing[kid] = asyncio.get_running_loop().time() + MISSING_TIME
+            if len(self._missing) > MAX_MISSING:
+                del self._missing[next(iter(self._missing))]
         return None
 
     async def run(self) -> NoReturn:
@@ -202,6 +217,10 @@ class Keys:
             return self._set.names(kid)
         candidates = self._set.candidates(algorithm, kid)
         return bool(candidates) and all(key.kid is not None for key in candidates)
+
+    def _is_missing(self, kid: str | None) -> bool:
+        """Returns whether the issuer did not have a key a short time ago."""
+        return kid is not None and asyncio.get_running_loop().time() < self._missing.get(kid, 0)
 
     def _unavailable(self) -> ApiError:
         return unavailable("the keys of the issuer of tokens cannot be loaded now", self._source.min_interval)

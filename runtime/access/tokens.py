@@ -76,10 +76,8 @@ class Tokens:
             ApiError: UNAUTHENTICATED if the token is not accepted, UNAVAILABLE if the keys for it cannot be had now.
         """
         verified = self._remembered.get(token)
-        if verified is not None:
-            if verified.key.in_use and time.time() < verified.until:
-                return verified.caller
-            self._forget(token)
+        if verified is not None and verified.key.in_use and time.time() < verified.until:
+            return verified.caller
         return await self._verify(token)
 
     async def _verify(self, token: str) -> Caller:

@@ -96,7 +96,7 @@ The variables of who may call. Arguments:
 {{- end }}
 {{- if eq .component "order" }}
 - {name: TICKET_KEYS, value: /ticket-keys}
-- {name: AUTH_STREAM_TICKET_TTL, value: {{ $auth.tickets.streamTTL | quote }}}
+- {name: AUTH_STREAM_TICKET_TTL, value: {{ int $auth.tickets.streamTTL | quote }}}
 {{- end }}
 {{- if not $auth.reflection.enabled }}
 - {name: REFLECTION, value: "false"}
@@ -110,13 +110,13 @@ The variables of who may call. Arguments:
 {{- if include "shopping-cart.auth.isKeyFile" .root }}
 - {name: AUTH_JWKS_FILE, value: /jwks/{{ $auth.jwks.key }}}
 {{- else }}
-- {name: AUTH_JWKS_REFRESH, value: {{ $auth.jwks.refresh | quote }}}
+- {name: AUTH_JWKS_REFRESH, value: {{ int $auth.jwks.refresh | quote }}}
 {{- end }}
 - {name: AUTH_ALGORITHMS, value: {{ join "," $auth.algorithms | quote }}}
-- {name: AUTH_LEEWAY, value: {{ $auth.leeway | quote }}}
+- {name: AUTH_LEEWAY, value: {{ int $auth.leeway | quote }}}
 - {name: AUTH_GUESTS, value: {{ $auth.guests | quote }}}
 {{- if and $auth.guests (eq .component "order") }}
-- {name: AUTH_GUEST_TICKET_TTL, value: {{ $auth.tickets.guestTTL | quote }}}
+- {name: AUTH_GUEST_TICKET_TTL, value: {{ int $auth.tickets.guestTTL | quote }}}
 {{- end }}
 {{- if $auth.ca.secretName }}
 - {name: SSL_CERT_FILE, value: /issuer-ca/{{ $auth.ca.key }}}
