@@ -40,31 +40,23 @@ class Shop:
     edge: httpx.Client
     product: grpc.Channel
     order: grpc.Channel
-
-    def token(self, role: str, subject: str) -> str:
-        """As the notes say how to get one."""
-        command = ("demo", "token", "--role", role, "--sub", subject, "--ttl", "1h")
-        return self.release.namespace.execute(f"deployment/{self.release.component('issuer')}", *command).strip()
-
-    @cached_property
-    def staff(self) -> str:
-        return self.token("staff", "grace")
-
-    @cached_property
-    def ada(self) -> str:
-        return self.token("customer", "ada")
-
-    @cached_property
-    def bob(self) -> str:
-        return self.token("customer", "bob")
+    staff: str
+    """Tokens of staff and of two customers."""
+    ada: str
+    bob: str
 
     @cached_property
     def product_id(self) -> str:
         """A product of the demo, which its loader has made with a token of its own."""
-        return str(self._catalogue()[0]["id"])
+        return eventually(self._in_stock, 60, "the demo is loaded")
 
-    def _catalogue(self) -> list[dict[str, Any]]:
-        return eventually(lambda: self.edge.get("/api/v1/products").json().get("products"), 60, "the demo is loaded")
+    def _in_stock(self) -> str:
+        products = self._get("/api/v1/products").get("products", [])
+        return next((str(each["id"]) for each in products if int(each["stock"]) > 5), "")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.edge.get(path).json()
+        return found
 
     def place(self, token: str = "") -> dict[str, Any]:
         body = {"items": [{"productId": self.product_id, "quantity": 1}], "customer": {"name": "Ada Lovelace"}}
@@ -96,16 +88,34 @@ def code(call: Callable[[], object]) -> str:
 
 
 @pytest.fixture(scope="module")
-def shop(image: str) -> Iterator[Shop]:
+def release(image: str) -> Iterator[Release]:
     """The demo moves no orders here: the tests do."""
     values = {"auth.mode": "jwt", "auth.demoIssuer.enabled": "true"}
     slow = {f"demo.extraEnv[{place}].name": f"SIMULATE_{which}_SECONDS" for place, which in enumerate(("MIN", "MAX"))}
-    with namespace(f"shop-test-{uuid4().hex[:6]}") as place, ExitStack() as stack:
-        release = Release(place, image, values={**values, **slow})
+    with namespace(f"shop-test-{uuid4().hex[:6]}") as place:
+        made = Release(place, image, values={**values, **slow})
         hours = [part for each in (0, 1) for part in ("--set-string", f"demo.extraEnv[{each}].value=7200")]
-        release.install(*hours, "--wait", "--timeout", "300s", timeout=310)
+        made.install(*hours, "--wait", "--timeout", "300s", timeout=310)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tokens(release: Release) -> dict[str, str]:
+    """As the notes say how to get them."""
+    found = {}
+    for name, role in (("staff", "staff"), ("ada", "customer"), ("bob", "customer")):
+        command = ("demo", "token", "--role", role, "--sub", name, "--ttl", "1h")
+        issuer = f"deployment/{release.component('issuer')}"
+        found[name] = release.namespace.execute(issuer, *command).strip()
+    return found
+
+
+@pytest.fixture
+def shop(release: Release, tokens: dict[str, str]) -> Iterator[Shop]:
+    """The ports are forwarded anew for each test: `kubectl port-forward` may end when a stream is left."""
+    with ExitStack() as stack:
         ports = {
-            component: stack.enter_context(place.forward(f"service/{release.component(component)}", port))
+            component: stack.enter_context(release.namespace.forward(f"service/{release.component(component)}", port))
             for component, port in (("gateway", 8080), ("product", 50052), ("order", 50053))
         }
         edge = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports['gateway']}", timeout=CALL_TIMEOUT))
@@ -113,7 +123,7 @@ def shop(image: str) -> Iterator[Shop]:
             stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{ports[component]}"))
             for component in ("product", "order")
         )
-        yield Shop(release, edge, product, order)
+        yield Shop(release, edge, product, order, **tokens)
 
 
 @pytest.mark.parametrize("who", ["nobody", "malformed", "ada", "staff"])
