@@ -60,8 +60,12 @@ $(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt $(VENV)/proje
 HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
 
 .PHONY: up
-up: $(VENV)/local.stamp ## Run the whole shop on this machine, until Ctrl-C (PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
+up: $(VENV)/local.stamp ## Run the whole shop on this machine, until Ctrl-C (AUTH_MODE, PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
 	@exec $(HOLD_SIGNALS) $(RUN) -m local up
+
+.PHONY: token
+token: $(VENV)/local.stamp ## Print a token for `make up AUTH_MODE=jwt` (ROLE=customer or staff, SUB=ada, TTL=1h)
+	@$(RUN) -m local token
 
 .PHONY: reset
 reset: $(VENV)/local.stamp ## Delete the data of `make up`

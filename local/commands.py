@@ -3,36 +3,21 @@
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from local.children import ChildError
+from local.examples import examples
 from local.postgres import Postgres
-from local.settings import REPOSITORY, Settings, prepare
+from local.settings import Settings, prepare
 from local.shop import LOCK, Shop
 from local.stop import Stop, Stopped, restore_default_signals
+from local.tokens import FOLDER as TOKENS
+from local.tokens import maker_variables
 from runtime.config import ConfigError
-
-COMMANDS = """\
-REST, SSE, gRPC and gRPC-Web: {url}; product: localhost:{product}; order: localhost:{order}
-
-list products:
-  curl -s '{url}/api/v1/products?pageSize=3'
-create a product:
-  curl -s -X POST {url}/api/v1/products -H 'Content-Type: application/json' -d '{{"name": "Oak step stool", \
-"category": "Home", "stock": 5, "price": {{"currencyCode": "EUR", "units": "79"}}}}'
-place an order and follow its status:
-  PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=100&orderBy=price' | python3 -c \
-'import json, sys; print(next(item["id"] for item in json.load(sys.stdin)["products"] if item["stock"] != "0"))')
-  ORDER=$(curl -s -X POST {url}/api/v1/orders -H 'Content-Type: application/json' \
--d '{{"items": [{{"productId": "'$PRODUCT'", "quantity": 1}}]}}' | python3 -c \
-'import json, sys; order = json.load(sys.stdin); print(order.get("id") or sys.exit(order["message"]))') \
-&& curl -N "{url}/api/orders/stream?order_id=$ORDER"
-gRPC:
-  {grpcurl} -plaintext localhost:{port} list
-"""
 
 
 def up(settings: Settings) -> int:
@@ -43,17 +28,8 @@ def up(settings: Settings) -> int:
     try:
         stop.listen()
         shop.start()
-        grpcurl = os.path.relpath(REPOSITORY / ".venv" / "bin" / "grpcurl")
         print()
-        print(
-            COMMANDS.format(
-                url=settings.url,
-                port=settings.port,
-                product=settings.product_port,
-                order=settings.order_port,
-                grpcurl=grpcurl,
-            )
-        )
+        print(examples(settings))
         print(f"Press Ctrl-C to stop. Data and logs are in {settings.state}")
         print("ready", flush=True)
         while True:
@@ -77,7 +53,7 @@ def reset(settings: Settings) -> int:
     prepare(state)
     Shop(settings).acquire_lock()
     Postgres(state).remove()
-    for folder in ("credentials", "envoy", "logs", "ticket-keys"):
+    for folder in ("credentials", "envoy", TOKENS, "logs", "ticket-keys"):
         shutil.rmtree(state / folder, ignore_errors=True)
     for file in ("secrets.json", "secrets.tmp", LOCK):
         (state / file).unlink(missing_ok=True)
@@ -87,12 +63,23 @@ def reset(settings: Settings) -> int:
     return 0
 
 
+def token(settings: Settings) -> int:
+    """Prints a token that the running shop accepts. Returns the exit status."""
+    restore_default_signals()
+    inherited = {name: value for name, value in settings.environment.items() if not name.startswith("AUTH_")}
+    variables = {**inherited, **maker_variables(settings.state, settings.state / LOCK)}
+    options = [f"--{name.lower()}={inherited[name]}" for name in ("ROLE", "SUB", "TTL") if inherited.get(name)]
+    command = [sys.executable, "-m", "demo", "token", *options]
+    return subprocess.run(command, env=variables, check=False).returncode
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status: 1 if the shop fails, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="shop", description="The whole shop on this machine, without a cluster.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     subparsers.add_parser("up", help="run the shop until Ctrl-C").set_defaults(run=up)
     subparsers.add_parser("reset", help="delete the data of `shop up`").set_defaults(run=reset)
+    subparsers.add_parser("token", help="print a token for trying (ROLE, SUB, TTL)").set_defaults(run=token)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(Settings.from_env(os.environ))

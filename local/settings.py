@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Self
 
 from local.edge import otlp_address
+from local.tokens import Tokens
 from runtime.config import ConfigError, Env
 
 LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULT_STATE = REPOSITORY / ".state"
 PORTS = range(20_000, 32_768)
 """Ports that free_ports chooses from. They are below those that Linux gives to outgoing connections, one of which could
 take a port before it is listened on."""
@@ -30,6 +32,7 @@ class Settings:
     otlp_endpoint: str
     environment: Mapping[str, str]
     """The variables that the processes inherit."""
+    tokens: Tokens
     demo: bool = True
     """Load the demo catalogue and run the fulfilment simulator."""
 
@@ -51,7 +54,7 @@ class Settings:
             if other := taken.setdefault(port, name) != name and taken[port]:
                 raise ConfigError(f"{other} and {name} are both {port}")
         endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-        state = Path(env.text("STATE_DIR", str(REPOSITORY / ".state"))).absolute()
+        state = Path(env.text("STATE_DIR", str(DEFAULT_STATE))).absolute()
         if set(str(state)) & set('"\\\n'):
             raise ConfigError("STATE_DIR must not contain quotes, backslashes or line breaks")
         return cls(
@@ -61,6 +64,7 @@ class Settings:
             state=state,
             otlp_endpoint=_grpc_endpoint(endpoint, env),
             environment=dict(variables),
+            tokens=Tokens.from_env(variables, state),
         )
 
     @property

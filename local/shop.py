@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Self
 from local import children
 from local.children import Child, ChildError, Sleep, run, start
 from local.databases import SERVICES
-from local.edge import EdgeSettings, write
+from local.edge import EdgeAuth, EdgeSettings, write
 from local.postgres import Postgres
 from local.secret_files import secret_folder
 from local.server_programs import installed
@@ -42,8 +42,8 @@ DATABASE_STOP_TIMEOUT = 1.8
 STOP_FIRST = ("demo-simulate", "sse")
 """The processes that stop while Envoy still runs."""
 
-READY_CHECKS = (("products?pageSize=1", 200), ("orders?pageSize=1", 200), ("orders/x/status/stream", 400))
-"""Paths below /api/v1, and their HTTP status when everything behind them works."""
+READY_CHECKS = (("products?pageSize=1", (200,)), ("orders?pageSize=1", (200, 401)), ("orders/x/status/stream", (400,)))
+"""Paths below /api/v1, and their HTTP statuses when everything behind them works. 401: order wants a token."""
 
 Report = Callable[[str], None]
 """Shows a line of progress."""
@@ -123,18 +123,31 @@ class Shop:
         for service in SERVICES:
             self._run(f"migrate-{service}", service, "migrate", DATABASE_URL=self.postgres.service(service))
 
+        self._prepare_tokens()
         self._report("starting product, order, sse and Envoy")
         self._service("product", settings.product_port, DATABASE_URL=self.postgres.service("product"))
         self._service("order", settings.order_port, DATABASE_URL=self.postgres.service("order"))
         self._service("sse", self.sse_grpc_port, HTTP_PORT=str(self.sse_http_port))
         self._edge()
-        for path, status in READY_CHECKS:
-            self._wait_until_ready(f"/api/v1/{path}", status)
-
+        for path, statuses in READY_CHECKS:
+            self._wait_until_ready(f"/api/v1/{path}", statuses)
         if settings.demo:
-            self._report("loading the demo catalogue")
-            self._run("demo-load", "demo", "load")
-            self._add(self._python("demo-simulate", "demo", "simulate"))
+            self._demo()
+
+    def _prepare_tokens(self) -> None:
+        tokens = self._settings.tokens
+        jwks = self._run("demo-jwks", "demo", "jwks", ISSUER_KEY=str(tokens.key)) if tokens.own else ""
+        tokens.keep(jwks, self._settings.environment)
+
+    def _demo(self) -> None:
+        tokens = self._settings.tokens
+        if tokens.config and not tokens.own:
+            self._report(f"without the demo: it acts as staff, for which it has no token of {tokens.config.issuer}")
+            return
+        environment = {"ISSUER_KEY": str(tokens.key)} if tokens.own else {}
+        self._report("loading the demo catalogue")
+        self._run("demo-load", "demo", "load", **environment)
+        self._add(self._python("demo-simulate", "demo", "simulate", **environment))
 
     @property
     def logs(self) -> Path:
@@ -187,7 +200,8 @@ class Shop:
         settings = self._settings
         defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", "LOG_FORMAT": "text"}
         # These variables are meant for one process only, and must not reach all of them by accident.
-        inherited = {k: v for k, v in settings.environment.items() if not k.startswith(("DATABASE_", "PG", "PORT"))}
+        own = ("DATABASE_", "PG", "PORT", "ISSUER_KEY")
+        inherited = {k: v for k, v in settings.environment.items() if not k.startswith(own)}
         return {
             **defaults,
             **inherited,
@@ -196,6 +210,7 @@ class Shop:
             "LISTEN_HOST": LOOPBACK,
             "INTERNAL_CREDENTIALS": str(secret_folder(settings.state / "credentials")),
             "TICKET_KEYS": str(secret_folder(settings.state / "ticket-keys")),
+            **settings.tokens.variables,
             "PRODUCT_TARGET": f"dns:///{LOOPBACK}:{settings.product_port}",
             "ORDER_TARGET": f"dns:///{LOOPBACK}:{settings.order_port}",
             **more,
@@ -214,6 +229,8 @@ class Shop:
 
     def _edge(self) -> None:
         settings = self._settings
+        config = settings.tokens.config
+        auth = EdgeAuth(issuer=config.issuer, audiences=config.audiences, leeway=config.leeway) if config else None
         bootstrap = write(
             EdgeSettings(
                 files=settings.state / "envoy",
@@ -225,16 +242,17 @@ class Shop:
                 sse_http_port=self.sse_http_port,
                 sse_grpc_port=self.sse_grpc_port,
                 otlp_endpoint=settings.otlp_endpoint,
+                auth=auth,
             )
         )
         self._add(start("envoy", envoy_command(bootstrap), self.logs, self._environment()))
 
-    def _wait_until_ready(self, path: str, status: int) -> None:
-        """Waits until a path has the status that it has when everything behind it works."""
+    def _wait_until_ready(self, path: str, statuses: Sequence[int]) -> None:
+        """Waits until a path has a status that it has when everything behind it works."""
         deadline = time.monotonic() + READY_TIMEOUT
         while True:
             self.check()
-            if get(self._settings.url.replace("localhost", LOOPBACK) + path)[0] == status:
+            if get(self._settings.url.replace("localhost", LOOPBACK) + path)[0] in statuses:
                 return
             if time.monotonic() > deadline:
                 raise ChildError(f"{path} is not ready after {READY_TIMEOUT:g} s; the logs are in {self.logs}")

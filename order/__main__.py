@@ -5,9 +5,10 @@ import sys
 from argparse import Namespace
 
 from order.app import MIGRATIONS, NAME, serving
-from order.config import Config
+from order.config import Config, product_target
 from order.jobs import reconcile as reconciliation
 from runtime import cli
+from runtime.access.config import AccessConfig
 from runtime.access.credential import Credential
 from runtime.config import DatabaseConfig, Env
 from runtime.credentials import ConnectionInfo
@@ -29,9 +30,9 @@ async def migrate(_: Namespace) -> None:
 
 async def reconcile(options: Namespace) -> None:
     """Repairs what a restored database has left inconsistent."""
-    config = Config.from_env(Env(os.environ))
-    chosen = reconciliation.Options.of(options)
-    await reconciliation.reconcile(config.database, config.product_target, Credential(config.access), chosen)
+    env = Env(os.environ)
+    database, credential = DatabaseConfig.from_env(env), Credential(AccessConfig.from_env(env))
+    await reconciliation.reconcile(database, product_target(env), credential, reconciliation.Options.of(options))
 
 
 def main() -> int:

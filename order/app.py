@@ -16,6 +16,7 @@ from order.jobs.expired_holds import ExpiredHoldReaper
 from order.jobs.relay import Relay
 from order.jobs.retention import Pruner
 from order.live import feed_service
+from order.live.authorizer import StreamAuthorizer
 from order.live.feed_service import StatusFeedService
 from order.live.logs import Followers, LogReader
 from order.live.tailer import Tailer
@@ -24,6 +25,7 @@ from order.service import OrderService
 from order.stock import SERVICE, Stock
 from order.stock_client import StockClient
 from order.store import WRITE_PROBE, OrderStore
+from order.tickets import Tickets
 from runtime.access.credential import Credential
 from runtime.access.opening import open_gate
 from runtime.client import channel, is_resolvable
@@ -71,6 +73,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     credential = Credential(config.access)
+    tickets = Tickets(config.tickets)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LONG_LIVED_STREAMS)
         stack.callback(telemetry.close)
@@ -112,9 +115,13 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
         streams = CallerLimit(config.max_streams, config.max_streams_per_client)
         server.add(
             order_pb2_grpc.add_OrderServiceServicer_to_server,
-            OrderService(store, stock, followers, streams, on_status),
+            OrderService(store, stock, followers, streams, tickets, on_status),
         )
-        server.add(status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers))
+        tokens = config.access.tokens
+        authorizer = StreamAuthorizer(gate, tickets, store, guests=tokens is not None and tokens.guests)
+        server.add(
+            status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers, authorizer)
+        )
         await stack.enter_async_context(
             supervised(
                 Job("the relay", sender.run, has_schema_and_product),

@@ -13,6 +13,7 @@ import grpc
 from order.domain import Draft, Item, Order, Status, expired, replayed, same_items
 from order.stock import ProductUnavailable, ReservationState, Stock
 from order.store import OrderStore
+from runtime.access.caller import Caller
 from runtime.errors import ApiError
 from runtime.refusals import DomainError
 
@@ -28,12 +29,12 @@ class Checkout:
     on_status: Callable[[Status], None]
     """Called after the commit of a new order, with its status."""
 
-    async def place(self, order_id: UUID, caller: str, draft: Draft, timeout: float | None) -> Order:
+    async def place(self, order_id: UUID, caller: Caller, draft: Draft, timeout: float | None) -> Order:
         """Places an order, or returns the one that an earlier request with the same id has placed.
 
         Args:
             order_id: The id of the order and of its reservation, derived from the caller and the idempotency key.
-            caller: Who places the order.
+            caller: Who places the order. It belongs to the caller's subject.
             draft: The order to place.
             timeout: Seconds that the client's deadline leaves; None without one.
 
@@ -56,7 +57,7 @@ class Checkout:
         is_released = reservation.state is ReservationState.RELEASED
         if not is_released:
             items = _in_sequence(draft, reservation.items)
-            order = await self.orders.insert(order_id, caller, draft, reservation.currency, items)
+            order = await self.orders.insert(order_id, caller.scope, draft, reservation.currency, items, caller.subject)
             if order:
                 log.info("order placed", extra={"order_id": str(order_id), "number": order.number})
                 self.on_status(Status.PLACED)

@@ -122,6 +122,8 @@ class Order(Details):
     version: int
     create_time: datetime
     update_time: datetime
+    owner: str = ""
+    """The customer whose order it is. Empty if it is nobody's: a guest's, or placed without tokens."""
 
     @property
     def etag(self) -> str:
@@ -157,6 +159,8 @@ class OrderQuery:
     status: Status | None = None
     customer_email: str = ""
     number: str = ""
+    owner: str | None = None
+    """The customer whose orders are listed. No order belongs to an empty one."""
 
 
 _NAMESPACE = UUID("6d0d3a4c-9a63-5c1e-8f0e-2f6f0c1b7a55")

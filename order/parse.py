@@ -28,7 +28,7 @@ Move = (
 """A request for a transition."""
 
 
-def order_id(request: order_pb2.GetOrderRequest | Move) -> UUID:
+def order_id(request: order_pb2.GetOrderRequest | order_pb2.CreateOrderTicketRequest | Move) -> UUID:
     """Returns the id of the order that a request is for. Raises INVALID_ARGUMENT if the request is malformed."""
     CONSTRAINTS.enforce(request)
     return UUID(request.id)
@@ -62,14 +62,20 @@ def _check_email(violations: Violations, field: str, email: str) -> None:
         violations.add(field, "must be an e-mail address, as in ada@example.com")
 
 
-def listing(request: order_pb2.ListOrdersRequest) -> Listing:
-    """Returns what to list. Raises INVALID_ARGUMENT if the request is malformed."""
+def listing(request: order_pb2.ListOrdersRequest, owner: str | None = None) -> Listing:
+    """Returns what to list. Raises INVALID_ARGUMENT if the request is malformed.
+
+    Args:
+        request: The request.
+        owner: The customer whose orders to list; None for everybody's.
+    """
     with Violations() as violations:
         CONSTRAINTS.check(violations, request)
         _check_email(violations, "customer_email", request.customer_email)
     status = Status(order_pb2.Order.Status.Name(request.status)) if request.status else None
-    query = OrderQuery(status=status, customer_email=request.customer_email, number=request.number)
-    described = ("orders", query.status or "", query.customer_email.lower(), query.number)
+    query = OrderQuery(status=status, customer_email=request.customer_email, number=request.number, owner=owner)
+    whose = () if owner is None else (owner,)
+    described = ("orders", query.status or "", query.customer_email.lower(), query.number, *whose)
     return query, Cursor.parse(request.page_token, described, (datetime, UUID)), pages.page_size(request.page_size)
 
 

@@ -11,7 +11,8 @@ from runtime.rows import instance
 
 COLUMNS: LiteralString = (
     "id, number, nullif(status, 'EXPIRED') AS status, items, currency, total_micros, customer_name, customer_email,"
-    " customer_phone, shipping_address, payment_method, notes, fingerprint, version, create_time, update_time"
+    " customer_phone, shipping_address, payment_method, notes, fingerprint, version, create_time, update_time,"
+    " owner"
 )
 """The columns of an OrderRow."""
 
@@ -30,6 +31,7 @@ class OrderRow(Details):
     version: int
     create_time: datetime
     update_time: datetime
+    owner: str
 
 
 def order_of(row: OrderRow) -> Order | Tombstone:

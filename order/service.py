@@ -13,13 +13,17 @@ from order.domain import Order, Status, StatusEvent, check_move, derive_id, not_
 from order.live.logs import Followers
 from order.stock import Stock
 from order.store import OrderStore
+from order.tickets import Kind, Tickets
+from order.viewers import Viewer, in_header, viewer_of
 from runtime.access.caller import current
+from runtime.access.gate import ORDER_TICKET
 from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
-from runtime.headers import Context, expected_version, request_key, send_etag
+from runtime.headers import Context, expected_version, header_values, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
 from runtime.shielded import run_shielded
 from runtime.subscriptions import LogNotFound, LogRewound, Subscription
+from runtime.times import set_timestamp
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         stock: Stock,
         followers: Followers,
         streams: CallerLimit,
+        tickets: Tickets,
         on_status: Callable[[Status], None],
     ) -> None:
         """Initializes the service.
@@ -47,32 +52,39 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
             stock: The product service.
             followers: The streams of this process.
             streams: The limit of StreamOrderStatus calls.
+            tickets: Makes and reads tickets.
             on_status: Called after the commit of each status that an order got here.
         """
         self._store = store
         self._checkout = Checkout(orders=store, stock=stock, on_status=on_status)
         self._followers = followers
         self._streams = streams
+        self._tickets = tickets
         self._on_status = on_status
         self._list_shared = SharedLookup("order.list", self._list)
 
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
         draft = parse.draft(request)
-        who = current().scope
-        order_id = derive_id(who, request_key(context, request.request_id))
+        who = current()
+        order_id = derive_id(who.scope, request_key(context, request.request_id))
         # Shielded: a client that disconnects between the two steps leaves no hold behind.
         order = await run_shielded(self._checkout.place(order_id, who, draft, context.time_remaining()))
-        return await _respond(order, context)
+        response = await _respond(order, context)
+        if who.is_guest and not order.owner:
+            response.ticket = self._tickets.issue(Kind.ORDER, order.id).text
+        return response
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Context) -> order_pb2.Order:
         order_id = parse.order_id(request)
+        viewer = self._viewer(context, Kind.ORDER)
         order = await self._store.get(order_id)
+        viewer.check(order_id, order.owner if order else None)
         if order is None:
             raise not_found(order_id)
         return await _respond(order, context)
 
     async def ListOrders(self, request: order_pb2.ListOrdersRequest, context: Context) -> order_pb2.ListOrdersResponse:
-        return await self._list_shared(parse.listing(request))
+        return await self._list_shared(parse.listing(request, current().sees_only))
 
     async def _list(self, listing: parse.Listing) -> order_pb2.ListOrdersResponse:
         query, cursor, size = listing
@@ -95,7 +107,7 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def _move(self, target: Status, request: parse.Move, context: Context) -> order_pb2.Order:
         order_id = parse.order_id(request)
         version = expected_version(context, request.etag)
-        order, moved = await self._store.move(order_id, target, version)
+        order, moved = await self._store.move(order_id, target, version, current().sees_only)
         if order is None:
             raise not_found(order_id)
         if moved:
@@ -108,13 +120,27 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
     async def CreateOrderTicket(
         self, request: order_pb2.CreateOrderTicketRequest, context: Context
     ) -> order_pb2.CreateOrderTicketResponse:
-        parse.order_id(request)
-        raise unavailable("not yet")
+        order_id = parse.order_id(request)
+        viewer = self._viewer(context, Kind.ORDER)
+        viewer.check(order_id, await self._store.get_owner(order_id))
+        ticket = self._tickets.issue(Kind.STREAM, order_id)
+        response = order_pb2.CreateOrderTicketResponse(ticket=ticket.text)
+        set_timestamp(response.expire_time, ticket.expire_time)
+        return response
+
+    def _viewer(self, context: Context, *kinds: Kind) -> Viewer:
+        """Returns who makes a call, with the ticket that they sent if it is of one of these kinds."""
+        caller = current()
+        # The header says nothing to a shop that verifies no tokens.
+        sent = [] if caller.is_staff else in_header(header_values(context, ORDER_TICKET), *kinds)
+        return viewer_of(caller, self._tickets, sent)
 
     async def StreamOrderStatus(
         self, request: order_pb2.StreamOrderStatusRequest, context: Context
     ) -> AsyncIterator[order_pb2.OrderStatusEvent]:
         key, after = parse.stream(request)
+        viewer = self._viewer(context, Kind.ORDER, Kind.STREAM)
+        await viewer.find_and_check(key, self._store.get_owner)
         with (
             self._streams.admit(caller_of_call(context)),
             self._followers.follow(str(key), after) as subscription,

@@ -66,6 +66,12 @@ class _IdAndStatus:
 
 
 @dataclass(frozen=True)
+class _IdAndOwner:
+    id: UUID
+    owner: str
+
+
+@dataclass(frozen=True)
 class _Exists:
     exists: bool
 
@@ -87,6 +93,9 @@ class OrderStore:
         self._finds: Batcher[UUID, Order | Tombstone | None] = Batcher(
             "order.find batch", self._find, max_waiting=max_waiting
         )
+        self._owners: Batcher[UUID, str | None] = Batcher(
+            "order.get_owner batch", self._get_owners, max_waiting=max_waiting
+        )
 
     async def check_admission(self) -> None:
         """Checks whether an insert would be refused: the database is unavailable, full or read-only, or too many wait.
@@ -99,13 +108,23 @@ class OrderStore:
         self._writes.check_queue()
         await self._database.check_admission()
 
-    async def insert(self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item]) -> Order | None:
+    async def insert(
+        self, order_id: UUID, caller: str, draft: Draft, currency: str, items: list[Item], owner: str = ""
+    ) -> Order | None:
         """Writes a new order, its first event, and the message that confirms its hold.
+
+        Args:
+            order_id: The id of the order.
+            caller: The scope of its idempotency key.
+            draft: What the client wrote.
+            currency: The currency of all prices.
+            items: The items as they were reserved.
+            owner: The customer whose order it is; empty if it is nobody's.
 
         Returns:
             The order; None if the id is taken, by an order or a tombstone.
         """
-        return await self._writes.insert(NewOrder(order_id, caller, draft, currency, items))
+        return await self._writes.insert(NewOrder(order_id, caller, draft, currency, items, owner))
 
     async def find(self, order_id: UUID) -> Order | Tombstone | None:
         """Returns what is stored under an id; None if nothing is."""
@@ -122,18 +141,38 @@ class OrderStore:
         found = await self._finds(order_id)
         return found if isinstance(found, Order) else None
 
-    async def move(self, order_id: UUID, target: Status, version: int | None) -> tuple[Order | None, bool]:
+    async def get_owner(self, order_id: UUID) -> str | None:
+        """Returns the owner of an order, which is empty if it is nobody's; None if no order has this id."""
+        return await self._owners(order_id)
+
+    async def _get_owners(self, order_ids: Sequence[UUID]) -> Sequence[str | None]:
+        rows = await self._database.fetch(
+            "order.get_owner",
+            """
+            SELECT id, owner FROM orders
+            WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[]))) AND status <> 'EXPIRED'
+            """,
+            {"ids": uuids(order_ids)},
+            _IdAndOwner,
+        )
+        found = {row.id: row.owner for row in rows}
+        return [found.get(each) for each in order_ids]
+
+    async def move(
+        self, order_id: UUID, target: Status, version: int | None, owner: str | None = None
+    ) -> tuple[Order | None, bool]:
         """Gives an order its next status, writes the event, and if it is cancelled the message that releases its stock.
 
         Args:
             order_id: The order.
             target: The status that it gets, if it may follow the present one.
             version: The only version that is changed; None for any.
+            owner: The only owner whose order is changed and returned; None for any.
 
         Returns:
-            The order as it is afterwards (None if no order has this id), and whether it was changed.
+            The order as it is afterwards (None if no order has this id and owner), and whether it was changed.
         """
-        return await self._writes.move(Move(order_id, target, version))
+        return await self._writes.move(Move(order_id, target, version, owner))
 
     async def insert_tombstones(self, order_ids: Sequence[UUID]) -> None:
         """Writes a tombstone under each id that has no order."""
@@ -224,7 +263,10 @@ class OrderStore:
         """
         statement: LiteralString = f"SELECT {COLUMNS} FROM orders WHERE status <> 'EXPIRED'"
         sequence: LiteralString = "create_time DESC, id DESC"
-        if query.status and not query.customer_email:
+        if query.owner is not None:
+            # The second condition is that of the index orders_by_owner.
+            statement += " AND owner = %(owner)s AND owner <> ''"
+        if query.status and not query.customer_email and query.owner is None:
             # Only in this form does the index orders_by_status have the sequence. Otherwise PostgreSQL would read
             # orders_newest until it finds enough orders of the status.
             statement += " AND status = ANY (ARRAY[%(status)s])"
@@ -241,5 +283,5 @@ class OrderStore:
             params["create_time"], params["id"] = after
         statement += f" ORDER BY {sequence} LIMIT %(limit)s"
         # A plan that fits all values does not exist: one status may have a single order, another half of all.
-        replan = bool(query.status or query.customer_email)
+        replan = bool(query.status or query.customer_email or query.owner)
         return await self._searches.fetch("order.list", statement, params, Order, replan=replan)

@@ -33,15 +33,19 @@ class NewOrder:
     draft: Draft
     currency: str
     items: list[Item]
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A status for an order; if `version` is not None, only that version gets it."""
+    """A status for an order."""
 
     id: UUID
     target: Status
     version: int | None
+    """If it is not None, only this version gets the status."""
+    owner: str | None
+    """If it is not None, the order does not exist for the caller unless it belongs to this owner."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,12 @@ class Writes:
         query: LiteralString = """
             WITH placed AS (
                 INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
-                    customer_phone, shipping_address, payment_method, notes, fingerprint, caller)
+                    customer_phone, shipping_address, payment_method, notes, fingerprint, caller, owner)
                 SELECT id, next_order_number(), 'PLACED', items, currency, total_micros, customer_name, customer_email,
-                    customer_phone, shipping_address, payment_method, notes, decode(fingerprint, 'hex'), caller
+                    customer_phone, shipping_address, payment_method, notes, decode(fingerprint, 'hex'), caller, owner
                 FROM jsonb_to_recordset(%(orders)s) AS given (id uuid, items jsonb, currency text, total_micros numeric,
                     customer_name text, customer_email text, customer_phone text, shipping_address text,
-                    payment_method text, notes text, fingerprint text, caller text)
+                    payment_method text, notes text, fingerprint text, caller text, owner text)
                 ORDER BY id
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id, number, status, version, create_time, update_time
@@ -127,14 +131,23 @@ class Writes:
         """Moves orders as `move` does. `if_locked` says what happens to orders that another transaction has locked."""
         # `update_time` never decreases, even if the clock does. The new values derive from the locked row: the
         # snapshot's may be older.
+        restriction: LiteralString = ""
+        if any(each.owner is not None for each in moves):
+            # A subquery and no join, which might have a plan that reads all orders. Orders of others are not locked.
+            restriction = """AND (
+                    SELECT given.owner IS NULL OR given.owner = nullif(orders.owner, '') FROM given
+                    WHERE given.id = orders.id
+                )"""
         query: LiteralString = f"""
             WITH given AS MATERIALIZED (
                 SELECT * FROM jsonb_to_recordset(%(moves)s)
-                    AS given (id uuid, target text, sources text[], expected bigint)
+                    AS given (id uuid, target text, sources text[], expected bigint, owner text)
             ), locked AS MATERIALIZED (
                 SELECT id, number, status, items, currency, total_micros, customer_name, customer_email, customer_phone,
-                    shipping_address, payment_method, notes, fingerprint, version, create_time, update_time
-                FROM orders WHERE id = ANY (ARRAY (SELECT id FROM given)) FOR NO KEY UPDATE {if_locked}
+                    shipping_address, payment_method, notes, fingerprint, version, create_time, update_time,
+                    owner
+                FROM orders WHERE id = ANY (ARRAY (SELECT id FROM given)) {restriction}
+                FOR NO KEY UPDATE {if_locked}
             ), moved AS (
                 UPDATE orders
                 SET status = target, version = locked.version + 1, update_time = greatest(now(), locked.update_time)
@@ -151,11 +164,18 @@ class Writes:
             SELECT locked.id, number, nullif(coalesce(moved.status, locked.status), 'EXPIRED') AS status, items,
                 currency, total_micros, customer_name, customer_email, customer_phone, shipping_address,
                 payment_method, notes, fingerprint, coalesce(moved.version, locked.version) AS version, create_time,
-                coalesce(moved.update_time, locked.update_time) AS update_time, moved.id IS NOT NULL AS moved
+                coalesce(moved.update_time, locked.update_time) AS update_time, locked.owner,
+                moved.id IS NOT NULL AS moved
             FROM locked LEFT JOIN moved ON moved.id = locked.id
             """
         given = [
-            {"id": str(each.id), "target": each.target, "sources": _SOURCES[each.target], "expected": each.version}
+            {
+                "id": str(each.id),
+                "target": each.target,
+                "sources": _SOURCES[each.target],
+                "expected": each.version,
+                "owner": each.owner,
+            }
             for each in moves
         ]
         rows = await self._database.fetch("order.move", query, {"moves": Jsonb(given)}, _MovedRow)
@@ -172,6 +192,7 @@ def _content(new: NewOrder) -> dict[str, Any]:
     content["currency"] = new.currency
     content["total_micros"] = total_micros(new.items)
     content["fingerprint"] = draft.fingerprint()
+    content["owner"] = new.owner
     return content
 
 

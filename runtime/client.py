@@ -79,12 +79,13 @@ def channel(
     Args:
         address: A gRPC target.
         interceptors: What wraps each call.
-        idempotent: The full names of the services whose calls may be retried.
+        idempotent: The full names of the services whose calls may be retried, or of single methods, as in
+            `shop.order.v1.OrderService/GetOrder`.
     """
     # The health of each peer is watched. A peer without health checks counts as healthy.
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": CALLS}}
     if idempotent:
-        names = [{"service": name} for name in idempotent]
+        names = [dict(zip(("service", "method"), name.split("/"), strict=False)) for name in idempotent]
         config |= {"methodConfig": [{"name": names, "retryPolicy": RETRY}], "retryThrottling": RETRY_THROTTLING}
     options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
     return grpc.aio.insecure_channel(address, options=options, interceptors=list(interceptors))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from runtime import client
 from runtime.access.credential import Credential
@@ -19,11 +20,13 @@ from runtime.telemetry import Telemetry
 from sse import edge, jwks
 from sse.config import SidecarConfig
 from sse.gc_tuner import GcTuner
+from sse.streams.authorization import AUTHORIZE, Authorization
 from sse.streams.connections import Connections
 from sse.streams.feed import Feed
 from sse.streams.handler import StatusStreams
 
 log = logging.getLogger(__name__)
+http_log = logging.getLogger("sse.http")
 
 NAME = "sse"
 
@@ -35,6 +38,21 @@ MAX_HEADER_SIZE = 64 * 1024
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that streams get to close."""
+
+
+class WithoutRequestLines(logging.Filter):
+    """Takes the text of malformed requests out of aiohttp's log: a ticket may be in the URL."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns true: the record is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "malformed request: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+http_log.addFilter(WithoutRequestLines())
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,15 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
-        to_product, to_order = (client.channel(target) for target in (config.product_target, config.order_target))
+        to_product = client.channel(config.product_target)
+        to_order = client.channel(config.order_target, idempotent=[AUTHORIZE])
         stack.push_async_callback(to_product.close)
         stack.push_async_callback(to_order.close)
         connections = Connections(config.limits, config.timing.heartbeat_interval)
         feed = Feed(to_order, credential, config.timing)
+        authorization = None
+        if config.access.tokens:
+            authorization = Authorization(to_order, credential, config.limits, config.timing)
         await stack.enter_async_context(
             supervised(
                 Job("the status feed", feed.run),
@@ -102,11 +124,12 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         )
         stack.push_async_callback(server.stop)
         await server.start()
-        application = StatusStreams(config, feed.topics, connections).application()
+        application = StatusStreams(config, feed.topics, connections, authorization).application()
         jwks.add_route(application, gate.keys)
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=http_log,
             # A browser that goes away ends its stream at once, also an idle one.
             handler_cancellation=True,
             shutdown_timeout=CLOSE_TIMEOUT,

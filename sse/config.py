@@ -20,6 +20,8 @@ class Timing:
     """How long streams stay open while the order service is unavailable."""
     answer_timeout: float = 10.0
     """How long to wait for an answer of the order service before the call is made again."""
+    authorization_timeout: float = 5.0
+    """How long the order service may take to say whether a client may follow an order."""
     slow_reader_timeout: float = 10.0
     """How long a browser may leave its buffer full."""
 
@@ -31,8 +33,10 @@ class Limits:
     streams: int = 15_000
     """Maximum number of streams."""
     streams_per_client: int = 100
-    """Maximum number of streams, and of health watches, of one client address (IPv6: of one /64); 0 for no limit of its
-    own."""
+    """Maximum number of streams, and of health watches, of one client: of the subject of its token, else of its address
+    (IPv6: of one /64). 0 for no limit of its own."""
+    authorizations: int = 64
+    """Maximum number of clients about whom the order service is asked at the same time. The others wait."""
     watches: int = 1_000
     """Maximum number of health watches and reflection streams."""
     buffer: int = 64 * 1024

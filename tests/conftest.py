@@ -95,6 +95,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def shop_with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
+    """Another one, with AUTH_MODE=jwt and tokens for trying."""
+    with run_shop(tmp_path_factory.mktemp("shop-with-tokens"), {"AUTH_MODE": "jwt"}) as running:
+        yield running
+
+
 @pytest.fixture
 def shop_url(shop: RunningShop) -> str:
     return shop.url

@@ -8,8 +8,8 @@ from shop.order.v1 import status_feed_pb2, status_feed_pb2_grpc
 
 from order.convert import event_messages
 from order.domain import StatusEvent
+from order.live.authorizer import StreamAuthorizer
 from order.live.logs import Followers
-from runtime.errors import unavailable
 from runtime.headers import Context
 from runtime.subscriptions import LogError, Subscription, SubscriptionSet
 
@@ -24,8 +24,9 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class StatusFeedService(status_feed_pb2_grpc.StatusFeedServiceServicer):
     """Sends the news of followed orders. The proto says what each RPC does."""
 
-    def __init__(self, followers: Followers) -> None:
+    def __init__(self, followers: Followers, authorizer: StreamAuthorizer) -> None:
         self._followers = followers
+        self._authorizer = authorizer
 
     async def FollowOrders(
         self, request_iterator: AsyncIterator[status_feed_pb2.FollowOrdersRequest], context: Context
@@ -47,7 +48,7 @@ class StatusFeedService(status_feed_pb2_grpc.StatusFeedServiceServicer):
     async def AuthorizeStream(
         self, request: status_feed_pb2.AuthorizeStreamRequest, context: Context
     ) -> status_feed_pb2.AuthorizeStreamResponse:
-        raise unavailable("not yet")
+        return status_feed_pb2.AuthorizeStreamResponse(caller=await self._authorizer.authorize(request))
 
 
 class _Call:

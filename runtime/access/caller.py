@@ -15,6 +15,19 @@ class Caller:
     scope: str = ""
     """Keeps the idempotency keys of different callers apart."""
 
+    @property
+    def is_guest(self) -> bool:
+        """Whether the shop verifies tokens, and the caller has none."""
+        return not self.subject and not self.is_staff
+
+    @property
+    def sees_only(self) -> str | None:
+        """The owner whose things the caller may list and change; None: everybody's.
+
+        It is empty for a guest, who owns nothing. So a statement must not match it with what belongs to nobody.
+        """
+        return None if self.is_staff else self.subject
+
     def owns(self, owner: str) -> bool:
         """Returns whether what belongs to `owner` is the caller's own. What belongs to nobody (empty) never is."""
         return bool(owner) and owner == self.subject

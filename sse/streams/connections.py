@@ -105,21 +105,39 @@ class Connections:
                 log.warning("all %d streams are in use", self._limits.streams)
             self._full = True
             raise resource_exhausted("too many streams are open", retry_milliseconds() / 1000)
+        self._check_client(client, "from this address")
+
+    def _check_client(self, client: str, whose: str) -> None:
         limit = self._limits.streams_per_client
         if limit and self._clients[client] >= limit:
-            raise resource_exhausted("too many streams are open from this address", retry_milliseconds() / 1000)
+            raise resource_exhausted(f"too many streams are open {whose}", retry_milliseconds() / 1000)
+
+    def count_for_subject(self, connection: Connection, subject: str) -> None:
+        """Counts a connection for the subject of its client's token, and no longer for the client's address.
+
+        Raises:
+            ApiError: RESOURCE_EXHAUSTED beyond the limit of a client.
+        """
+        client = f"sub {subject}"
+        self._check_client(client, "for this caller")
+        self._leave_client(connection.client)
+        self._clients[client] += 1
+        connection.client = client
 
     def remove(self, connection: Connection) -> None:
         """Counts a connection no longer."""
         self._connections.remove(connection)
         self._closed.set()
         self._full = False
-        if self._clients[connection.client] == 1:
-            del self._clients[connection.client]
-        else:
-            self._clients[connection.client] -= 1
+        self._leave_client(connection.client)
         if connection.slot is not None:
             self._slots[connection.slot].discard(connection)
+
+    def _leave_client(self, client: str) -> None:
+        if self._clients[client] == 1:
+            del self._clients[client]
+        else:
+            self._clients[client] -= 1
 
     def start_heartbeats(self, connection: Connection) -> None:
         """Gives a connection heartbeats, the first after one interval."""

@@ -16,12 +16,15 @@ from runtime.topics import Topics
 from runtime.validate import Violations
 from sse.config import SidecarConfig
 from sse.streams import wire
+from sse.streams.authorization import TICKET_EXPIRED, Authorization
 from sse.streams.connections import CloseReason, Connection, Connections, StreamClosedError
 
 log = logging.getLogger(__name__)
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.UNIMPLEMENTED: 405,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
@@ -37,7 +40,22 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class StatusStreams:
     """Handles the two paths of the order status stream."""
 
-    def __init__(self, config: SidecarConfig, topics: Topics[wire.StatusEvent], connections: Connections) -> None:
+    def __init__(
+        self,
+        config: SidecarConfig,
+        topics: Topics[wire.StatusEvent],
+        connections: Connections,
+        authorization: Authorization | None,
+    ) -> None:
+        """Initializes the handler.
+
+        Args:
+            config: The timeouts and limits.
+            topics: The logs of the watched orders.
+            connections: Counts streams.
+            authorization: Decides who may follow an order; None: everybody may.
+        """
+        self._authorization = authorization
         self._timing = config.timing
         self._buffer = config.limits.buffer
         self._topics = topics
@@ -63,11 +81,28 @@ class StatusStreams:
     async def _stream(self, request: web.Request, given: str) -> web.StreamResponse:
         with Violations() as check:
             order_id = str(check.uuid("order_id", given))
-        seen = wire.last_event_id(last_event_id(request))
-        with (
-            self._connections.open(client_address(request)) as connection,
-            Subscription(self._topics, order_id, seen, wakeup=connection) as subscription,
-        ):
+            if len(request.query.getall("ticket", [])) > 1:
+                check.add("ticket", "must be given once")
+        last_event = last_event_id(request)
+        if last_event == wire.TICKET_EXPIRED:
+            return web.Response(status=204)
+        with self._connections.open(client_address(request)) as connection:
+            if self._authorization:
+                try:
+                    subject = await self._authorization.check(request, order_id)
+                except ApiError as error:
+                    if error.reason == TICKET_EXPIRED and last_event and request.method != "HEAD":
+                        # A browser would not show why it got a 401. It reconnects after this, and then gets the 204.
+                        return web.Response(body=wire.ticket_expired(error.status()), headers=wire.HEADERS)
+                    raise
+                if subject:
+                    self._connections.count_for_subject(connection, subject)
+            return await self._follow(request, connection, order_id, wire.last_event_id(last_event))
+
+    async def _follow(
+        self, request: web.Request, connection: Connection, order_id: str, seen: int
+    ) -> web.StreamResponse:
+        with Subscription(self._topics, order_id, seen, wakeup=connection) as subscription:
             try:
                 await subscription.ready(self._timing.log_timeout)
             except (TimeoutError, StreamClosedError):
@@ -225,5 +260,7 @@ def refusal(request: web.Request, error: ApiError) -> web.Response:
         headers = {"Content-Type": "application/json"}
         if error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
+        if error.challenge:
+            headers["WWW-Authenticate"] = error.challenge
         response = web.Response(status=_HTTP_STATUS.get(error.code, 500), body=body, headers=headers)
     return response

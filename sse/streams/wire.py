@@ -27,6 +27,9 @@ LAST_EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id", "Last-Event-ID", "la
 RETRY_RANGE = (2_000, 6_000)
 """Milliseconds, from and to, after which browsers reconnect: not all at once."""
 
+TICKET_EXPIRED = "ticket-expired"
+"""The event id after a ticket that has expired. A browser sends it when it reconnects, and is told to stop."""
+
 _FINAL = {Order.Status.RECEIVED, Order.Status.CANCELLED}
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -81,6 +84,11 @@ def retry() -> bytes:
 def error(status: status_pb2.Status) -> bytes:
     """Returns the event that says why a stream failed."""
     return f"event: error\ndata: {status_json(status)}\n\n".encode()
+
+
+def ticket_expired(status: status_pb2.Status) -> bytes:
+    """Returns the only event of a stream whose ticket has expired. It has an id, by which its reconnect is known."""
+    return f"id: {TICKET_EXPIRED}\n".encode() + error(status)
 
 
 def status_json(status: status_pb2.Status) -> str:

@@ -1,19 +1,17 @@
 """A real browser: its own EventSource against the real edge, and the page that the edge serves."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Locator, Page, async_playwright
+from playwright.async_api import Locator, Page
 
+from tests.support.browser import needs_chromium, visit
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = needs_chromium
 
 FOLLOW = """
 (path) => new Promise((resolve) => {
@@ -37,20 +35,10 @@ LEFT_OPEN = """
 
 @pytest.fixture
 async def page(shop: RunningShop) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = await browser.new_page()
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        await page.goto(shop.url)
-        yield page
-        await browser.close()
-        # A browser logs what it could not load; the tests below load nothing that fails.
-        assert problems == []
+    async with visit(shop.url) as opened:
+        yield opened.page
+    # A browser logs what it could not load; the tests below load nothing that fails.
+    assert opened.problems == []
 
 
 async def move(rest: Rest, order: dict[str, Any], *verbs: str) -> None:

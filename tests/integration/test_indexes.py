@@ -29,6 +29,7 @@ READERS = {
         "order_event_pkey": "the log of an order",
         "order_event_xid": "the tailer",
         "orders_by_email": "ListOrders by customer_email",
+        "orders_by_owner": "ListOrders of a customer",
         "orders_by_status": "ListOrders by status",
         "orders_newest": "ListOrders",
         "orders_number_key": "ListOrders by number, uniqueness",

@@ -86,6 +86,18 @@ def test_up_leaves_no_process_behind(tmp_path: Path, start: Start) -> None:
         ({"PORT": "70000"}, "shop: PORT must be from 1 to 65535, not 70000"),
         ({"PORT": "50052", "PRODUCT_PORT": "50052"}, "shop: PORT and PRODUCT_PORT are both 50052"),
         ({"STATE_DIR": "/proc/shop"}, "shop: STATE_DIR: cannot write to /proc/shop: No such file or directory"),
+        ({"AUTH_MODE": "on"}, "shop: AUTH_MODE must be one of none, jwt, not 'on'"),
+        ({"AUTH_GUESTS": "false"}, "shop: AUTH_GUESTS has no effect with AUTH_MODE=none"),
+        ({"AUTH_MODE": "jwt", "AUTH_LEEWAY": "1h"}, "shop: AUTH_LEEWAY must be a number of seconds, not '1h'"),
+        (
+            {"AUTH_MODE": "jwt", "AUTH_ALGORITHMS": "RS256"},
+            "shop: AUTH_ALGORITHMS must include ES256, or set AUTH_ISSUER",
+        ),
+        ({"AUTH_MODE": "jwt", "AUTH_ISSUER": "https://login.example"}, "shop: AUTH_AUDIENCE is missing"),
+        (
+            {"AUTH_MODE": "jwt", "AUTH_ISSUER": "a", "AUTH_AUDIENCE": "b", "AUTH_JWKS_FILE": "/nowhere"},
+            "shop: AUTH_JWKS_FILE: cannot read /nowhere",
+        ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "shop: OTEL_EXPORTER_OTLP_ENDPOINT: the OTLP endpoint must be"),
     ],
 )
@@ -174,5 +186,8 @@ def test_reset_deletes_only_the_shops_files(tmp_path: Path, start: Start) -> Non
     mine = tmp_path / "mine"
     for path in (mine, tmp_path / "lock", tmp_path / "secrets.json"):
         path.touch()
+    key = tmp_path / "issuer" / "key.pem"
+    key.parent.mkdir()
+    key.touch()
     assert start(tmp_path, command="reset").output() == f"deleted the shop's data in {tmp_path}\n"
     assert list(tmp_path.iterdir()) == [mine]

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from demo.signing_key import SigningKey
+from demo.tokens import CUSTOMER, STAFF, TokenMaker
 from local.settings import LOOPBACK, Settings, free_ports
 from local.shop import Shop
 
@@ -18,7 +20,21 @@ class RunningShop:
     target: str
     product_target: str
     order_target: str
+    settings: Settings
     shop: Shop
+
+    def token(self, subject: str = "ada", *, staff: bool = False, ttl: float = 3600) -> str:
+        """A token for trying. The shop must run with AUTH_MODE=jwt, and without a provider of the test's own."""
+        config = self.settings.tokens.config
+        assert config
+        maker = TokenMaker(SigningKey.read(self.settings.tokens.key), config)
+        return maker.make(subject, STAFF if staff else CUSTOMER, ttl)
+
+    def authorization(self, subject: str = "ada", *, staff: bool = False) -> dict[str, str]:
+        """The headers of a request with such a token; none if the shop verifies no tokens."""
+        if not self.settings.tokens.config:
+            return {}
+        return {"Authorization": f"Bearer {self.token(subject, staff=staff)}"}
 
 
 @contextmanager
@@ -36,6 +52,7 @@ def run_shop(state: Path, environment: Mapping[str, str] | None = None) -> Itera
                 target=f"{LOOPBACK}:{port}",
                 product_target=f"{LOOPBACK}:{product}",
                 order_target=f"{LOOPBACK}:{order}",
+                settings=settings,
                 shop=shop,
             )
     finally:

@@ -1,7 +1,7 @@
 """The sidecar in the test's process, on free ports, before an order service that says what the test wants."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +70,9 @@ class Script:
         self.responses: asyncio.Queue[status_feed_pb2.FollowOrdersResponse] = asyncio.Queue()
 
 
+Authorize = Callable[[status_feed_pb2.AuthorizeStreamRequest, Any], Awaitable[status_feed_pb2.AuthorizeStreamResponse]]
+
+
 class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
     """One order process's feed."""
 
@@ -80,6 +83,9 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
         self.behind = False
         """Learns nothing by itself of what happens, as a process whose tailer has no connection."""
         self._followed: set[str] = set()
+        self.authorized: list[status_feed_pb2.AuthorizeStreamRequest] = []
+        self.authorize: Authorize | None = None
+        """Decides who may follow; everybody may by default."""
 
     async def FollowOrders(
         self, request_iterator: AsyncIterator[status_feed_pb2.FollowOrdersRequest], context: Any
@@ -144,6 +150,9 @@ class FakeFeed(status_feed_pb2_grpc.StatusFeedServiceServicer):
     async def AuthorizeStream(
         self, request: status_feed_pb2.AuthorizeStreamRequest, context: Any
     ) -> status_feed_pb2.AuthorizeStreamResponse:
+        self.authorized.append(request)
+        if self.authorize:
+            return await self.authorize(request, context)
         return status_feed_pb2.AuthorizeStreamResponse()
 
 
@@ -154,11 +163,6 @@ class Followed:
     follow_id: int
     seen: int
     answered: bool = False
-
-    async def AuthorizeStream(
-        self, request: status_feed_pb2.AuthorizeStreamRequest, context: Any
-    ) -> status_feed_pb2.AuthorizeStreamResponse:
-        return status_feed_pb2.AuthorizeStreamResponse()
 
 
 @dataclass
@@ -237,6 +241,23 @@ async def sidecar(
     logs = Logs()
     running = [await pod(logs) for _ in range(pods)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{each.port}" for each in running)
+    try:
+        async with sidecar_before(target, timing=timing, limits=limits, access=access) as (started, http):
+            yield RunningSidecar(started, logs, running, http)
+    finally:
+        for each in running:
+            await each.kill()
+
+
+@asynccontextmanager
+async def sidecar_before(
+    target: str,
+    *,
+    timing: Timing | None = None,
+    limits: Limits | None = None,
+    access: AccessConfig | None = None,
+) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
+    """Runs the sidecar before an order service, which may be a real one."""
     config = SidecarConfig(
         server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1),
         access=access or open_access(),
@@ -247,11 +268,7 @@ async def sidecar(
         timing=timing or Timing(),
         limits=limits or Limits(),
     )
-    try:
-        async with serving(config) as started:
-            url = f"http://127.0.0.1:{started.http_port}"
-            async with httpx.AsyncClient(base_url=url, timeout=10, limits=httpx.Limits(max_connections=None)) as http:
-                yield RunningSidecar(started, logs, running, http)
-    finally:
-        for each in running:
-            await each.kill()
+    async with serving(config) as started:
+        url = f"http://127.0.0.1:{started.http_port}"
+        async with httpx.AsyncClient(base_url=url, timeout=10, limits=httpx.Limits(max_connections=None)) as http:
+            yield started, http

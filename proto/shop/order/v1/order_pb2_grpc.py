@@ -30,7 +30,11 @@ class OrderServiceStub:
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -91,7 +95,11 @@ class OrderServiceServicer:
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     def CreateOrder(self, request, context):
@@ -113,7 +121,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Lists orders, newest first.
+        """Lists orders, newest first. If the shop verifies tokens, customers list their own orders, and staff all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +243,11 @@ class OrderService:
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     @staticmethod

@@ -31,7 +31,11 @@ class OrderServiceStub:
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     @_typing.overload
@@ -48,7 +52,7 @@ class OrderServiceStub:
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]
     """Gets an order. Returns NOT_FOUND if it does not exist."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]
-    """Lists orders, newest first."""
+    """Lists orders, newest first. If the shop verifies tokens, customers list their own orders, and staff all."""
     ProcessOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.ProcessOrderRequest, _order_pb2.Order]
     """Moves a PLACED order to PROCESSED. Returns a PROCESSED order unchanged. Returns NOT_FOUND if the order does not
     exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is
@@ -87,7 +91,11 @@ class OrderServiceAsyncStub(OrderServiceStub):
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -101,7 +109,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Gets an order. Returns NOT_FOUND if it does not exist."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Lists orders, newest first."""
+    """Lists orders, newest first. If the shop verifies tokens, customers list their own orders, and staff all."""
     ProcessOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.ProcessOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Moves a PLACED order to PROCESSED. Returns a PROCESSED order unchanged. Returns NOT_FOUND if the order does not
     exist, FAILED_PRECONDITION (ILLEGAL_TRANSITION) from any other status, and ABORTED (ETAG_MISMATCH) if the etag is
@@ -139,7 +147,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
 
     The following errors apply to every method and are not repeated below. A method returns INVALID_ARGUMENT with
     `google.rpc.BadRequest` field violations if the request is malformed, UNAVAILABLE if its database (or the product
-    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting.
+    service, for CreateOrder) cannot be reached, and RESOURCE_EXHAUSTED if too many calls are waiting. If the shop verifies
+    tokens, a method returns UNAUTHENTICATED (TOKEN_REQUIRED, TOKEN_INVALID or TOKEN_EXPIRED) without a valid one, unless it
+    is open to guests, and PERMISSION_DENIED (STAFF_REQUIRED) if it is for staff only. A method that takes a ticket returns
+    UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED) if that is not valid. An order of somebody else does not exist for a
+    customer: the error is NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -169,7 +181,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.ListOrdersResponse, _abc.Awaitable[_order_pb2.ListOrdersResponse]]:
-        """Lists orders, newest first."""
+        """Lists orders, newest first. If the shop verifies tokens, customers list their own orders, and staff all."""
 
     @_abc_1.abstractmethod
     def ProcessOrder(
