@@ -1,4 +1,7 @@
-"""The attackers' process: `python -m tests.abuse.attack NAME PORT SECONDS ORDER_ID`. It ends by itself."""
+"""The attackers' process: `python -m tests.abuse.attack NAME PORT SECONDS TARGET`. It ends by itself.
+
+TARGET is the id of an order; for FLOODS_OF_REQUESTS, it is the URL of the issuer of tokens.
+"""
 
 import asyncio
 import json
@@ -14,6 +17,7 @@ from shop.product.v1 import product_pb2
 
 from bench.files import allow
 from tests.abuse.flood import Flood, Headers, Http1, Http2, Request
+from tests.support.oidc import Issuer, new_key
 
 BODY = b'{"notes":"' + b"x" * (150 * 1024)
 """A body that the edge takes, of which the end never comes."""
@@ -165,6 +169,46 @@ def _event_streams(port: int, order_id: str) -> Flood:
     return _http2(port, 30, Request(_headers("GET", f"/api/orders/stream?order_id={order_id}"), rate=20))
 
 
+def _requests(port: int, headers: Callable[[], tuple[tuple[str, str], ...]]) -> Flood:
+    """As many small requests as possible: each that is answered is followed by another one at once."""
+
+    def make(flood: Flood) -> Http2:
+        return Http2(flood, Request(_headers("GET", "/api/v1/categories", *headers()), again=0.02), 50)
+
+    return Flood(port, 20, make)
+
+
+def _bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _plain_requests(port: int, issuer: str) -> Flood:
+    return _requests(port, tuple)
+
+
+def _bad_tokens(port: int, issuer: str) -> Flood:
+    """They name a key of the issuer, so that it takes a verification to refuse them."""
+    key = new_key(kid=KNOWN_KEY)
+    return _requests(port, lambda: _bearer(Issuer(issuer, keys=[key]).token()))
+
+
+def _unknown_keys(port: int, issuer: str) -> Flood:
+    """Each connection has a key of its own, which the services look for at the issuer."""
+    return _requests(port, lambda: _bearer(Issuer(issuer, keys=[new_key()]).token()))
+
+
+KNOWN_KEY = "known"
+"""The name of the issuer's key."""
+
+UNKNOWN_KEYS = "tokens of unknown keys"
+
+FLOODS_OF_REQUESTS: Mapping[str, Callable[[int, str], Flood]] = {
+    "requests": _plain_requests,
+    "bad tokens": _bad_tokens,
+    UNKNOWN_KEYS: _unknown_keys,
+}
+"""Attacks that the limit of requests is for."""
+
 ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
     "half-sent bodies, HTTP/1.1": _half_http1,
     MANY_HALF: partial(_half_http1, connections=3_000),
@@ -189,9 +233,10 @@ ATTACKS: Mapping[str, Callable[[int, str], Flood]] = {
 }
 
 
-async def main(name: str, port: int, seconds: float, order_id: str) -> None:
+async def main(name: str, port: int, seconds: float, target: str) -> None:
     allow(15_000)
-    print(json.dumps(await ATTACKS[name](port, order_id).run(seconds)))
+    attacks = {**ATTACKS, **FLOODS_OF_REQUESTS}
+    print(json.dumps(await attacks[name](port, target).run(seconds)))
 
 
 if __name__ == "__main__":

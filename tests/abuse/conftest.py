@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 import pytest
 
 from local.settings import REPOSITORY
-from tests.abuse.shop import AbuseShop, abuse_shop
+from tests.abuse.attack import KNOWN_KEY
+from tests.abuse.shop import AbuseShop, TokenShop, running
+from tests.support.oidc import new_key, oidc_provider
 from tests.support.summary import report
 
 RESULT = REPOSITORY / "build" / "abuse.json"
@@ -34,8 +36,17 @@ ROWS = pytest.StashKey[list[Row]]()
 @pytest.fixture(scope="session")
 def abused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AbuseShop]:
     """One shop for all attacks."""
-    with abuse_shop(tmp_path_factory.mktemp("shop")) as shop:
+    with running(AbuseShop(tmp_path_factory.mktemp("shop"))) as shop:
         yield shop
+
+
+@pytest.fixture(scope="module")
+def token_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenShop]:
+    """A shop with AUTH_MODE=jwt, and the issuer of its tokens."""
+    with oidc_provider() as provider:
+        provider.keys = [new_key(kid=KNOWN_KEY)]
+        with running(TokenShop(tmp_path_factory.mktemp("shop"), provider)) as shop:
+            yield shop
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ SOURCE = "127.0.0.2"
 """The one address that attacks come from; honest clients have 127.0.0.1."""
 
 AGAIN = 3.0
-"""Seconds until a connection or a stream that was ended is opened again: these attacks take what they hold. Nothing in
-the shop bounds how often somebody asks."""
+"""Seconds until a connection or a stream that was ended is opened again: most attacks take what they hold."""
 
 BURST = 0.2
 """Seconds between two bursts of streams that are reset."""
@@ -144,6 +143,8 @@ class Request:
     """The stream is given up as soon as it is asked for."""
     rate: int = 0
     """Streams that a connection opens in a second; 0: as many as it may, at once."""
+    again: float = AGAIN
+    """Seconds until a stream that was answered is opened again."""
 
 
 HEADER = struct.Struct(">HBBBL")
@@ -236,7 +237,7 @@ class Http2(Client):
         if self._open.pop(stream, None) is not None:
             self._waiting.pop(stream, None)
             self._windows.pop(stream, None)
-            asyncio.get_running_loop().call_later(AGAIN, self._fill)
+            asyncio.get_running_loop().call_later(self._request.again, self._fill)
 
     def _fill(self) -> None:
         number = min(self._number, self._may)

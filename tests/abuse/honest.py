@@ -28,8 +28,9 @@ TIMEOUT = 10.0
 class Honest:
     """REST over a new connection for each call, gRPC over one that stays, new streams of every kind."""
 
-    def __init__(self, target: str, product_id: str, certificate: Path | None = None) -> None:
+    def __init__(self, target: str, product_id: str, certificate: Path | None = None, token: str = "") -> None:
         self._target, self._product = target, product_id
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._certificate = certificate
         self.seconds: list[float] = []
         self.errors: list[str] = []
@@ -42,7 +43,9 @@ class Honest:
             url = f"https://{self._target.replace('127.0.0.1', 'localhost')}"
         limits = httpx.Limits(max_keepalive_connections=0)
         async with (
-            httpx.AsyncClient(base_url=url, verify=verify, limits=limits, timeout=TIMEOUT) as http,
+            httpx.AsyncClient(
+                base_url=url, verify=verify, limits=limits, timeout=TIMEOUT, headers=self._headers
+            ) as http,
             self._channel() as channel,
         ):
             tasks = [asyncio.create_task(self._loop(kind)) for kind in self._kinds(http, channel)]
@@ -80,6 +83,7 @@ class Honest:
         health: Any = health_pb2_grpc.HealthStub(channel)
         reflection_stub: Any = reflection_pb2_grpc.ServerReflectionStub
         reflection = reflection_stub(channel)
+        metadata = tuple(self._headers.items())
         order_id = ""
 
         async def shopping() -> None:
@@ -96,13 +100,16 @@ class Honest:
                 raise ValueError(f"a stream began with {first!r}")
 
         async def calling() -> None:
-            await products.GetProduct(product_pb2.GetProductRequest(id=self._product), timeout=TIMEOUT)
-            await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            await products.GetProduct(
+                product_pb2.GetProductRequest(id=self._product), timeout=TIMEOUT, metadata=metadata
+            )
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=metadata)
 
         async def streaming() -> None:
-            await _first(orders.StreamOrderStatus(order_pb2.StreamOrderStatusRequest(order_id=order_id)))
-            await _first(health.Watch(health_pb2.HealthCheckRequest()))
-            call = reflection.ServerReflectionInfo()
+            follow = order_pb2.StreamOrderStatusRequest(order_id=order_id)
+            await _first(orders.StreamOrderStatus(follow, metadata=metadata))
+            await _first(health.Watch(health_pb2.HealthCheckRequest(), metadata=metadata))
+            call = reflection.ServerReflectionInfo(metadata=metadata)
             await call.write(reflection_pb2.ServerReflectionRequest(list_services="*"))
             await _first(call)
 

@@ -5,13 +5,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 import yaml
 
 from bench.bench_shop import BenchShop
-from local.edge import EdgeSettings
+from local.edge import EdgeAuth, EdgeSettings
 from local.settings import LOOPBACK, REPOSITORY
+from tests.support.oidc import AUDIENCE, Provider
+
+Shop = TypeVar("Shop", bound="AbuseShop")
 
 PARTS = {"envoy": "envoy-0", "sse": "sse-0", "order": "order-0", "product": "product"}
 
@@ -33,7 +37,7 @@ def memory_limits(values: Mapping[str, Any]) -> dict[str, int]:
 
 
 class AbuseShop(BenchShop):
-    """One of each part, told what the chart tells it."""
+    """One of each part, told what the chart tells it. Requests have no limit, as if clients had many addresses."""
 
     def __init__(self, state: Path) -> None:
         super().__init__(state, orders=1, edges=1)
@@ -74,6 +78,12 @@ class AbuseShop(BenchShop):
         for name in PARTS.values():
             Path(f"/proc/{self._pid(name)}/clear_refs").write_text("5")  # VmHWM
 
+    async def edge_stat(self, name: str) -> int:
+        """Returns one of Envoy's counters; 0 if it does not exist yet."""
+        async with httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{self.edge_settings(0).admin_port}") as http:
+            text = (await http.get("/stats", params={"filter": f"^{name}$"})).text
+        return int(text.rpartition(": ")[2] or 0)
+
     def peak(self, part: str) -> int:
         """The most bytes of memory that a part has had."""
         lines = Path(f"/proc/{self._pid(PARTS[part])}/status").read_text().splitlines()
@@ -83,11 +93,27 @@ class AbuseShop(BenchShop):
         return self.children[name].process.pid
 
 
+class TokenShop(AbuseShop):
+    """The same with AUTH_MODE=jwt, and with the chart's limit of requests."""
+
+    def __init__(self, state: Path, provider: Provider) -> None:
+        super().__init__(state)
+        self.provider = provider
+
+    def edge_settings(self, n: int) -> EdgeSettings:
+        limit = self.values["gateway"]["rateLimit"]
+        auth = EdgeAuth(issuer=self.provider.url, audiences=(AUDIENCE,))
+        settings = super().edge_settings(n)
+        return replace(settings, auth=auth, rate_limit=limit["requestsPerSecond"], rate_burst=limit["burst"])
+
+    def environment(self, **more: str) -> Mapping[str, str]:
+        return super().environment(**self.provider.variables(), **more)
+
+
 @contextmanager
-def abuse_shop(state: Path) -> Iterator[AbuseShop]:
-    """A shop that is gone with all its data at the end of the block."""
-    os.chmod(state, 0o755)  # PostgreSQL may run as somebody else
-    shop = AbuseShop(state)
+def running(shop: Shop) -> Iterator[Shop]:
+    """Runs a shop. It is gone with all its data at the end of the block."""
+    os.chmod(shop.state, 0o755)  # PostgreSQL may run as somebody else
     try:
         shop.start()
         yield shop

@@ -1,9 +1,6 @@
 """One client against the edge: memory stays below the containers' limits, and another client is served meanwhile."""
 
 import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 
 import httpx
@@ -13,19 +10,15 @@ from bench.orders import place
 from tests.abuse.attack import ATTACKS, FLOODS, HALF_HTTP2, LARGE_HEADERS, MANY_HALF
 from tests.abuse.conftest import Row
 from tests.abuse.honest import Honest
-from tests.abuse.shop import PARTS, AbuseShop
+from tests.abuse.measure import check_attack
+from tests.abuse.shop import AbuseShop
 from tests.support.rest import Rest
-
-SECONDS = 6.0
-"""How long each attack lasts."""
 
 ERRORS = {MANY_HALF: 0.4, LARGE_HEADERS: 0.25, HALF_HTTP2: 0.2, **dict.fromkeys(FLOODS, 0.1)}
 """The share of an honest client's calls that may fail, where not 2 %. Half-sent bodies on HTTP/2 come faster than the
 edge resets them in one run of six, and it sheds connections for a moment then. What HTTP/1.1 sends, and headers, are
 counted by nobody's stream, so when memory runs short the edge cannot tell who has it: it ends connections by chance,
-those on which most arrives first. Nothing in the shop limits how many calls one address makes in a second."""
-
-MIB = 1024**2
+those on which most arrives first."""
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -62,38 +55,7 @@ async def test_attack_leaves_memory_and_other_clients_unharmed(
     (order_id,) = place(abused.postgres.service("order"), 1)
     await _until_answering(abused, tls)
     honest = Honest(abused.target, product_id, tls)
-    async with honest.busy():
-        counts = await _attack(attack, abused.port, order_id)
-    peaks = {part: abused.peak(part) for part in PARTS}
-    abused.check()
-    rows.append(
-        Row(
-            attack=attack,
-            connections=counts["connections"],
-            **{f"{part}_mib": -(-peaks[part] // MIB) for part in PARTS},
-            calls=len(honest.seconds),
-            errors=len(honest.errors),
-            p50_ms=honest.p50,
-            p99_ms=honest.p99,
-        )
-    )
-    print(counts, sorted(set(honest.errors))[:10])
-    assert {part for part, peak in peaks.items() if peak > abused.limits[part]} == set(), peaks
-    allowed = ERRORS.get(attack, 0.02) * len(honest.seconds)
-    assert len(honest.errors) <= allowed, (len(honest.errors), sorted(set(honest.errors))[:10])
-
-
-async def _attack(name: str, port: int, order_id: str) -> dict[str, int]:
-    process = await asyncio.create_subprocess_exec(
-        # Attackers have machines of their own.
-        *("nice", "-n5", sys.executable, "-m", "tests.abuse.attack", name, str(port), str(SECONDS), order_id),
-        env={"PATH": os.environ["PATH"]},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    counts: dict[str, int] = json.loads(output)
-    return counts
+    await check_attack(abused, attack, order_id, honest, rows, ERRORS.get(attack, 0.02))
 
 
 async def _until_answering(shop: AbuseShop, tls: Path | None) -> None:

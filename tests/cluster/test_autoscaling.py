@@ -15,7 +15,9 @@ def test_product_scales_under_load(own: Namespace, image: str) -> None:
         pytest.skip("the cluster has no metrics server")
     wanted = {"enabled": "true", "minReplicas": "1", "maxReplicas": "3"}
     values = {f"product.autoscaling.{key}": value for key, value in wanted.items()}
-    shop = Release(own, image, values={**values, "demo.enabled": "false"})
+    # All traffic comes from one pod.
+    unlimited = {"gateway.rateLimit.requestsPerSecond": "0"}
+    shop = Release(own, image, values={**values, **unlimited, "demo.enabled": "false"})
     shop.install()
     shop.until_ready()
     with traffic(shop, readers=16, pause=0) as outcome:
