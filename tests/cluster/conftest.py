@@ -81,3 +81,15 @@ def shop(shared: Namespace, image: str) -> Release:
     release = Release(shared, image)
     release.install("--wait", "--timeout", "300s", timeout=310)
     return release
+
+
+@pytest.fixture(scope="session")
+def token_shop(image: str) -> Iterator[Release]:
+    """A release that asks for tokens of its demo issuer. The demo moves no orders here: the tests do."""
+    slow = {f"demo.extraEnv[{place}].name": f"SIMULATE_{which}_SECONDS" for place, which in enumerate(("MIN", "MAX"))}
+    with namespace(f"shop-test-{uuid4().hex[:6]}") as place:
+        values = {"auth.mode": "jwt", "auth.demoIssuer.enabled": "true", **slow}
+        release = Release(place, image, values=values)
+        hours = [part for each in (0, 1) for part in ("--set-string", f"demo.extraEnv[{each}].value=7200")]
+        release.install(*hours, "--wait", "--timeout", "300s", timeout=310)
+        yield release

@@ -20,7 +20,7 @@ import pytest
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2, status_feed_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
-from tests.support.kube import CommandFailed, eventually, namespace
+from tests.support.kube import CommandFailed, eventually
 from tests.support.release import Release
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -88,34 +88,24 @@ def code(call: Callable[[], object]) -> str:
 
 
 @pytest.fixture(scope="module")
-def release(image: str) -> Iterator[Release]:
-    """The demo moves no orders here: the tests do."""
-    values = {"auth.mode": "jwt", "auth.demoIssuer.enabled": "true"}
-    slow = {f"demo.extraEnv[{place}].name": f"SIMULATE_{which}_SECONDS" for place, which in enumerate(("MIN", "MAX"))}
-    with namespace(f"shop-test-{uuid4().hex[:6]}") as place:
-        made = Release(place, image, values={**values, **slow})
-        hours = [part for each in (0, 1) for part in ("--set-string", f"demo.extraEnv[{each}].value=7200")]
-        made.install(*hours, "--wait", "--timeout", "300s", timeout=310)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def tokens(release: Release) -> dict[str, str]:
+def tokens(token_shop: Release) -> dict[str, str]:
     """As the notes say how to get them."""
     found = {}
     for name, role in (("staff", "staff"), ("ada", "customer"), ("bob", "customer")):
         command = ("demo", "token", "--role", role, "--sub", name, "--ttl", "1h")
-        issuer = f"deployment/{release.component('issuer')}"
-        found[name] = release.namespace.execute(issuer, *command).strip()
+        issuer = f"deployment/{token_shop.component('issuer')}"
+        found[name] = token_shop.namespace.execute(issuer, *command).strip()
     return found
 
 
 @pytest.fixture
-def shop(release: Release, tokens: dict[str, str]) -> Iterator[Shop]:
+def shop(token_shop: Release, tokens: dict[str, str]) -> Iterator[Shop]:
     """The ports are forwarded anew for each test: `kubectl port-forward` may end when a stream is left."""
     with ExitStack() as stack:
         ports = {
-            component: stack.enter_context(release.namespace.forward(f"service/{release.component(component)}", port))
+            component: stack.enter_context(
+                token_shop.namespace.forward(f"service/{token_shop.component(component)}", port)
+            )
             for component, port in (("gateway", 8080), ("product", 50052), ("order", 50053))
         }
         edge = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports['gateway']}", timeout=CALL_TIMEOUT))
@@ -123,7 +113,7 @@ def shop(release: Release, tokens: dict[str, str]) -> Iterator[Shop]:
             stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{ports[component]}"))
             for component in ("product", "order")
         )
-        yield Shop(release, edge, product, order, **tokens)
+        yield Shop(token_shop, edge, product, order, **tokens)
 
 
 @pytest.mark.parametrize("who", ["nobody", "malformed", "ada", "staff"])

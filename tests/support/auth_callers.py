@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from tests.support.auth_doors import Headers
 from tests.support.auth_matrix import Identity
-from tests.support.oidc import Provider, new_key
+from tests.support.oidc import Issuer, new_key
 
 Tokens = Callable[[Identity], str | None]
 """Returns the token of an identity, which may be a bad one; None if this shop has none for it."""
@@ -78,7 +78,7 @@ def smuggled(credential: str) -> Headers:
     )
 
 
-def token_of(provider: Provider, identity: Identity) -> str | None:
+def token_of(provider: Issuer, identity: Identity) -> str | None:
     """Returns a token. The bad ones are staff's, and would open everything."""
     match identity:
         case Identity.OWNER:
