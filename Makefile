@@ -116,7 +116,7 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, spelling, protos, locks, 
 
 .PHONY: bench
 bench: $(VENV)/bench.stamp ## Benchmark requests, compared with an empty RPC, FastAPI and Go (CASE, ARGS)
-	@$(RUN) -m bench $(if $(filter growth,$(CASE)),growth,compare $(CASE)) $(ARGS)
+	@$(RUN) -m bench $(if $(filter auth growth,$(CASE)),$(CASE),compare $(CASE)) $(ARGS)
 
 .PHONY: profile
 profile: $(VENV)/bench.stamp ## Write flame graphs of the services under load (CASE=create-order)

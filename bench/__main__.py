@@ -1,4 +1,4 @@
-"""The benchmarks' command: `python -m bench compare|growth|profile|streams`."""
+"""The benchmarks' command: `python -m bench auth|compare|growth|profile|streams`."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from bench import compare, growth, profile, streams
+from bench import auth, compare, growth, profile, streams
 from bench.files import TooFewFilesError
 from bench.load import LoadError
 from bench.report import ReportError
@@ -22,7 +22,10 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("--seconds", type=int, default=compare.SECONDS, help="seconds of each round")
     comparison.add_argument("--connections", type=int, default=compare.CONNECTIONS)
     growth_ = commands.add_parser("growth", help="compare a shop of 10,000 products and orders with one of 1,000,000")
-    for each in (comparison, growth_):
+    tokens = commands.add_parser("auth", help="measure what a token costs")
+    tokens.add_argument("--rounds", type=int, default=auth.ROUNDS)
+    tokens.add_argument("--seconds", type=int, default=auth.SECONDS, help="seconds of each round")
+    for each in (comparison, growth_, tokens):
         each.add_argument(
             "--write", type=Path, metavar="FILE", help="write the figures into a page of the documentation"
         )
@@ -46,6 +49,8 @@ def main() -> int:
         case "streams":
             _check(parser, arguments.cases, streams.CASES)
             return asyncio.run(streams.run(arguments.cases))
+        case "auth":
+            return auth.auth(rounds=arguments.rounds, seconds=arguments.seconds, write_to=arguments.write)
         case "growth":
             return growth.growth(write_to=arguments.write)
         case "profile":

@@ -1,13 +1,17 @@
 -- What wrk sends and prints. Arguments: a kind, a file of paths or ids, and a number that no other run has.
---   get FILE SALT      GET a line of the file, by chance
+--   get FILE SALT      GET a line of the file, by chance. What follows a tab is sent as the Authorization header
 --   order FILE SALT    POST an order for a product of the file, under an idempotency key of its own
 --   cancel FILE SALT   POST each line of the file once, beginning with line SALT
 
-local lines, kind, salt, count = {}, "get", 0, 0
+local lines, headers, kind, salt, count = {}, {}, "get", 0, 0
 
 function init(args)
    kind, salt = args[1], tonumber(args[3])
-   for line in io.lines(args[2]) do lines[#lines + 1] = line end
+   for line in io.lines(args[2]) do
+      local path, authorization = line:match("([^\t]+)\t?(.*)")
+      lines[#lines + 1] = path
+      if authorization ~= "" then headers[path] = { Authorization = authorization } end
+   end
    math.randomseed(salt)
    for _ = 1, 10 do math.random() end
    if kind == "cancel" then count = salt end
@@ -16,7 +20,10 @@ end
 local json = { ["Content-Type"] = "application/json" }
 
 function request()
-   if kind == "get" then return wrk.format("GET", lines[math.random(#lines)]) end
+   if kind == "get" then
+      local path = lines[math.random(#lines)]
+      return wrk.format("GET", path, headers[path])
+   end
    count = count + 1
    if kind == "cancel" then return wrk.format("POST", lines[count], json, "{}") end
    local key = string.format("%08x-%04x-4%03x-8%03x-%012x", salt, math.random(0, 65535), math.random(0, 4095),

@@ -202,6 +202,13 @@ async def test_public_pages_need_no_token(http: httpx.AsyncClient) -> None:
 
 
 @in_module
+async def test_refusal_of_a_service_has_a_challenge_too(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/api/v1/products/private")
+    Rest.refused(answer, 401, 16, reason="TOKEN_REQUIRED")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="shop"'
+
+
+@in_module
 async def test_pages_of_other_origins_can_read_the_refusal(http: httpx.AsyncClient) -> None:
     answer = await http.get("/api/v1/products/abc", headers={"origin": ORIGIN, **bearer("x")})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, ORIGIN)

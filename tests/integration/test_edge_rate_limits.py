@@ -74,6 +74,7 @@ async def test_too_many_requests_get_429(http: httpx.AsyncClient, shop: Edge) ->
         assert answer.headers["retry-after"] == "1"
     head = await http.head(PATH, headers=headers)
     assert (head.status_code, head.content) == (429, b"")
+    assert await shop.stat("callers.http_local_rate_limit.rate_limited") >= 6
     assert set(shop.calls.count) <= {"jwks"}
 
 

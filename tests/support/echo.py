@@ -60,6 +60,8 @@ class Product(product_pb2_grpc.ProductServiceServicer):
         match request.id:
             case "missing":
                 raise errors.not_found("PRODUCT_NOT_FOUND", "there is no such product", id="missing")
+            case "private":
+                raise errors.unauthenticated("TOKEN_REQUIRED", "this method needs a token")
             case "malformed":
                 raise errors.invalid_argument([("id", "must be a UUID")])
             case "busy":
