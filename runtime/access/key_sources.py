@@ -159,5 +159,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         # Event loops word the same error in different ways. The numbers of a name that is not found are not errno's.
-        return os.strerror(cause.errno) if cause.errno and not isinstance(cause, socket.gaierror) else str(cause)
+        if cause.errno and not isinstance(cause, socket.gaierror):
+            return os.strerror(cause.errno)
+        return cause.strerror or str(cause)
     return type(error).__name__
