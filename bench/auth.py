@@ -125,8 +125,8 @@ def _fill(shop: BenchShop) -> None:
     fill_orders(shop.postgres.service("order"), PRODUCTS, ORDERS, ours=True)
     with psycopg.connect(shop.postgres.service("order")) as connection:
         connection.execute(
-            "UPDATE orders SET owner = 'customer-' || number % %s"
-            " FROM unnest(%s::uuid[]) WITH ORDINALITY AS given (order_id, number) WHERE id = order_id",
+            "UPDATE orders SET owner = 'customer-' || n %% %s"
+            " FROM unnest(%s::uuid[]) WITH ORDINALITY AS given (order_id, n) WHERE id = order_id",
             (CUSTOMERS, [order_id(n) for n in range(1, HOT + 1)]),
         )
     asyncio.run(shop.ready())

@@ -1,6 +1,8 @@
 """HTTP headers of requests and responses. The edge converts them to gRPC metadata and back."""
 
 import re
+from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +19,18 @@ IF_MATCH = "if-match"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
+_READ: ContextVar[tuple[object, Sequence[tuple[str, str | bytes]]]] = ContextVar("read metadata", default=(None, ()))
+"""The last call whose metadata was read, and its metadata: grpc converts all of it each time that it is asked."""
+
+
 def header_values(context: Context, name: str) -> list[str]:
     """Returns all values of a header of a call."""
+    call, metadata = _READ.get()
+    if call is not context:
+        metadata = tuple(context.invocation_metadata() or ())
+        _READ.set((context, metadata))
     return [
-        value if isinstance(value, str) else value.decode("ascii", "replace")
-        for key, value in context.invocation_metadata() or ()
-        if key == name
+        value if isinstance(value, str) else value.decode("ascii", "replace") for key, value in metadata if key == name
     ]
 
 

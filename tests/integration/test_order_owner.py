@@ -182,6 +182,8 @@ async def test_mixed_batch_moves_only_own_orders(order_database: str) -> None:
         assert [order is None for order, _ in results] == [False, True, False, False, False, True]
         assert [await replica.store.get_owner(each) for each in ids] == ["ada", "ada", "bob", "bob", "", ""]
         assert await replica.store.get_owner(uuid4()) is None
+        listed = {owner: await replica.store.list(OrderQuery(owner=owner), None, 10) for owner in ("ada", "", None)}
+        assert [len(each) for each in listed.values()] == [2, 0, 6], "what is nobody's is not a guest's"
 
 
 async def test_cancel_does_not_wait_for_orders_of_others(order_database: str) -> None:

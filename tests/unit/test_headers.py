@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.errors import ApiError
-from runtime.headers import Context, expected_etag, request_key, version_of
+from runtime.headers import Context, expected_etag, header_values, request_key, version_of
 
 KEY = "123e4567-e89b-42d3-a456-426614174000"
 OTHER = "123e4567-e89b-42d3-a456-426614174001"
@@ -16,13 +16,29 @@ class Call:
 
     def __init__(self, *metadata: tuple[str, Any]) -> None:
         self._metadata = metadata
+        self.reads = 0
 
     def invocation_metadata(self) -> tuple[tuple[str, Any], ...]:
+        self.reads += 1
         return self._metadata
 
 
 def call(*metadata: tuple[str, Any]) -> Context:
     return cast("Context", Call(*metadata))
+
+
+def test_metadata_is_converted_once_for_each_call() -> None:
+    """Of two calls at the same time, none gets the other's."""
+    ada, bob = Call(("authorization", "Bearer ada"), ("order-ticket", "t")), Call(("authorization", "Bearer bob"))
+    for each, name, values in (
+        (ada, "authorization", ["Bearer ada"]),
+        (ada, "order-ticket", ["t"]),
+        (ada, "if-match", []),
+        (bob, "order-ticket", []),
+        (bob, "authorization", ["Bearer bob"]),
+    ):
+        assert header_values(cast("Context", each), name) == values
+    assert (ada.reads, bob.reads) == (1, 1)
 
 
 @pytest.mark.parametrize("value", ['"7"', 'W/"7"', "7", ' "7" '])

@@ -36,7 +36,7 @@ def reason(made: Tickets, ticket: str, *kinds: Kind) -> str:
     with pytest.raises(ApiError) as caught:
         made.read(ticket, kinds or BOTH)
     assert caught.value.code.name == "UNAUTHENTICATED"
-    assert ticket not in caught.value.text or not ticket
+    assert len(ticket) < 8 or ticket not in caught.value.text
     return caught.value.reason
 
 
@@ -97,7 +97,8 @@ def test_unsigned_and_foreign_tickets_are_invalid(folder: SecretFolder) -> None:
     unsigned = jwt.encode(claims, "", "none")
     foreign = jwt.encode(claims, "x" * 64, "HS256")
     other_algorithm = jwt.encode(claims, folder.read(), "HS512")
-    nested = urlsafe_b64encode(b'{"alg":"HS256"}').decode() + "." + "A" * 2_000 + ".AAAA"
+    # A parser of JSON fails on so many brackets, and with an error of its own.
+    nested = urlsafe_b64encode(b"[" * 9_000).decode() + ".AAAA.AAAA"
     for ticket in (unsigned, foreign, other_algorithm, nested, "", ".", "..", "a.b.c", "\x00", "\ud800"):
         assert reason(made, ticket) == "TICKET_INVALID"
 
