@@ -1,19 +1,18 @@
-"""The matrix of who may call what, on a cluster: at the edge, and through port-forwards past it.
+"""The matrix of who may call what, on a cluster: by gRPC at the edge, and through port-forwards past it.
 
-tests/e2e/test_auth_matrix.py also has gRPC-Web and event streams, which a port-forward does not survive.
+tests/e2e/test_auth_matrix.py also has REST, gRPC-Web and event streams. A port-forward ends if one connection is cut.
 """
 
 import base64
 from contextlib import AsyncExitStack, ExitStack
 
 import grpc
-import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from demo.signing_key import ALGORITHM
 from tests.support.auth_callers import Keys, token_of
-from tests.support.auth_doors import Grpc, RestDoor
+from tests.support.auth_doors import Grpc
 from tests.support.auth_matrix import Identity, Mode, expected
 from tests.support.auth_world import at_edge, check, create_world
 from tests.support.oidc import Issuer, SigningKey
@@ -55,9 +54,6 @@ async def test_matrix_holds_at_the_edge_and_past_it(token_shop: Release) -> None
                 await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ports[component]}"))
                 for component in ("gateway", "product", "order")
             ]
-            http = await stack.enter_async_context(
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['gateway']}", timeout=30)
-            )
             services = [
                 Grpc(f"gRPC to {name}", channel, SERVED[name])
                 for name, channel in (("product", product), ("order", order))
@@ -67,7 +63,7 @@ async def test_matrix_holds_at_the_edge_and_past_it(token_shop: Release) -> None
             )
             doors = [
                 *((door, expected) for door in services),
-                *((door, at_edge) for door in (Grpc("gRPC", edge), RestDoor(http))),
+                (Grpc("gRPC", edge), at_edge),
             ]
             assert set(Identity) == {*world.headers}, "everybody has something to send"
             found = [line for identity in Identity for line in await check(doors, world, identity)]
