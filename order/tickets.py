@@ -76,9 +76,18 @@ class Ticket:
 class Tickets:
     """Makes tickets and reads them. Each is a JSON Web Token (RFC 7519) with `aud`, `sub` (the order) and `exp`."""
 
-    def __init__(self, config: TicketConfig) -> None:
-        """Reads the keys. Raises ConfigError if that is not possible."""
+    def __init__(self, config: TicketConfig, *, guests: bool = True) -> None:
+        """Reads the keys.
+
+        Args:
+            config: How tickets are signed.
+            guests: Whether guests' tickets of orders are accepted.
+
+        Raises:
+            ConfigError: A key cannot be read.
+        """
         self._keys = RotatingSecret(config.keys, "TICKET_KEYS")
+        self._refused = () if guests else (Kind.ORDER,)
         self._ttl = config.ttl
 
     def issue(self, kind: Kind, order_id: UUID) -> Ticket:
@@ -98,13 +107,16 @@ class Tickets:
         Raises:
             ApiError: UNAUTHENTICATED (TICKET_INVALID or TICKET_EXPIRED).
         """
+        audience = [kind.value for kind in kinds if kind not in self._refused]
+        if not audience:
+            raise ticket_invalid()
         for key in self._keys.accepted:
             try:
                 claims: dict[str, Any] = jwt.decode(
                     ticket,
                     key,
                     algorithms=[ALGORITHM],
-                    audience=[kind.value for kind in kinds],
+                    audience=audience,
                     options={"require": ["aud", "sub", "exp"]},
                 )
                 return UUID(claims["sub"])

@@ -119,6 +119,14 @@ class LogOnce:
         return had_message
 
 
+def _is_no_header(record: logging.LogRecord) -> bool:
+    """Returns whether a record of grpc is none about a header that is not UTF-8.
+
+    It quotes the header, which may be a token. It would also be logged again for the ids in its own line, for ever.
+    """
+    return not str(record.msg).startswith("Invalid encoding")
+
+
 def setup(service: str, level: str, style: str) -> None:
     """Sends all logs of this process to standard output.
 
@@ -135,5 +143,6 @@ def setup(service: str, level: str, style: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service) if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_header)
     # The pool logs every failed attempt to connect, with the driver's message. `Server.watch` logs an outage once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

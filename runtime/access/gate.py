@@ -64,7 +64,7 @@ def bearer_token(authorization: list[str]) -> str:
     if not authorization:
         return ""
     scheme, _, token = authorization[0].partition(" ")
-    token = token.strip()
+    token = token.strip(" ")
     if len(authorization) > 1 or scheme.lower() != "bearer" or not token or " " in token:
         raise unauthenticated(TOKEN_INVALID, "the authorization header must be sent once, as in `Bearer eyJ…`")
     return token

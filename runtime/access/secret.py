@@ -22,6 +22,9 @@ MIN_LENGTH = 32
 READ_INTERVAL = 1.0
 """Seconds for which the files are not read again."""
 
+MAX_READS = 3
+"""How often the files are read again if they change meanwhile."""
+
 REREAD_INTERVAL = 0.05
 """Seconds before they are read again for a secret that is not accepted: it may be newer than what was read."""
 
@@ -80,10 +83,16 @@ class RotatingSecret:
 
     def _read(self) -> tuple[str, ...]:
         current = self._read_file(CURRENT)
-        try:
-            return current, self._read_file(ADDITIONAL)
-        except FileNotFoundError:
-            return (current,)
+        for _ in range(MAX_READS):
+            try:
+                secrets: tuple[str, ...] = (current, self._read_file(ADDITIONAL))
+            except FileNotFoundError:
+                secrets = (current,)
+            # Between the two reads the files may have been exchanged, and one of the secrets would be missing.
+            before, current = current, self._read_file(CURRENT)
+            if current == before:
+                break
+        return secrets
 
     def _read_file(self, name: str) -> str:
         # Files written by hand end with a line break.

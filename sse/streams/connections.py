@@ -85,7 +85,7 @@ class Connections:
         """Returns a new connection, which counts until its context is left.
 
         Args:
-            client: The address that the connection counts for.
+            client: The client that the connection counts for.
 
         Raises:
             ApiError: UNAVAILABLE while the process shuts down, RESOURCE_EXHAUSTED beyond a limit.
@@ -105,21 +105,20 @@ class Connections:
                 log.warning("all %d streams are in use", self._limits.streams)
             self._full = True
             raise resource_exhausted("too many streams are open", retry_milliseconds() / 1000)
-        self._check_client(client, "from this address")
+        self._check_client(client)
 
-    def _check_client(self, client: str, whose: str) -> None:
+    def _check_client(self, client: str) -> None:
         limit = self._limits.streams_per_client
         if limit and self._clients[client] >= limit:
-            raise resource_exhausted(f"too many streams are open {whose}", retry_milliseconds() / 1000)
+            raise resource_exhausted("too many streams of this caller are open", retry_milliseconds() / 1000)
 
-    def count_for_subject(self, connection: Connection, subject: str) -> None:
-        """Counts a connection for the subject of its client's token, and no longer for the client's address.
+    def count_for(self, connection: Connection, client: str) -> None:
+        """Counts a connection for another client than before.
 
         Raises:
             ApiError: RESOURCE_EXHAUSTED beyond the limit of a client.
         """
-        client = f"sub {subject}"
-        self._check_client(client, "for this caller")
+        self._check_client(client)
         self._leave_client(connection.client)
         self._clients[client] += 1
         connection.client = client

@@ -84,19 +84,18 @@ class StatusStreams:
             if len(request.query.getall("ticket", [])) > 1:
                 check.add("ticket", "must be given once")
         last_event = last_event_id(request)
-        if last_event == wire.TICKET_EXPIRED:
-            return web.Response(status=204)
-        with self._connections.open(client_address(request)) as connection:
+        address = client_address(request)
+        # Until it is known who a client is, it counts apart: its address may have as many streams as it is allowed to.
+        with self._connections.open(f"new {address}" if self._authorization else address) as connection:
             if self._authorization:
                 try:
                     subject = await self._authorization.check(request, order_id)
                 except ApiError as error:
                     if error.reason == TICKET_EXPIRED and last_event and request.method != "HEAD":
                         # A browser would not show why it got a 401. It reconnects after this, and then gets the 204.
-                        return web.Response(body=wire.ticket_expired(error.status()), headers=wire.HEADERS)
+                        return _after_expired_ticket(error, last_event)
                     raise
-                if subject:
-                    self._connections.count_for_subject(connection, subject)
+                self._connections.count_for(connection, f"sub {subject}" if subject else address)
             return await self._follow(request, connection, order_id, wire.last_event_id(last_event))
 
     async def _follow(
@@ -166,6 +165,13 @@ class StatusStreams:
                 await outlet.close()
             else:
                 await outlet.fail(_upstream_unavailable())
+
+
+def _after_expired_ticket(error: ApiError, last_event: str) -> web.Response:
+    """Returns the response to a browser that reconnects with an expired ticket: why, and next time that it is over."""
+    if last_event == wire.TICKET_EXPIRED:
+        return web.Response(status=204)
+    return web.Response(body=wire.ticket_expired(error.status()), headers=wire.HEADERS)
 
 
 def _upstream_unavailable() -> ApiError:

@@ -25,7 +25,17 @@ CUSTOMER = {"name": "Zerlina Quuxworth", "email": "zerlina.quux@example.com", "p
 ADDRESS = "221 Quaggy Street, Quibbleton"
 NOTES = "ring the quadruple bell"
 SUBJECT = "auth0|zerlina-7731"
-PERSONAL = (*CUSTOMER.values(), "Zerlina", "zerlina.quux%40", "7946", "Quaggy", "quadruple", SUBJECT, quote(SUBJECT))
+PERSONAL = (
+    *CUSTOMER.values(),
+    "Zerlina",
+    "zerlina.quux%40",
+    "7946 0999",
+    "7946%200999",
+    "Quaggy",
+    "quadruple",
+    SUBJECT,
+    quote(SUBJECT),
+)
 
 
 class Life:
@@ -37,6 +47,7 @@ class Life:
         self._keys = keys
         self.secrets = {keys.credential, keys.tickets}
         self.orders: list[str] = []
+        self._ticket = ""
 
     def _token(self, subject: str = SUBJECT, **claims: object) -> str:
         return self._keep(self._provider.token(subject, **claims))  # type: ignore[arg-type]  # any claim
@@ -79,6 +90,7 @@ class Life:
     async def _guest(self, product: str, staff: httpx.AsyncClient) -> None:
         async with self._client() as http:
             order = await self._order(http, product)
+            self._ticket = order["ticket"]
             path, ticket = f"/api/v1/orders/{order['id']}", {"order-ticket": self._keep(order["ticket"])}
             (await http.get(path, headers=ticket)).raise_for_status()
             made = (await http.post(f"{path}:ticket", json={}, headers=ticket)).raise_for_status().json()
@@ -125,6 +137,14 @@ class Life:
                 for path in (f"/api/v1/products/{product}", f"/api/v1/orders/{self.orders[0]}/status/stream"):
                     assert (await http.get(path, headers=sent)).status_code == 401, path
                 assert (await http.get("/api/v1/orders", params={"access_token": token})).status_code in (400, 401)
+            # grpc logs a header that is not UTF-8, by itself.
+            order = f"/api/v1/orders/{self.orders[0]}"
+            for name, value in (("authorization", f"bearer {self._token()}"), ("order-ticket", self._ticket)):
+                for path in (order, f"{order}/status/stream"):
+                    answer = await http.get(path, headers=[(name.encode(), value.encode() + b"\xa0")], timeout=5)
+                    assert answer.status_code == 401, answer.text
+            answer = await http.get(f"/api/v1/products/{product}", headers=[(b"x-any", b"\xff")], timeout=5)
+            assert answer.status_code == 200
 
     async def _past_the_edge(self, product: str) -> None:
         wrong = (("x-shop-credential", self._keep("wrong-credential-" + "0123456789" * 5)),)

@@ -143,6 +143,12 @@ async def test_shop_without_guests_takes_no_tickets(
             assert (await refusal(call)).reason == "TOKEN_REQUIRED"
         error = await refusal(guarded.authorize(order.id, order_ticket=[order.ticket]))
         assert error.reason == "TOKEN_REQUIRED"
+        for more in ({"stream_ticket": "x"}, {"authorization": [f"Bearer {provider.token('bob')}"]}):
+            error = await refusal(guarded.authorize(order.id, order_ticket=[order.ticket], **more))
+            assert error.reason == "TICKET_INVALID"
+        customer = guarded.customer("bob").with_ticket(order.ticket)
+        for refused in (customer.get(order.id), customer.first_event(order.id), customer.ticket(order.id)):
+            assert (await refusal(refused)).reason == "TICKET_INVALID"
         stream = (await guarded.staff().ticket(order.id)).ticket
         assert await guarded.authorize(order.id, stream_ticket=stream) == ""
 

@@ -28,7 +28,7 @@ from tests.support.oidc import Provider, oidc_provider
 from tests.support.product import UNKNOWN
 from tests.support.rest import Rest
 from tests.support.secret_folder import SecretFolder
-from tests.support.sidecar import EVENTS, sidecar, sidecar_before
+from tests.support.sidecar import EVENTS, Blocks, sidecar, sidecar_before
 
 UNAUTHENTICATED, NOT_FOUND = 16, 5
 
@@ -169,6 +169,10 @@ async def test_reconnect_with_expired_ticket_ends_for_good(shop: Followed) -> No
         f"/api/orders/stream?order_id={order.id}{query}", headers={**EVENTS, "Last-Event-ID": "ticket-expired"}
     )
     assert (last.status_code, last.content) == (204, b"")
+    renewed = f"&ticket={(await shop.guarded.staff().ticket(order.id)).ticket}"
+    path = f"/api/orders/stream?order_id={order.id}{renewed}"
+    async with shop.http.stream("GET", path, headers={**EVENTS, "Last-Event-ID": "ticket-expired"}) as response:
+        assert (await Blocks(response).next()).startswith("id: 1\n")
     polyfill = await shop.refused(order.id, f"{query}&lastEventId=1")
     assert polyfill.text.startswith("id: ticket-expired\n")
     for reason, sent in (("TICKET_INVALID", "&ticket=x"), ("TOKEN_REQUIRED", "")):
@@ -328,9 +332,31 @@ async def test_streams_are_limited_by_caller_not_address(provider: Provider) -> 
             assert (await follow(subject, "192.0.2.1")).status_code == 200
         refused = await follow("ada", "192.0.2.7")
         Rest.refused(refused, 429, 8)
-        assert refused.json()["message"] == "too many streams are open for this caller"
+        assert refused.json()["message"] == "too many streams of this caller are open"
         assert len(running.sidecar.connections) == 5
     assert len(running.sidecar.connections) == 0
+
+
+async def test_guests_of_an_address_do_not_keep_customers_out(provider: Provider) -> None:
+    async with (
+        sidecar(access=access(provider), limits=Limits(streams_per_client=2)) as running,
+        AsyncExitStack() as open_streams,
+    ):
+        order_id = running.logs.place("PLACED")
+
+        async def authorize(request: status_feed_pb2.AuthorizeStreamRequest, _: Any) -> Any:
+            return status_feed_pb2.AuthorizeStreamResponse(caller="".join(request.authorization))
+
+        running.pods[0].feed.authorize = authorize
+        path = f"/api/orders/stream?order_id={order_id}"
+        for _ in range(2):
+            guest = await open_streams.enter_async_context(running.http.stream("GET", path))
+            assert guest.status_code == 200
+        Rest.refused(await running.http.get(path), 429, 8)
+        customer = await open_streams.enter_async_context(
+            running.http.stream("GET", path, headers={"Authorization": "ada"})
+        )
+        assert customer.status_code == 200
 
 
 async def test_flood_of_one_address_is_refused_unasked(provider: Provider) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,21 @@ def test_replaced_folder_is_read_again(tmp_path: Path, clock: Clock) -> None:
     os.replace(mounted / "new", mounted / "..data")
     clock.now += READ_INTERVAL
     assert reader.current == NEW
+
+
+def test_files_exchanged_during_a_read_are_both_accepted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, ADDITIONAL, NEW)
+    read_text = Path.read_text
+
+    def exchange_before(path: Path, *arguments: Any) -> str:
+        if path.name == ADDITIONAL:
+            monkeypatch.setattr(Path, "read_text", read_text)
+            write(folder, CURRENT, NEW)
+            write(folder, ADDITIONAL, OLD)
+        return read_text(path, *arguments)
+
+    monkeypatch.setattr(Path, "read_text", exchange_before)
+    assert set(read(folder).accepted) == {OLD, NEW}
 
 
 def test_files_replaced_during_reads_never_yield_another_value(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
