@@ -143,7 +143,8 @@ async def test_shop_without_guests_takes_no_tickets(
             assert (await refusal(call)).reason == "TOKEN_REQUIRED"
         error = await refusal(guarded.authorize(order.id, order_ticket=[order.ticket]))
         assert error.reason == "TOKEN_REQUIRED"
-        for more in ({"stream_ticket": "x"}, {"authorization": [f"Bearer {provider.token('bob')}"]}):
+        others: list[dict[str, Any]] = [{"stream_ticket": "x"}, {"authorization": [f"Bearer {provider.token('bob')}"]}]
+        for more in others:
             error = await refusal(guarded.authorize(order.id, order_ticket=[order.ticket], **more))
             assert error.reason == "TICKET_INVALID"
         customer = guarded.customer("bob").with_ticket(order.ticket)
