@@ -23,7 +23,7 @@ READ_INTERVAL = 1.0
 """Seconds for which the files are not read again."""
 
 MAX_READS = 3
-"""How often the files are read again if they change meanwhile."""
+"""How often the files are read again at once while they change."""
 
 REREAD_INTERVAL = 0.05
 """Seconds before they are read again for a secret that is not accepted: it may be newer than what was read."""
@@ -82,17 +82,20 @@ class RotatingSecret:
         return self._secrets
 
     def _read(self) -> tuple[str, ...]:
-        current = self._read_file(CURRENT)
+        secrets = self._read_once()
+        # Between the two reads the files may have been exchanged, and one of the secrets would be missing.
         for _ in range(MAX_READS):
-            try:
-                secrets: tuple[str, ...] = (current, self._read_file(ADDITIONAL))
-            except FileNotFoundError:
-                secrets = (current,)
-            # Between the two reads the files may have been exchanged, and one of the secrets would be missing.
-            before, current = current, self._read_file(CURRENT)
-            if current == before:
+            before, secrets = secrets, self._read_once()
+            if secrets == before:
                 break
         return secrets
+
+    def _read_once(self) -> tuple[str, ...]:
+        current = self._read_file(CURRENT)
+        try:
+            return current, self._read_file(ADDITIONAL)
+        except FileNotFoundError:
+            return (current,)
 
     def _read_file(self, name: str) -> str:
         # Files written by hand end with a line break.
