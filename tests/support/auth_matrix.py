@@ -193,7 +193,7 @@ def expected(method: Method, identity: Identity, mode: Mode) -> Outcome:
         return Outcome("UNAUTHENTICATED", "TOKEN_REQUIRED")
     assert method.level == "CUSTOMER", f"{method.full_name} has the level {method.level}"
     if identity in CUSTOMERS:
-        return _customer(method, identity)
+        return _customer(method, identity, mode)
     return _guest(method, identity, mode)
 
 
@@ -204,11 +204,11 @@ def _internal(identity: Identity) -> Outcome:
     return Outcome(code, "CREDENTIAL_REQUIRED")
 
 
-def _customer(method: Method, identity: Identity) -> Outcome:
+def _customer(method: Method, identity: Identity, mode: Mode) -> Outcome:
     if not method.names_an_order or identity is Identity.OWNER:
         return OK
     if identity is Identity.CUSTOMER_WITH_TICKET and method.guests == "WITH_TICKET":
-        return OK
+        return OK if mode.guests else Outcome("UNAUTHENTICATED", "TICKET_INVALID")
     return Outcome("NOT_FOUND", "ORDER_NOT_FOUND")
 
 
