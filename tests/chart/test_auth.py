@@ -223,6 +223,12 @@ ALONE = "auth.mode=jwt,demo.enabled=false"
         ("auth.audience=shop", "auth.audience has no effect with auth.mode none"),
         ("auth.jwks.url=https://a", "auth.jwks.url has no effect with auth.mode none"),
         ("auth.demoIssuer.enabled=true", "auth.demoIssuer.enabled has no effect with auth.mode none"),
+        ("auth.guests=false", "auth.guests: false has no effect with auth.mode none"),
+        *(
+            (f"{mode},{each}[0].name=CALLER_HEADER,{each}[0].value=x-user", f"CALLER_HEADER in {each} cannot be used")
+            for each in ("product.extraEnv", "order.extraEnv", "gateway.sse.extraEnv")
+            for mode in (PROVIDER, DEMO)
+        ),
         (ALONE, "auth.issuer is missing"),
         (f"{ALONE},auth.issuer=https://a", "auth.audience is missing"),
         (f"{ALONE},auth.audience=shop,auth.issuer=shop", "the keys of shop cannot be discovered"),

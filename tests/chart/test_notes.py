@@ -62,10 +62,30 @@ def test_notes_warn_of_public_access(sets: str, ways: str) -> None:
 
 @pytest.mark.parametrize(
     ("sets", "reach"),
-    [("", "Every pod of the cluster reaches it"), (BEHIND, "Only the peers in networkPolicy.from reach it")],
+    [
+        ("", "Every pod of the cluster reaches it.\nSet auth.mode to jwt"),
+        (BEHIND, "Only the peers in networkPolicy.from reach it, so they must authenticate callers.\nOr set auth.mode"),
+    ],
 )
 def test_notes_say_who_reaches_a_closed_edge(sets: str, reach: str) -> None:
     assert reach in notes(sets)
+
+
+@pytest.mark.parametrize(
+    ("sets", "warned"),
+    [
+        (BEHIND, True),
+        (f"{BEHIND},gateway.trustedHops=1", False),
+        (f"{BEHIND},networkPolicy.enabled=false", False),
+        ("", False),
+    ],
+)
+def test_notes_warn_of_proxies_among_peers(sets: str, warned: bool) -> None:
+    assert ("If the peers in networkPolicy.from are proxies" in notes(sets)) == warned
+
+
+def test_notes_warn_of_kept_test_order() -> None:
+    assert "Its order stays, as RECEIVED" in notes("auth.mode=none")
 
 
 PROVIDER = "auth.mode=jwt,auth.issuer=https://login.example.com,auth.audience={shop,api},demo.enabled=false"

@@ -206,12 +206,23 @@ Fails if values of `auth` contradict each other. Arguments: the root context.
 {{- $keys := dict "auth.jwks.url" $auth.jwks.url "auth.jwks.secretName" $auth.jwks.secretName "auth.jwks.configMapName" $auth.jwks.configMapName }}
 {{- $provider := merge (dict "auth.issuer" $auth.issuer "auth.ca.secretName" $auth.ca.secretName) $keys }}
 {{- if eq $auth.mode "none" }}
+{{- if not $auth.guests }}
+{{- fail "auth.guests: false has no effect with auth.mode none: everyone can order. Set auth.mode to jwt" }}
+{{- end }}
 {{- range $key, $value := merge (dict "auth.audience" $auth.audience "auth.demoIssuer.enabled" $auth.demoIssuer.enabled) $provider }}
 {{- if $value }}
 {{- fail (printf "%s has no effect with auth.mode none: set auth.mode to jwt" $key) }}
 {{- end }}
 {{- end }}
-{{- else if $auth.demoIssuer.enabled }}
+{{- else }}
+{{- range $component, $values := dict "product" .Values.product "order" .Values.order "gateway.sse" .Values.gateway.sse }}
+{{- range $values.extraEnv }}
+{{- if and (eq .name "CALLER_HEADER") (or .value .valueFrom) }}
+{{- fail (printf "CALLER_HEADER in %s.extraEnv cannot be used with auth.mode jwt: the token names the caller" $component) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $auth.demoIssuer.enabled }}
 {{- range $key, $value := $provider }}
 {{- if $value }}
 {{- fail (printf "%s cannot be used with auth.demoIssuer.enabled, which is an issuer of its own" $key) }}
@@ -232,6 +243,7 @@ Fails if values of `auth` contradict each other. Arguments: the root context.
 {{- end }}
 {{- if .Values.demo.enabled }}
 {{- fail "demo.enabled needs auth.demoIssuer.enabled with auth.mode jwt, because the demo acts as staff" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
