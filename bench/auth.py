@@ -179,7 +179,7 @@ def table(results: Sequence[Result]) -> str:
         "CPU s per 1,000",
         "Envoy",
         "service",
-        "ratio",
+        "CPU ratio",
         "compared with",
     )
     rows = [

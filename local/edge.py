@@ -56,7 +56,7 @@ class EdgeSettings:
     trusted_hops: int = 0
     """Number of proxies in front whose X-Forwarded-For is trusted."""
     caller_header: str = "x-shop-caller"
-    """The services' CALLER_HEADER. Envoy removes it from requests."""
+    """A header that Envoy removes from requests. It is not the services' CALLER_HEADER, which Envoy passes on."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call, as in `https://shop.example`, `https://*.shop.example` or `*`. Empty: no CORS."""
     cors_credentials: bool = False
