@@ -3,15 +3,12 @@
 It hands out no tokens. Whoever can read the private key makes them, by `demo token`.
 """
 
-import logging
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from demo.signing_key import ALGORITHM, SigningKey
 from runtime.config import ConfigError
-
-log = logging.getLogger(__name__)
 
 PORT = 8082
 """The port that it listens on by default."""

@@ -66,7 +66,8 @@ def viewer_of(caller: Caller, tickets: Tickets, sent: Sequence[SentTicket]) -> V
         try:
             orders.add(tickets.read(ticket, kinds))
         except ApiError as error:
-            refusal = refusal or error
+            # Without its traceback, which has this frame, and so the error again.
+            refusal = refusal or error.with_traceback(None)
     return Viewer(caller, frozenset(orders), refusal)
 
 

@@ -11,6 +11,7 @@ import grpc
 
 from runtime.access.caller import current
 from runtime.errors import ApiError, resource_exhausted
+from runtime.headers import header_values
 
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def caller_of_call(context: Context) -> str:
     """Returns who makes a call, for limits: its token, else the address that the edge names, else the peer."""
     if subject := current().subject:
         return f"sub {subject}"
-    for key, value in context.invocation_metadata() or ():
-        if key == EXTERNAL_ADDRESS:
-            return caller_of(str(value))
+    for address in header_values(context, EXTERNAL_ADDRESS):
+        return caller_of(address)
     scheme, _, address = unquote(context.peer()).partition(":")
     return caller_of(address.rpartition(":")[0]) if scheme in ("ipv4", "ipv6") else ""
 

@@ -119,10 +119,10 @@ class LogOnce:
         return had_message
 
 
-def _is_no_header(record: logging.LogRecord) -> bool:
-    """Returns whether a record of grpc is none about a header that is not UTF-8.
+def _is_not_header_warning(record: logging.LogRecord) -> bool:
+    """Returns whether to keep a record of grpc: all but those about a header that is not UTF-8.
 
-    It quotes the header, which may be a token. It would also be logged again for the ids in its own line, for ever.
+    They quote the header, which may be a token. They would also be logged again for the ids in their own line, endlessly.
     """
     return not str(record.msg).startswith("Invalid encoding")
 
@@ -143,6 +143,6 @@ def setup(service: str, level: str, style: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service) if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_header)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_header_warning)
     # The pool logs every failed attempt to connect, with the driver's message. `Server.watch` logs an outage once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

@@ -1,11 +1,14 @@
 """The configuration of the sidecar."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from runtime.access.config import AccessConfig
 from runtime.client import parse_target
 from runtime.config import Env, ServerConfig, TelemetryConfig
+
+EDGE_REFRESH_INTERVAL = 30.0
+"""Seconds between two fetches of the issuer's keys, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,10 @@ class Limits:
     streams: int = 15_000
     """Maximum number of streams."""
     streams_per_client: int = 100
-    """Maximum number of streams, and of health watches, of one client: of the subject of its token, else of its address
-    (IPv6: of one /64). 0 for no limit of its own."""
+    """Maximum number of streams of one client: of the subject of its token, else of its address (IPv6: of one /64).
+    Also of the health watches and reflection streams of one address. 0 for no limit of its own."""
+    authorizations_per_address: int = 16
+    """Maximum number of clients of one address about whom the order service is asked, or about to be asked."""
     authorizations: int = 64
     """Maximum number of clients about whom the order service is asked at the same time. The others wait."""
     watches: int = 1_000
@@ -65,7 +70,7 @@ class SidecarConfig:
         """
         return cls(
             server=ServerConfig.from_env(env, grpc_port=50054),
-            access=AccessConfig.from_env(env),
+            access=_refreshed_often(AccessConfig.from_env(env)),
             telemetry=TelemetryConfig.from_env(env),
             http_port=env.port("HTTP_PORT", 8081),
             product_target=parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052")),
@@ -75,3 +80,14 @@ class SidecarConfig:
                 streams_per_client=env.integer("SSE_MAX_STREAMS_PER_CLIENT", 100, 0, 1_000_000),
             ),
         )
+
+
+def _refreshed_often(access: AccessConfig) -> AccessConfig:
+    """Returns the configuration with a shorter interval between two fetches of keys.
+
+    The edge has its keys from here. Unlike a service, it cannot look for a key that it does not know yet.
+    """
+    if access.tokens is None:
+        return access
+    interval = min(access.tokens.refresh_interval, EDGE_REFRESH_INTERVAL)
+    return replace(access, tokens=replace(access.tokens, refresh_interval=interval))

@@ -39,6 +39,10 @@ CREDENTIAL_REQUIRED = "CREDENTIAL_REQUIRED"
 STAFF_REQUIRED = "STAFF_REQUIRED"
 """The ErrorInfo reason of a customer's call to a method for staff."""
 
+MAX_WAITING_ELSEWHERE = 10
+"""How many calls may wait for new keys if the client of one more waits in another process, whose places all clients
+share."""
+
 Admit = Callable[[Context], Awaitable[Caller]]
 """Returns who makes a call. Raises an ApiError if the method is not open to them."""
 
@@ -46,8 +50,12 @@ Admit = Callable[[Context], Awaitable[Caller]]
 class Verifier(Protocol):
     """Verifies tokens. `runtime.access.tokens` implements it."""
 
-    async def verify(self, token: str) -> Caller:
+    async def verify(self, token: str, max_waiting: int | None = None) -> Caller:
         """Returns whom a token stands for.
+
+        Args:
+            token: The token.
+            max_waiting: How many calls may wait for new keys if this one is to wait, too; None: as many as ever.
 
         Raises:
             ApiError: UNAUTHENTICATED if the token is not accepted, UNAVAILABLE if the keys for it cannot be had now.
@@ -126,7 +134,7 @@ class Gate:
         if self._verifier is None:
             return ANYBODY
         token = bearer_token(authorization)
-        return await self._verifier.verify(token) if token else NOBODY
+        return await self._verifier.verify(token, MAX_WAITING_ELSEWHERE) if token else NOBODY
 
     async def _admit_internal(self, context: Context) -> Caller:
         given = header_values(context, CREDENTIAL)

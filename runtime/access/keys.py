@@ -109,13 +109,20 @@ class Keys:
         if self._set.ignored:
             self._ignored("keys of the issuer that are not used: " + ", ".join(dict.fromkeys(self._set.ignored)))
 
-    async def find(self, algorithm: str, kid: str | None, attempt: Callable[[Key], T | None]) -> tuple[Key, T] | None:
+    async def find(
+        self,
+        algorithm: str,
+        kid: str | None,
+        attempt: Callable[[Key], T | None],
+        max_waiting: int = MAX_WAITING,
+    ) -> tuple[Key, T] | None:
         """Finds the key that verifies a token. If no known key does, it may be a new one: looks for it.
 
         Args:
             algorithm: The algorithm of the token.
             kid: The key that the token names, if any.
             attempt: Returns what the token says if a key verifies it, and None if not.
+            max_waiting: How many calls may wait for keys if this one is to wait, too.
 
         Returns:
             The key, and the result of the attempt; None if the issuer has no such key.
@@ -137,7 +144,7 @@ class Keys:
         found = find_known()
         if found or self._is_known(algorithm, kid) or self._is_missing(kid):
             return found
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= max_waiting:
             raise unavailable("too many tokens name a key that is not known yet", self._source.min_interval)
         self._waiting += 1
         self._wanted.set()

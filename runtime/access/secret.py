@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from runtime.config import ConfigError
+from runtime.logs import LogOnce
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class RotatingSecret:
             ConfigError: There is no usable secret.
         """
         self._folder = folder
+        self._failures = LogOnce(log, logging.WARNING)
         self._read_at = time.monotonic()
         try:
             self._secrets = self._read()
@@ -76,9 +78,10 @@ class RotatingSecret:
             self._read_at = now
             try:
                 self._secrets = self._read()
+                self._failures.reset()
             except (OSError, ValueError) as error:
                 # The files are being replaced, or were removed by mistake: what was accepted stays.
-                log.warning("cannot read the secret in %s: %s", self._folder, type(error).__name__)
+                self._failures(f"cannot read the secret in {self._folder}: {type(error).__name__}")
         return self._secrets
 
     def _read(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from runtime.access.caller import Caller
 from runtime.access.config import TokenConfig
 from runtime.access.gate import TOKEN_EXPIRED, TOKEN_INVALID
 from runtime.access.key_set import Key, is_list, is_object
-from runtime.access.keys import Keys
+from runtime.access.keys import MAX_WAITING, Keys
 from runtime.errors import ApiError, unauthenticated
 
 MAX_TOKEN_LENGTH = 16 * 1024
@@ -19,6 +19,9 @@ MAX_TOKEN_LENGTH = 16 * 1024
 
 MAX_SUBJECT_LENGTH = 255
 """The longest `sub`, in characters (OpenID Connect Core 1.0, 2)."""
+
+MAX_KID_LENGTH = 255
+"""The longest name of a key, in characters. Names of keys that the issuer lacks are remembered, too."""
 
 MAX_REMEMBERED = 10_000
 """How many verified tokens are remembered."""
@@ -69,8 +72,8 @@ class Tokens:
         self._remembered: dict[str, _Verified] = {}
         self._remembered_bytes = 0
 
-    async def verify(self, token: str) -> Caller:
-        """Returns whom a token stands for.
+    async def verify(self, token: str, max_waiting: int | None = None) -> Caller:
+        """Returns whom a token stands for. See `Verifier.verify`.
 
         Raises:
             ApiError: UNAUTHENTICATED if the token is not accepted, UNAVAILABLE if the keys for it cannot be had now.
@@ -78,9 +81,9 @@ class Tokens:
         verified = self._remembered.get(token)
         if verified is not None and verified.key.in_use and time.time() < verified.until:
             return verified.caller
-        return await self._verify(token)
+        return await self._verify(token, MAX_WAITING if max_waiting is None else max_waiting)
 
-    async def _verify(self, token: str) -> Caller:
+    async def _verify(self, token: str, max_waiting: int) -> Caller:
         if len(token) > MAX_TOKEN_LENGTH:
             raise _invalid(f"the token is longer than {MAX_TOKEN_LENGTH:,} bytes")
         # What is certainly bad needs no key, and nobody should wait for one.
@@ -88,6 +91,8 @@ class Tokens:
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in self._config.algorithms:
             raise _invalid(_PROBLEMS[jwt.InvalidAlgorithmError])
+        if kid is not None and len(kid) > MAX_KID_LENGTH:
+            raise _invalid("the token has a key id (kid) that is too long")
 
         def verified_claims(key: Key) -> dict[str, Any] | None:
             try:
@@ -95,7 +100,7 @@ class Tokens:
             except jwt.InvalidSignatureError:
                 return None
 
-        found = await self._keys.find(algorithm, kid, verified_claims)
+        found = await self._keys.find(algorithm, kid, verified_claims, max_waiting)
         if found is None:
             known = self._keys.names(kid)
             raise _invalid("the token's signature is wrong" if known else "the token's key is not one of its issuer")

@@ -81,23 +81,24 @@ class Connections:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def open(self, client: str) -> Connection:
+    def open(self, client: str, limit: int | None = None) -> Connection:
         """Returns a new connection, which counts until its context is left.
 
         Args:
             client: The client that the connection counts for.
+            limit: How many connections the client may have; by default as many as any client.
 
         Raises:
             ApiError: UNAVAILABLE while the process shuts down, RESOURCE_EXHAUSTED beyond a limit.
         """
-        self._check_admission(client)
+        self._check_admission(client, self._limits.streams_per_client if limit is None else limit)
         connection = Connection(self, client)
         self._connections.add(connection)
         self._clients[client] += 1
         self.opened += 1
         return connection
 
-    def _check_admission(self, client: str) -> None:
+    def _check_admission(self, client: str, limit: int) -> None:
         if self._draining:
             raise unavailable("the server is shutting down", retry_milliseconds() / 1000)
         if len(self._connections) >= self._limits.streams:
@@ -105,10 +106,9 @@ class Connections:
                 log.warning("all %d streams are in use", self._limits.streams)
             self._full = True
             raise resource_exhausted("too many streams are open", retry_milliseconds() / 1000)
-        self._check_client(client)
+        self._check_client(client, limit)
 
-    def _check_client(self, client: str) -> None:
-        limit = self._limits.streams_per_client
+    def _check_client(self, client: str, limit: int) -> None:
         if limit and self._clients[client] >= limit:
             raise resource_exhausted("too many streams of this caller are open", retry_milliseconds() / 1000)
 
@@ -118,7 +118,7 @@ class Connections:
         Raises:
             ApiError: RESOURCE_EXHAUSTED beyond the limit of a client.
         """
-        self._check_client(client)
+        self._check_client(client, self._limits.streams_per_client)
         self._leave_client(connection.client)
         self._clients[client] += 1
         connection.client = client

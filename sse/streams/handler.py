@@ -16,7 +16,7 @@ from runtime.topics import Topics
 from runtime.validate import Violations
 from sse.config import SidecarConfig
 from sse.streams import wire
-from sse.streams.authorization import TICKET_EXPIRED, Authorization
+from sse.streams.authorization import TICKET_EXPIRED, TICKET_PARAMETER, Authorization
 from sse.streams.connections import CloseReason, Connection, Connections, StreamClosedError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class StatusStreams:
         """
         self._authorization = authorization
         self._timing = config.timing
-        self._buffer = config.limits.buffer
+        self._limits = config.limits
         self._topics = topics
         self._connections = connections
 
@@ -81,12 +81,11 @@ class StatusStreams:
     async def _stream(self, request: web.Request, given: str) -> web.StreamResponse:
         with Violations() as check:
             order_id = str(check.uuid("order_id", given))
-            if len(request.query.getall("ticket", [])) > 1:
-                check.add("ticket", "must be given once")
+            if len(request.query.getall(TICKET_PARAMETER, [])) > 1:
+                check.add(TICKET_PARAMETER, "must be given once")
         last_event = last_event_id(request)
         address = client_address(request)
-        # Until it is known who a client is, it counts apart: its address may have as many streams as it is allowed to.
-        with self._connections.open(f"new {address}" if self._authorization else address) as connection:
+        with self._open(address) as connection:
             if self._authorization:
                 try:
                     subject = await self._authorization.check(request, order_id)
@@ -97,6 +96,12 @@ class StatusStreams:
                     raise
                 self._connections.count_for(connection, f"sub {subject}" if subject else address)
             return await self._follow(request, connection, order_id, wire.last_event_id(last_event))
+
+    def _open(self, address: str) -> Connection:
+        """Returns a connection that counts for an address or, until it is known who the client is, apart."""
+        if self._authorization is None:
+            return self._connections.open(address)
+        return self._connections.open(f"new {address}", self._limits.authorizations_per_address)
 
     async def _follow(
         self, request: web.Request, connection: Connection, order_id: str, seen: int
@@ -123,7 +128,7 @@ class StatusStreams:
         writer = await response.prepare(request)
         if writer is None or request.transport is None:
             return response  # the browser has gone
-        request.transport.set_write_buffer_limits(high=self._buffer)
+        request.transport.set_write_buffer_limits(high=self._limits.buffer)
         outlet = Outlet(request, response, writer, self._timing.slow_reader_timeout)
         self._connections.start_heartbeats(connection)
         try:

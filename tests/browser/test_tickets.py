@@ -20,7 +20,7 @@ from tests.support.shop import RunningShop
 
 pytestmark = needs_chromium
 
-SHORT_TTL = 2
+SHORT_TTL = 5
 """Seconds until a ticket of these tests expires, whereas a shop's own takes a minute or more."""
 
 REMEMBER_STREAMS = """

@@ -13,9 +13,8 @@ from aiohttp import web
 from runtime.access import keys as keys_module
 from runtime.access.caller import Caller
 from runtime.access.config import AccessConfig
-from runtime.access.gate import Gate
+from runtime.access.gate import MAX_WAITING_ELSEWHERE, Gate
 from runtime.access.key_sources import FETCH_MIN_INTERVAL, DiscoverySource
-from runtime.access.keys import MAX_WAITING
 from runtime.access.opening import open_gate
 from runtime.config import Env
 from runtime.errors import ApiError
@@ -135,7 +134,7 @@ async def test_calls_share_fetches_which_keep_a_distance(provider: Provider, mon
         clock = asyncio.get_running_loop().time
         before, start = provider.fetches[JWKS], clock()
         for _ in range(2):
-            tokens = [provider.token(key=new_key()) for _ in range(MAX_WAITING)]
+            tokens = [provider.token(key=new_key()) for _ in range(MAX_WAITING_ELSEWHERE)]
             codes = await asyncio.gather(*(code_of(gate, token) for token in tokens))
             assert set(codes) == {"UNAUTHENTICATED"}
         fetches, seconds = provider.fetches[JWKS] - before, clock() - start
@@ -168,7 +167,7 @@ async def test_call_that_arrives_during_a_fetch_finds_a_newer_key(provider: Prov
 async def test_tokens_of_a_removed_key_are_refused_without_waiting(provider: Provider) -> None:
     """There may be many of them, and their callers should get new ones."""
     async with opened(provider, AUTH_JWKS_REFRESH="1") as gate:
-        tokens = [provider.token(f"user {number}") for number in range(3 * MAX_WAITING)]
+        tokens = [provider.token(f"user {number}") for number in range(3 * MAX_WAITING_ELSEWHERE)]
         assert await code_of(gate, tokens[0]) == "OK"
         provider.rotate(keep=False)
         assert await code_of(gate, provider.token()) == "OK"
@@ -181,7 +180,7 @@ async def test_number_of_waiting_calls_is_limited(provider: Provider) -> None:
         await verify(gate, provider.token())
         provider.gate.clear()
         key = provider.rotate()
-        waiting = [asyncio.ensure_future(code_of(gate, provider.token(key=key))) for _ in range(MAX_WAITING)]
+        waiting = [asyncio.ensure_future(code_of(gate, provider.token(key=key))) for _ in range(MAX_WAITING_ELSEWHERE)]
         await asyncio.sleep(0)
         assert await code_of(gate, provider.token(key=key)) == "UNAVAILABLE"
         waiting.pop().cancel()

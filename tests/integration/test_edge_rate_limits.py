@@ -191,7 +191,7 @@ async def test_forwarded_address_is_ignored_without_a_trusted_proxy() -> None:
 
 
 async def test_bucket_fills_up_again() -> None:
-    async with edge(rate_limit=5, rate_burst=1) as running, httpx.AsyncClient(base_url=running.url) as http:
+    async with edge(rate_limit=1, rate_burst=1) as running, httpx.AsyncClient(base_url=running.url) as http:
         await eventually(lambda: is_limited(http, {}), 5)
 
         async def is_served() -> bool:

@@ -264,7 +264,8 @@ def problems(answer: Answer, wanted: Outcome, door: Door, headers: Headers) -> I
         yield f"{answer.problem}: {answer.text}"
     if wanted.code == "UNIMPLEMENTED":
         # The edge may look at the token before it looks at the path.
-        if answer.code not in ("UNIMPLEMENTED", "NOT_FOUND", "UNAUTHENTICATED"):
+        refused_token = answer.code == "UNAUTHENTICATED" and answer.reason in ("TOKEN_INVALID", "TOKEN_EXPIRED")
+        if answer.code not in ("UNIMPLEMENTED", "NOT_FOUND") and not refused_token:
             yield f"{answer.code}, and not UNIMPLEMENTED: {answer.text}"
         return
     if (answer.code, answer.reason) != (wanted.code, wanted.reason):

@@ -42,7 +42,7 @@ TICKET: Headers = (("order-ticket", "eyJ"),)
 class FakeVerifier:
     """Accepts the tokens `ada` and `grace`."""
 
-    async def verify(self, token: str) -> Caller:
+    async def verify(self, token: str, max_waiting: int | None = None) -> Caller:
         match token:
             case "ada":
                 return CUSTOMER
