@@ -122,7 +122,7 @@ class LogOnce:
 def _is_not_header_warning(record: logging.LogRecord) -> bool:
     """Returns whether to keep a record of grpc: all but those about a header that is not UTF-8.
 
-    They quote the header, which may be a token. They would also be logged again for the ids in their own line, endlessly.
+    They quote the header, which may be a token. The ids in such a record's line would make another record, and so on.
     """
     return not str(record.msg).startswith("Invalid encoding")
 
