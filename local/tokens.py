@@ -118,11 +118,13 @@ def _notes(folder: Path) -> Path:
 
 
 def _is_locked(lock: Path) -> bool:
-    with lock.open() as file:
-        try:
+    try:
+        with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
     return False
 
 

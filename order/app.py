@@ -73,9 +73,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
     followers = Followers(topics)
     tailer = Tailer(ConnectionInfo(config.database, f"{NAME} tailer"), topics)
     credential = Credential(config.access)
-    tokens = config.access.tokens
-    guests = tokens is not None and tokens.guests
-    tickets = Tickets(config.tickets, guests=guests)
+    tickets = Tickets(config.tickets, guests=config.access.guests)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME, untraced_methods=LONG_LIVED_STREAMS)
         stack.callback(telemetry.close)
@@ -119,7 +117,7 @@ async def serving(config: Config, stock: Stock | None = None) -> AsyncGenerator[
             order_pb2_grpc.add_OrderServiceServicer_to_server,
             OrderService(store, stock, followers, streams, tickets, on_status),
         )
-        authorizer = StreamAuthorizer(gate, tickets, store, guests=guests)
+        authorizer = StreamAuthorizer(gate, tickets, store, guests=config.access.guests)
         server.add(
             status_feed_pb2_grpc.add_StatusFeedServiceServicer_to_server, StatusFeedService(followers, authorizer)
         )

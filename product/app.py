@@ -35,13 +35,14 @@ async def serving(config: Config) -> AsyncGenerator[Server, None]:
     database = Database(config.database, NAME)
     stock = Database(config.stock, f"{NAME} stock")
     searches = Database(config.search, f"{NAME} search", ONE_PROCESSOR)
+    credential = Credential(config.access)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
         stack.callback(telemetry.close)
         for each in (database, stock, searches):
             stack.push_async_callback(each.close)
             await each.open()
-        gate = await stack.enter_async_context(open_gate(config.access, Credential(config.access)))
+        gate = await stack.enter_async_context(open_gate(config.access, credential))
         server = Server(config.server, telemetry, gate, [service.NAME, stock_service.NAME])
         store = ProductStore(database, searches, max_waiting=config.database.pool_waiting)
         server.add(product_pb2_grpc.add_ProductServiceServicer_to_server, ProductService(store))

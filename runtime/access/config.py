@@ -104,6 +104,11 @@ class AccessConfig:
     optional_until: datetime | None = None
     """Until then, internal calls without a credential are accepted: for an upgrade from a release without one."""
 
+    @property
+    def guests(self) -> bool:
+        """Whether there are guests: callers without a token, in a shop that verifies tokens."""
+        return self.tokens is not None and self.tokens.guests
+
     @classmethod
     def from_env(cls, env: Env) -> Self:
         """Reads the configuration.

@@ -98,7 +98,7 @@ class Gate:
         self._missing = LogOnce(log, logging.WARNING)
         self._caller_header = config.caller_header
         self._verifier = verifier
-        self._guests = config.tokens is not None and config.tokens.guests
+        self._guests = config.guests
 
     def admission(self, rule: Rule) -> Admit:
         """Returns what decides for the methods of a rule."""

@@ -174,7 +174,7 @@ class StatusStreams:
 
 def _after_expired_ticket(error: ApiError, last_event: str) -> web.Response:
     """Returns the response to a browser that reconnects with an expired ticket: why, and next time that it is over."""
-    if last_event == wire.TICKET_EXPIRED:
+    if last_event == wire.TICKET_EXPIRED_ID:
         return web.Response(status=204)
     return web.Response(body=wire.ticket_expired(error.status()), headers=wire.HEADERS)
 

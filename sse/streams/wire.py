@@ -27,7 +27,7 @@ LAST_EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id", "Last-Event-ID", "la
 RETRY_RANGE = (2_000, 6_000)
 """Milliseconds, from and to, after which browsers reconnect: not all at once."""
 
-TICKET_EXPIRED = "ticket-expired"
+TICKET_EXPIRED_ID = "ticket-expired"
 """The event id after a ticket that has expired. A browser sends it when it reconnects, and is told to stop."""
 
 _FINAL = {Order.Status.RECEIVED, Order.Status.CANCELLED}
@@ -88,7 +88,7 @@ def error(status: status_pb2.Status) -> bytes:
 
 def ticket_expired(status: status_pb2.Status) -> bytes:
     """Returns the only event of a stream whose ticket has expired. It has an id, by which its reconnect is known."""
-    return f"id: {TICKET_EXPIRED}\n".encode() + error(status)
+    return f"id: {TICKET_EXPIRED_ID}\n".encode() + error(status)
 
 
 def status_json(status: status_pb2.Status) -> str:
