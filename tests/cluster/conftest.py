@@ -92,4 +92,7 @@ def token_shop(image: str) -> Iterator[Release]:
         release = Release(place, image, values=values)
         hours = [part for each in (0, 1) for part in ("--set-string", f"demo.extraEnv[{each}].value=7200")]
         release.install(*hours, "--wait", "--timeout", "300s", timeout=310)
+        # Helm does not wait for Jobs, and some tests look at the whole catalogue.
+        loading = ("job", "--selector", "app.kubernetes.io/component=demo-load")
+        place.kubectl("wait", "--for=condition=complete", *loading, "--timeout=300s", timeout=310)
         yield release
