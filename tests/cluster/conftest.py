@@ -86,13 +86,17 @@ def shop(shared: Namespace, image: str) -> Release:
 @pytest.fixture(scope="session")
 def token_shop(image: str) -> Iterator[Release]:
     """A release that asks for tokens of its demo issuer. The demo moves no orders here: the tests do."""
-    slow = {f"demo.extraEnv[{place}].name": f"SIMULATE_{which}_SECONDS" for place, which in enumerate(("MIN", "MAX"))}
-    with namespace(f"shop-test-{uuid4().hex[:6]}") as place:
-        values = {"auth.mode": "jwt", "auth.demoIssuer.enabled": "true", **slow}
-        release = Release(place, image, values=values)
-        hours = [part for each in (0, 1) for part in ("--set-string", f"demo.extraEnv[{each}].value=7200")]
-        release.install(*hours, "--wait", "--timeout", "300s", timeout=310)
+    values = {"auth.mode": "jwt", "auth.demoIssuer.enabled": "true"}
+    for place, which in enumerate(("MIN", "MAX")):
+        # A number with a point is a text for `--set`. Every upgrade sets the values again.
+        values |= {
+            f"demo.extraEnv[{place}].name": f"SIMULATE_{which}_SECONDS",
+            f"demo.extraEnv[{place}].value": "7200.0",
+        }
+    with namespace(f"shop-test-{uuid4().hex[:6]}") as own:
+        release = Release(own, image, values=values)
+        release.install("--wait", "--timeout", "300s", timeout=310)
         # Helm does not wait for Jobs, and some tests look at the whole catalogue.
         loading = ("job", "--selector", "app.kubernetes.io/component=demo-load")
-        place.kubectl("wait", "--for=condition=complete", *loading, "--timeout=300s", timeout=310)
+        own.kubectl("wait", "--for=condition=complete", *loading, "--timeout=300s", timeout=310)
         yield release
