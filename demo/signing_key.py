@@ -64,7 +64,7 @@ class SigningKey:
 
 def key_path(env: Env) -> Path | None:
     """Returns the file of the key, as configured; None if none is."""
-    path = env.text("ISSUER_KEY", "")
+    path = env.text(VARIABLE, "")
     return Path(path) if path else None
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from demo.signing_key import ALGORITHM, SigningKey
 from runtime.access.config import TokenConfig
+from runtime.access.tokens import MAX_SUBJECT_LENGTH
 from runtime.config import ConfigError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -15,9 +16,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 MAX_TTL = 365 * UNITS["d"]
 """The longest lifetime of a token, in seconds."""
-
-MAX_SUBJECT_LENGTH = 255
-"""Characters that a `sub` may have (OpenID Connect Core, 2)."""
 
 CUSTOMER, STAFF = "customer", "staff"
 ROLES = (CUSTOMER, STAFF)

@@ -1,7 +1,7 @@
 """StockClient: the product service's stock over gRPC, with its errors as clients of orders see them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TypeVar
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf import message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock
@@ -30,6 +30,7 @@ from runtime.errors import (
     QUERY_TIMEOUT,
     ApiError,
     database_full,
+    known_details,
     parse_rpc_error,
     parse_status,
     query_timeout,
@@ -294,7 +295,7 @@ def _batch_error(error: grpc.aio.AioRpcError) -> Exception:
 def _client_error(code: grpc.StatusCode, reason: str, text: str, status: status_pb2.Status) -> Exception:
     """Returns what a client sees of an error of the product service."""
     if code in _PASSED_ON:
-        return ApiError(code, text, *_details(status))
+        return ApiError(code, text, *known_details(status))
     if reason == "RESERVATION_MISMATCH":
         return key_reused()
     if reason == DATABASE_FULL:
@@ -304,11 +305,3 @@ def _client_error(code: grpc.StatusCode, reason: str, text: str, status: status_
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return resource_exhausted("the product service is overloaded: its request queue is full")
     return ProductUnavailable()
-
-
-def _details(status: status_pb2.Status) -> Iterator[message.Message]:
-    for packed in status.details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
-            detail = kind()
-            if packed.Unpack(detail):
-                yield detail

@@ -13,13 +13,10 @@ import jwt
 
 from runtime.access.secret import RotatingSecret
 from runtime.config import ConfigError, Env
-from runtime.errors import ApiError, unauthenticated
+from runtime.errors import TICKET_EXPIRED, ApiError, unauthenticated
 
 TICKET_INVALID = "TICKET_INVALID"
 """The ErrorInfo reason of a ticket that is not accepted."""
-
-TICKET_EXPIRED = "TICKET_EXPIRED"
-"""The ErrorInfo reason of a ticket that is too old."""
 
 ALGORITHM = "HS256"
 """Only the order service makes tickets and reads them, so one secret does both."""

@@ -27,6 +27,15 @@ CHALLENGE_KEY = "www-authenticate"
 DATABASE_FULL = "DATABASE_FULL"
 """The ErrorInfo reason of a write to a database whose disk is full."""
 
+TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - a reason, no secret
+"""The ErrorInfo reason of a call with a token that is not accepted."""
+
+TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - likewise
+"""The ErrorInfo reason of a call with a token that has expired."""
+
+TICKET_EXPIRED = "TICKET_EXPIRED"
+"""The ErrorInfo reason of a call with an order's ticket that has expired."""
+
 FULL_RETRY_AFTER = 30.0
 """Seconds after which to retry such a write: an operator has to make room first."""
 
@@ -96,7 +105,9 @@ class ApiError(Exception):
         if self.code is not grpc.StatusCode.UNAUTHENTICATED:
             return ""
         # A request without a token gets no error code.
-        return 'Bearer realm="shop"' + (', error="invalid_token"' if self.reason in _INVALID_TOKEN else "")
+        return 'Bearer realm="shop"' + (
+            ', error="invalid_token"' if self.reason in (TOKEN_INVALID, TOKEN_EXPIRED) else ""
+        )
 
     def trailers(self) -> tuple[tuple[str, bytes | str], ...]:
         """Returns the trailing metadata that carries the details. Envoy's transcoder reads them too.
@@ -112,8 +123,6 @@ class ApiError(Exception):
             trailers.append((CHALLENGE_KEY, self.challenge))
         return tuple(trailers)
 
-
-_INVALID_TOKEN = ("TOKEN_INVALID", "TOKEN_EXPIRED")
 
 _UNESCAPED = string.punctuation.replace("%", "") + " "
 _PARTIAL_ESCAPE = re.compile("%.?$")
@@ -240,3 +249,14 @@ def parse_status(status: status_pb2.Status) -> tuple[grpc.StatusCode, str]:
         if detail.Unpack(info):
             break
     return _CODES.get(status.code, grpc.StatusCode.UNKNOWN), info.reason
+
+
+def known_details(status: status_pb2.Status) -> list[message.Message]:
+    """Returns those details of a status that our errors have, to make the same error of them again."""
+    details: list[message.Message] = []
+    for packed in status.details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            detail = kind()
+            if packed.Unpack(detail):
+                details.append(detail)
+    return details

@@ -9,7 +9,7 @@ from runtime.access.caller import ANYBODY, NOBODY, Caller
 from runtime.access.config import AccessConfig
 from runtime.access.credential import CREDENTIAL, Credential
 from runtime.access.rules import Guests, Level, Rule
-from runtime.errors import invalid_argument, permission_denied, unauthenticated
+from runtime.errors import TOKEN_INVALID, invalid_argument, permission_denied, unauthenticated
 from runtime.headers import Context, header_values
 from runtime.logs import LogOnce
 
@@ -26,12 +26,6 @@ ORDER_TICKET = "order-ticket"
 
 TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105 - a reason, no secret
 """The ErrorInfo reason of a call without a token."""
-
-TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - likewise
-"""The ErrorInfo reason of a call with a token that is not accepted."""
-
-TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - likewise
-"""The ErrorInfo reason of a call with a token that has expired."""
 
 CREDENTIAL_REQUIRED = "CREDENTIAL_REQUIRED"
 """The ErrorInfo reason of an internal call without the shop's credential."""

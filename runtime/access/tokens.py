@@ -9,10 +9,9 @@ from jwt.exceptions import InvalidSubjectError
 
 from runtime.access.caller import Caller
 from runtime.access.config import TokenConfig
-from runtime.access.gate import TOKEN_EXPIRED, TOKEN_INVALID
 from runtime.access.key_set import Key, is_list, is_object
 from runtime.access.keys import MAX_WAITING, Keys
-from runtime.errors import ApiError, unauthenticated
+from runtime.errors import TOKEN_EXPIRED, TOKEN_INVALID, ApiError, unauthenticated
 
 MAX_TOKEN_LENGTH = 16 * 1024
 """The longest token that is read, in bytes."""

@@ -5,14 +5,12 @@ import logging
 
 import grpc
 from aiohttp import web
-from google.protobuf import message
-from google.rpc import error_details_pb2, status_pb2
 from shop.order.v1.status_feed_pb2 import AuthorizeStreamRequest
 from shop.order.v1.status_feed_pb2_grpc import StatusFeedServiceStub
 
 from runtime.access.credential import Credential
 from runtime.access.gate import AUTHORIZATION, CREDENTIAL_REQUIRED, ORDER_TICKET
-from runtime.errors import ApiError, parse_rpc_error, unavailable
+from runtime.errors import ApiError, known_details, parse_rpc_error, unavailable
 from runtime.logs import LogOnce
 from sse.config import Limits, Timing
 from sse.streams import wire
@@ -21,9 +19,6 @@ log = logging.getLogger(__name__)
 
 AUTHORIZE = "shop.order.v1.StatusFeedService/AuthorizeStream"
 """The full name of the method, for the retries of the channel."""
-
-TICKET_EXPIRED = "TICKET_EXPIRED"
-"""The ErrorInfo reason of a ticket that is too old."""
 
 TICKET_PARAMETER = "ticket"
 """The query parameter with a ticket from CreateOrderTicket."""
@@ -84,7 +79,7 @@ class Authorization:
             # It is the sidecar that was refused, not the client.
             self._refused("the order service does not accept the credential in INTERNAL_CREDENTIALS")
         elif code in _PASSED_ON and status.details:
-            return ApiError(code, error.details() or "", *_details(status))
+            return ApiError(code, error.details() or "", *known_details(status))
         return _unavailable()
 
 
@@ -92,16 +87,6 @@ def _texts(values: list[str]) -> list[str]:
     """Returns what a client sent as texts that a message can have."""
     # aiohttp decodes bytes that are not UTF-8 to surrogates.
     return [value.encode("utf-8", "replace").decode() for value in values]
-
-
-def _details(status: status_pb2.Status) -> list[message.Message]:
-    details: list[message.Message] = []
-    for packed in status.details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
-            detail = kind()
-            if packed.Unpack(detail):
-                details.append(detail)
-    return details
 
 
 def _unavailable() -> ApiError:

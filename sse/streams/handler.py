@@ -9,14 +9,14 @@ import grpc
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from runtime.errors import ApiError, internal, not_found, unavailable
+from runtime.errors import TICKET_EXPIRED, ApiError, internal, not_found, unavailable
 from runtime.limits import EXTERNAL_ADDRESS, caller_of
 from runtime.subscriptions import LogError, LogNotFound, LogRewound, Subscription
 from runtime.topics import Topics
 from runtime.validate import Violations
 from sse.config import SidecarConfig
 from sse.streams import wire
-from sse.streams.authorization import TICKET_EXPIRED, TICKET_PARAMETER, Authorization
+from sse.streams.authorization import TICKET_PARAMETER, Authorization
 from sse.streams.connections import CloseReason, Connection, Connections, StreamClosedError
 
 log = logging.getLogger(__name__)
