@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/access/v1/access.proto\x12\x0eshop.access.v1\x1a google/protobuf/descriptor.proto\"\xf7\x01\n\x06\x41\x63\x63\x65ss\x12+\n\x05level\x18\x01 \x01(\x0e\x32\x1c.shop.access.v1.Access.Level\x12-\n\x06guests\x18\x02 \x01(\x0e\x32\x1d.shop.access.v1.Access.Guests\"Q\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\n\n\x06PUBLIC\x10\x01\x12\x0c\n\x08\x43USTOMER\x10\x02\x12\t\n\x05STAFF\x10\x03\x12\x0c\n\x08INTERNAL\x10\x04\">\n\x06Guests\x12\x16\n\x12GUESTS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41LLOWED\x10\x01\x12\x0f\n\x0bWITH_TICKET\x10\x02:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x87\x03 \x01(\x0b\x32\x16.shop.access.v1.AccessB8\n\x0eshop.access.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\x17shop/access/v1;accessv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/access/v1/access.proto\x12\x0eshop.access.v1\x1a google/protobuf/descriptor.proto\"\x88\x02\n\x06\x41\x63\x63\x65ss\x12+\n\x05level\x18\x01 \x01(\x0e\x32\x1c.shop.access.v1.Access.Level\x12-\n\x06guests\x18\x02 \x01(\x0e\x32\x1d.shop.access.v1.Access.Guests\"Q\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\n\n\x06PUBLIC\x10\x01\x12\x0c\n\x08\x43USTOMER\x10\x02\x12\t\n\x05STAFF\x10\x03\x12\x0c\n\x08INTERNAL\x10\x04\"O\n\x06Guests\x12\x16\n\x12GUESTS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41LLOWED\x10\x01\x12\x0f\n\x0bWITH_TICKET\x10\x02\x12\x0f\n\x0bWITH_SECRET\x10\x03:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x87\x03 \x01(\x0b\x32\x16.shop.access.v1.AccessB8\n\x0eshop.access.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\x17shop/access/v1;accessv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016shop.access.v1B\013AccessProtoP\001Z\027shop/access/v1;accessv1'
   _globals['_ACCESS']._serialized_start=82
-  _globals['_ACCESS']._serialized_end=329
+  _globals['_ACCESS']._serialized_end=346
   _globals['_ACCESS_LEVEL']._serialized_start=184
   _globals['_ACCESS_LEVEL']._serialized_end=265
   _globals['_ACCESS_GUESTS']._serialized_start=267
-  _globals['_ACCESS_GUESTS']._serialized_end=329
+  _globals['_ACCESS_GUESTS']._serialized_end=346
 # @@protoc_insertion_point(module_scope)

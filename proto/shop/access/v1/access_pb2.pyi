@@ -36,7 +36,9 @@ class Access(_message.Message):
         PUBLIC: Access._Level.ValueType  # 1
         """Everybody."""
         CUSTOMER: Access._Level.ValueType  # 2
-        """Customers with a token. The method applies to what is their own: the rest is NOT_FOUND for them, but not for staff."""
+        """Customers with a token. The method applies to what is their own: the rest is NOT_FOUND for them. Staff see all orders,
+        but nobody's cart.
+        """
         STAFF: Access._Level.ValueType  # 3
         """Staff: customers whose token has the claim that the shop is configured with."""
         INTERNAL: Access._Level.ValueType  # 4
@@ -52,7 +54,9 @@ class Access(_message.Message):
     PUBLIC: Access.Level.ValueType  # 1
     """Everybody."""
     CUSTOMER: Access.Level.ValueType  # 2
-    """Customers with a token. The method applies to what is their own: the rest is NOT_FOUND for them, but not for staff."""
+    """Customers with a token. The method applies to what is their own: the rest is NOT_FOUND for them. Staff see all orders,
+    but nobody's cart.
+    """
     STAFF: Access.Level.ValueType  # 3
     """Staff: customers whose token has the claim that the shop is configured with."""
     INTERNAL: Access.Level.ValueType  # 4
@@ -70,6 +74,8 @@ class Access(_message.Message):
         """Every guest can call it."""
         WITH_TICKET: Access._Guests.ValueType  # 2
         """A guest can call it with the ticket of the order that it is about."""
+        WITH_SECRET: Access._Guests.ValueType  # 3
+        """A guest can call it with the secret of the cart that it is about."""
 
     class Guests(_Guests, metaclass=_GuestsEnumTypeWrapper):
         """Whether a method for customers can be called without a token, if the shop has guests."""
@@ -80,6 +86,8 @@ class Access(_message.Message):
     """Every guest can call it."""
     WITH_TICKET: Access.Guests.ValueType  # 2
     """A guest can call it with the ticket of the order that it is about."""
+    WITH_SECRET: Access.Guests.ValueType  # 3
+    """A guest can call it with the secret of the cart that it is about."""
 
     LEVEL_FIELD_NUMBER: _builtins.int
     GUESTS_FIELD_NUMBER: _builtins.int

@@ -91,7 +91,7 @@ class Order(_message.Message):
     """The version of the order. Send it back to make a transition conditional."""
     ticket: _builtins.str
     """Lets its bearer read and follow this order, without a token: send it as the header `order-ticket`. Only in the
-    response of CreateOrder, and only to a guest. Keep it secret.
+    response of CreateOrder and of CheckoutCart, and only to a guest. Keep it secret.
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:

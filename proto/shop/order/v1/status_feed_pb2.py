@@ -26,7 +26,7 @@ from shop.access.v1 import access_pb2 as shop_dot_access_dot_v1_dot_access__pb2
 from shop.order.v1 import order_pb2 as shop_dot_order_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/order/v1/status_feed.proto\x12\rshop.order.v1\x1a\x1bshop/access/v1/access.proto\x1a\x19shop/order/v1/order.proto\"U\n\x13\x46ollowOrdersRequest\x12,\n\x06\x66ollow\x18\x01 \x03(\x0b\x32\x1c.shop.order.v1.FollowedOrder\x12\x10\n\x08unfollow\x18\x02 \x03(\t\"K\n\rFollowedOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rafter_version\x18\x02 \x01(\x03\x12\x11\n\tfollow_id\x18\x03 \x01(\x03\">\n\x14\x46ollowOrdersResponse\x12&\n\x04news\x18\x01 \x03(\x0b\x32\x18.shop.order.v1.OrderNews\"n\n\x16\x41uthorizeStreamRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rauthorization\x18\x02 \x03(\t\x12\x14\n\x0corder_ticket\x18\x03 \x03(\t\x12\x15\n\rstream_ticket\x18\x04 \x01(\t\")\n\x17\x41uthorizeStreamResponse\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\"\x80\x01\n\tOrderNews\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x08\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.shop.order.v1.OrderStatusEvent\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\x12\x11\n\tfollow_id\x18\x05 \x01(\x03\x32\xe2\x01\n\x11StatusFeedService\x12\x63\n\x0c\x46ollowOrders\x12\".shop.order.v1.FollowOrdersRequest\x1a#.shop.order.v1.FollowOrdersResponse\"\x06\x92\xbd\x18\x02\x08\x04(\x01\x30\x01\x12h\n\x0f\x41uthorizeStream\x12%.shop.order.v1.AuthorizeStreamRequest\x1a&.shop.order.v1.AuthorizeStreamResponse\"\x06\x92\xbd\x18\x02\x08\x04\x42\x39\n\rshop.order.v1B\x0fStatusFeedProtoP\x01Z\x15shop/order/v1;orderv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/order/v1/status_feed.proto\x12\rshop.order.v1\x1a\x1bshop/access/v1/access.proto\x1a\x19shop/order/v1/order.proto\"U\n\x13\x46ollowOrdersRequest\x12,\n\x06\x66ollow\x18\x01 \x03(\x0b\x32\x1c.shop.order.v1.FollowedOrder\x12\x10\n\x08unfollow\x18\x02 \x03(\t\"K\n\rFollowedOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rafter_version\x18\x02 \x01(\x03\x12\x11\n\tfollow_id\x18\x03 \x01(\x03\">\n\x14\x46ollowOrdersResponse\x12&\n\x04news\x18\x01 \x03(\x0b\x32\x18.shop.order.v1.OrderNews\"n\n\x16\x41uthorizeStreamRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rauthorization\x18\x02 \x03(\t\x12\x14\n\x0corder_ticket\x18\x03 \x03(\t\x12\x15\n\rstream_ticket\x18\x04 \x01(\t\")\n\x17\x41uthorizeStreamResponse\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\"\xf7\x01\n\tOrderNews\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\x08\x12/\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1f.shop.order.v1.OrderStatusEvent\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\x12\x11\n\tfollow_id\x18\x05 \x01(\x03\x12@\n\x0ctraceparents\x18\x06 \x03(\x0b\x32*.shop.order.v1.OrderNews.TraceparentsEntry\x1a\x33\n\x11TraceparentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe2\x01\n\x11StatusFeedService\x12\x63\n\x0c\x46ollowOrders\x12\".shop.order.v1.FollowOrdersRequest\x1a#.shop.order.v1.FollowOrdersResponse\"\x06\x92\xbd\x18\x02\x08\x04(\x01\x30\x01\x12h\n\x0f\x41uthorizeStream\x12%.shop.order.v1.AuthorizeStreamRequest\x1a&.shop.order.v1.AuthorizeStreamResponse\"\x06\x92\xbd\x18\x02\x08\x04\x42\x39\n\rshop.order.v1B\x0fStatusFeedProtoP\x01Z\x15shop/order/v1;orderv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.order.v1.status_feed_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rshop.order.v1B\017StatusFeedProtoP\001Z\025shop/order/v1;orderv1'
+  _globals['_ORDERNEWS_TRACEPARENTSENTRY']._loaded_options = None
+  _globals['_ORDERNEWS_TRACEPARENTSENTRY']._serialized_options = b'8\001'
   _globals['_STATUSFEEDSERVICE'].methods_by_name['FollowOrders']._loaded_options = None
   _globals['_STATUSFEEDSERVICE'].methods_by_name['FollowOrders']._serialized_options = b'\222\275\030\002\010\004'
   _globals['_STATUSFEEDSERVICE'].methods_by_name['AuthorizeStream']._loaded_options = None
@@ -49,7 +51,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZESTREAMRESPONSE']._serialized_start=446
   _globals['_AUTHORIZESTREAMRESPONSE']._serialized_end=487
   _globals['_ORDERNEWS']._serialized_start=490
-  _globals['_ORDERNEWS']._serialized_end=618
-  _globals['_STATUSFEEDSERVICE']._serialized_start=621
-  _globals['_STATUSFEEDSERVICE']._serialized_end=847
+  _globals['_ORDERNEWS']._serialized_end=737
+  _globals['_ORDERNEWS_TRACEPARENTSENTRY']._serialized_start=686
+  _globals['_ORDERNEWS_TRACEPARENTSENTRY']._serialized_end=737
+  _globals['_STATUSFEEDSERVICE']._serialized_start=740
+  _globals['_STATUSFEEDSERVICE']._serialized_end=966
 # @@protoc_insertion_point(module_scope)

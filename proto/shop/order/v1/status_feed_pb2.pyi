@@ -169,11 +169,32 @@ class OrderNews(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TraceparentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ORDER_ID_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     FOLLOW_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENTS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The id of the order."""
     missing: _builtins.bool
@@ -188,6 +209,10 @@ class OrderNews(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderStatusEvent]:
         """The new events, in order. May be empty in the first news of an order."""
 
+    @_builtins.property
+    def traceparents(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """By version: the W3C `traceparent` of the call that wrote the event. Only of calls whose trace is sampled."""
+
     def __init__(
         self,
         *,
@@ -196,10 +221,11 @@ class OrderNews(_message.Message):
         events: _abc.Iterable[_order_pb2.OrderStatusEvent] | None = ...,
         done: _builtins.bool = ...,
         follow_id: _builtins.int = ...,
+        traceparents: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "follow_id", b"follow_id", "missing", b"missing", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "events", b"events", "follow_id", b"follow_id", "missing", b"missing", "order_id", b"order_id", "traceparents", b"traceparents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,6 +159,7 @@ class ReserveStockRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    EXPECTED_TOTAL_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The id of the reservation. It is also the id of the order."""
     @_builtins.property
@@ -169,16 +170,24 @@ class ReserveStockRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long the hold lasts before it is listed as expired."""
 
+    @_builtins.property
+    def expected_total(self) -> _money_pb2.Money:
+        """The total that the customer saw. If the items cost more, or have another currency, nothing is reserved, and the error
+        is PRICE_CHANGED with the metadata `expected_total`, `total`, `expected_currency` and `currency`. A reservation that
+        exists is returned whatever it costs.
+        """
+
     def __init__(
         self,
         *,
         reservation_id: _builtins.str = ...,
         items: _abc.Iterable[Global___StockItem] | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        expected_total: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_total", b"expected_total", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "reservation_id", b"reservation_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_total", b"expected_total", "items", b"items", "reservation_id", b"reservation_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,3 +640,91 @@ class DatabasePair(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatabasePair: _TypeAlias = DatabasePair  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """What a product costs now, and how many pieces can be ordered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The id of the product, a UUID."""
+    name: _builtins.str
+    """The name of the product."""
+    available: _builtins.int
+    """How many pieces one order can have. 0 if the product is deleted."""
+    deleted: _builtins.bool
+    """Whether the product is deleted."""
+    @_builtins.property
+    def unit_price(self) -> _money_pb2.Money:
+        """The price of one piece."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        unit_price: _money_pb2.Money | None = ...,
+        available: _builtins.int = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unit_price", b"unit_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "deleted", b"deleted", "name", b"name", "product_id", b"product_id", "unit_price", b"unit_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
+
+@_typing.final
+class BatchGetOffersRequest(_message.Message):
+    """Request message for StockService.BatchGetOffers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the products, without duplicates."""
+
+    def __init__(
+        self,
+        *,
+        product_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_ids", b"product_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetOffersRequest: _TypeAlias = BatchGetOffersRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetOffersResponse(_message.Message):
+    """Response message for StockService.BatchGetOffers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """The offers, in any order."""
+
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetOffersResponse: _TypeAlias = BatchGetOffersResponse  # noqa: Y015

@@ -88,6 +88,11 @@ class StockServiceStub:
                 request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
                 response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetOffers = channel.unary_unary(
+                '/shop.product.v1.StockService/BatchGetOffers',
+                request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersRequest.SerializeToString,
+                response_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersResponse.FromString,
+                _registered_method=True)
         self.PairDatabases = channel.unary_unary(
                 '/shop.product.v1.StockService/PairDatabases',
                 request_serializer=shop_dot_product_dot_v1_dot_stock__pb2.PairDatabasesRequest.SerializeToString,
@@ -110,8 +115,9 @@ class StockServiceServicer:
     def ReserveStock(self, request, context):
         """Reserves all items or none, and returns them with their names and prices. If the id was used before with the same
         items, returns that reservation unchanged, even if it is released. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a
-        product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH) if the
-        items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with different items.
+        product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK, CURRENCY_MISMATCH or
+        PRICE_CHANGED) if the items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with
+        different items. An error writes nothing: the id can still be used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +186,13 @@ class StockServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetOffers(self, request, context):
+        """Gets what products cost now and how many pieces can be ordered, for carts. Products that never existed are omitted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PairDatabases(self, request, context):
         """Returns the ids of this service's database and of the order database that is paired with it. If none is paired
         yet, pairs the caller's database. Both ids are part of a backup, so a restored database has its id; a new one does
@@ -236,6 +249,11 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.ListReservations,
                     request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.FromString,
                     response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'BatchGetOffers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetOffers,
+                    request_deserializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersRequest.FromString,
+                    response_serializer=shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersResponse.SerializeToString,
             ),
             'PairDatabases': grpc.unary_unary_rpc_method_handler(
                     servicer.PairDatabases,
@@ -495,6 +513,33 @@ class StockService:
             '/shop.product.v1.StockService/ListReservations',
             shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsRequest.SerializeToString,
             shop_dot_product_dot_v1_dot_stock__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.product.v1.StockService/BatchGetOffers',
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersRequest.SerializeToString,
+            shop_dot_product_dot_v1_dot_stock__pb2.BatchGetOffersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,8 +45,9 @@ class StockServiceStub:
     ReserveStock: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ReserveStockRequest, _stock_pb2.Reservation]
     """Reserves all items or none, and returns them with their names and prices. If the id was used before with the same
     items, returns that reservation unchanged, even if it is released. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a
-    product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH) if the
-    items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with different items.
+    product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK, CURRENCY_MISMATCH or
+    PRICE_CHANGED) if the items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with
+    different items. An error writes nothing: the id can still be used.
     """
     ConfirmReservation: _grpc.UnaryUnaryMultiCallable[_stock_pb2.ConfirmReservationRequest, _stock_pb2.Reservation]
     """Makes a hold permanent. Returns a confirmed or released reservation unchanged. Returns NOT_FOUND
@@ -77,6 +78,8 @@ class StockServiceStub:
     """Lists the reservations in some states, by id, for the same comparison. A reservation that is created meanwhile may
     be missing. Returns INVALID_ARGUMENT if the page token belongs to a different query.
     """
+    BatchGetOffers: _grpc.UnaryUnaryMultiCallable[_stock_pb2.BatchGetOffersRequest, _stock_pb2.BatchGetOffersResponse]
+    """Gets what products cost now and how many pieces can be ordered, for carts. Products that never existed are omitted."""
     PairDatabases: _grpc.UnaryUnaryMultiCallable[_stock_pb2.PairDatabasesRequest, _stock_pb2.DatabasePair]
     """Returns the ids of this service's database and of the order database that is paired with it. If none is paired
     yet, pairs the caller's database. Both ids are part of a backup, so a restored database has its id; a new one does
@@ -100,8 +103,9 @@ class StockServiceAsyncStub(StockServiceStub):
     ReserveStock: _aio.UnaryUnaryMultiCallable[_stock_pb2.ReserveStockRequest, _stock_pb2.Reservation]  # type: ignore[assignment]
     """Reserves all items or none, and returns them with their names and prices. If the id was used before with the same
     items, returns that reservation unchanged, even if it is released. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a
-    product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH) if the
-    items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with different items.
+    product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK, CURRENCY_MISMATCH or
+    PRICE_CHANGED) if the items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with
+    different items. An error writes nothing: the id can still be used.
     """
     ConfirmReservation: _aio.UnaryUnaryMultiCallable[_stock_pb2.ConfirmReservationRequest, _stock_pb2.Reservation]  # type: ignore[assignment]
     """Makes a hold permanent. Returns a confirmed or released reservation unchanged. Returns NOT_FOUND
@@ -132,6 +136,8 @@ class StockServiceAsyncStub(StockServiceStub):
     """Lists the reservations in some states, by id, for the same comparison. A reservation that is created meanwhile may
     be missing. Returns INVALID_ARGUMENT if the page token belongs to a different query.
     """
+    BatchGetOffers: _aio.UnaryUnaryMultiCallable[_stock_pb2.BatchGetOffersRequest, _stock_pb2.BatchGetOffersResponse]  # type: ignore[assignment]
+    """Gets what products cost now and how many pieces can be ordered, for carts. Products that never existed are omitted."""
     PairDatabases: _aio.UnaryUnaryMultiCallable[_stock_pb2.PairDatabasesRequest, _stock_pb2.DatabasePair]  # type: ignore[assignment]
     """Returns the ids of this service's database and of the order database that is paired with it. If none is paired
     yet, pairs the caller's database. Both ids are part of a backup, so a restored database has its id; a new one does
@@ -158,8 +164,9 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_stock_pb2.Reservation, _abc.Awaitable[_stock_pb2.Reservation]]:
         """Reserves all items or none, and returns them with their names and prices. If the id was used before with the same
         items, returns that reservation unchanged, even if it is released. Returns NOT_FOUND (PRODUCT_NOT_FOUND) if a
-        product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK or CURRENCY_MISMATCH) if the
-        items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with different items.
+        product does not exist, FAILED_PRECONDITION (PRODUCT_DELETED, INSUFFICIENT_STOCK, CURRENCY_MISMATCH or
+        PRICE_CHANGED) if the items cannot be reserved, and ALREADY_EXISTS (RESERVATION_MISMATCH) if the id was used with
+        different items. An error writes nothing: the id can still be used.
         """
 
     @_abc_1.abstractmethod
@@ -238,6 +245,14 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the reservations in some states, by id, for the same comparison. A reservation that is created meanwhile may
         be missing. Returns INVALID_ARGUMENT if the page token belongs to a different query.
         """
+
+    @_abc_1.abstractmethod
+    def BatchGetOffers(
+        self,
+        request: _stock_pb2.BatchGetOffersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_pb2.BatchGetOffersResponse, _abc.Awaitable[_stock_pb2.BatchGetOffersResponse]]:
+        """Gets what products cost now and how many pieces can be ordered, for carts. Products that never existed are omitted."""
 
     @_abc_1.abstractmethod
     def PairDatabases(
