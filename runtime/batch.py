@@ -10,7 +10,7 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,8 +18,10 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from runtime.errors import ApiError, queue_full
+from runtime.limited_log import LimitedLines
+from runtime.telemetry.spans import inner_span
 
-log = logging.getLogger(__name__)
+log_failure = LimitedLines(logging.getLogger(__name__), logging.WARNING, rate=1)
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -44,8 +46,6 @@ MAX_RUNNING_LOOKUPS = 2
 
 MAX_WAITING = 500
 """How many requests may wait or run. Further ones are refused."""
-
-tracer = trace.get_tracer("shop.batch")
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ async def isolate_failures(
     except Exception as error:
         if len(requests) == 1:
             return [error]
-        log.warning("a batch failed: running its %d requests one by one", len(requests), exc_info=error)
+        log_failure("a batch failed: running its requests one by one", {"requests": len(requests)}, error)
     results: list[Result | Exception] = []
     for each in requests:
         try:
@@ -140,7 +140,7 @@ class Batcher(Generic[Request, Result]):
             max_waiting: How many requests may wait or run.
             on_idle: Called when no request waits or runs any more.
         """
-        self._name = name
+        self.name = name
         self._run = run
         self._key = key
         self._keys: set[Hashable] = set()
@@ -151,7 +151,10 @@ class Batcher(Generic[Request, Result]):
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._on_idle = on_idle
-        self._waiting = 0
+        self.waiting = 0
+        """How many requests wait or run."""
+        self.refused = 0
+        """How many requests were refused because too many waited or ran."""
         self._queue: deque[_Waiting[Request, Result]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -167,9 +170,7 @@ class Batcher(Generic[Request, Result]):
             Exception: What the request failed with.
         """
         self.check_queue()
-        if not trace.get_current_span().is_recording():
-            return await self._wait(request, None)
-        with tracer.start_as_current_span(self._name) as span:
+        with inner_span(self.name) as span:
             return await self._wait(request, span)
 
     def check_queue(self) -> None:
@@ -178,12 +179,13 @@ class Batcher(Generic[Request, Result]):
         Raises:
             ApiError: RESOURCE_EXHAUSTED if too many wait or run.
         """
-        if self._waiting >= self._max_waiting:
+        if self.waiting >= self._max_waiting:
+            self.refused += 1
             raise queue_full()
 
     async def _wait(self, request: Request, span: Span | None) -> Result:
         key = self._key(request) if self._key else None
-        self._waiting += 1
+        self.waiting += 1
         try:
             if key in self._keys:
                 return await self._alone(request)
@@ -202,7 +204,7 @@ class Batcher(Generic[Request, Result]):
             finally:
                 self._keys.discard(key)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     async def _alone(self, request: Request) -> Result:
         async with self._slots_alone:
@@ -228,7 +230,7 @@ class Batcher(Generic[Request, Result]):
     def _start_batch(self) -> None:
         """Starts the next batch, if a request waits and another batch may run."""
         if self._queue and len(self._running) < self._max_running:
-            # In the context of one of the requests, so that spans of the batch have a parent.
+            # In the context of one of the requests, whose ids the log lines of the batch then have.
             task = asyncio.get_running_loop().create_task(self._run_batch(), context=self._queue[0].context)
             self._running.add(task)
             task.add_done_callback(self._on_batch_end)
@@ -263,12 +265,14 @@ class Batcher(Generic[Request, Result]):
         batch = self._take_batch()
         if not batch:
             return
-        self._link(batch)
+        traced = _traced(batch)
         running = _Batch(asyncio.current_task(), len(batch))
         for each in batch:
             each.batch = running
         try:
-            results = await self._run([each.request for each in batch])
+            # Within the span of a request that has one, so that the spans of the batch have a parent.
+            with _within(traced):
+                results = await self._run([each.request for each in batch])
         except Exception as error:
             results = [error] * len(batch)
         except BaseException:
@@ -283,14 +287,19 @@ class Batcher(Generic[Request, Result]):
             else:
                 each.result.set_result(result)
 
-    @staticmethod
-    def _link(batch: Sequence[_Waiting[Request, Result]]) -> None:
-        """Links the spans of the other requests to the one whose trace contains the batch."""
-        first = batch[0].span
-        if first is not None:
-            for each in batch[1:]:
-                if each.span is not None:
-                    each.span.add_link(first.get_span_context())
+
+def _within(span: Span | None) -> AbstractContextManager[object]:
+    if span is None:
+        return nullcontext()
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
+
+
+def _traced(batch: Sequence[_Waiting[Request, Result]]) -> Span | None:
+    """Returns the span whose trace is to contain the batch: the first that is sampled. Links the others to it."""
+    spans = [each.span for each in batch if each.span]
+    for each in spans[1:]:
+        each.add_link(spans[0].get_span_context())
+    return spans[0] if spans else None
 
 
 class SharedLookup(Generic[Question, Result]):

@@ -12,8 +12,9 @@ from typing import Any
 import uvloop
 
 from runtime import logs
-from runtime.config import ConfigError, Env, TelemetryConfig
+from runtime.config import ConfigError, Env
 from runtime.schema import MigrationError
+from runtime.telemetry.config import TelemetryConfig
 
 
 class CommandError(Exception):
@@ -66,7 +67,7 @@ def run(program: str, command: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Runs one command on a new event loop, with logging set up from the environment. Returns the exit status."""
     try:
         telemetry = TelemetryConfig.from_env(Env(os.environ))
-        logs.setup(program, telemetry.log_level, telemetry.log_format)
+        logs.setup(program, telemetry.log_levels, telemetry.log_format)
         # The objects made by imports live as long as the process. A garbage collection that visits them stops all
         # calls for 11 ms.
         gc.collect()

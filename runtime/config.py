@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Self
 
+REPLICA_TIMEOUT = 2.0
+"""Seconds that a read may wait for a connection to a replica, and run there, at most."""
+
 
 class ConfigError(Exception):
     """A variable has an invalid value. The message names the variable."""
@@ -50,6 +53,17 @@ class Env:
             raise ConfigError(f"{name} must be a number of seconds, not {value!r}") from None
         if not minimum <= number <= maximum:
             raise ConfigError(f"{name} must be from {minimum:g} to {maximum:g} seconds, not {number:g}")
+        return number
+
+    def share(self, name: str, default: float) -> float:
+        """Returns a number from 0 to 1."""
+        value = self.text(name, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            raise ConfigError(f"{name} must be a number from 0 to 1, not {value!r}") from None
+        if not 0 <= number <= 1:
+            raise ConfigError(f"{name} must be from 0 to 1, not {number:g}")
         return number
 
     def boolean(self, name: str, *, default: bool) -> bool:
@@ -128,6 +142,8 @@ class DatabaseConfig:
     pooler: str = ""
     """The parameters of the connection string that differ for calls, which use a pooler in transaction mode. Empty if
     there is no pooler."""
+    replicas: str = ""
+    """The parameters of the connection string that differ for replicas, if these connections are to replicas."""
     pool_size: int
     pool_waiting: int
     """How many calls may wait for a connection. Further calls get RESOURCE_EXHAUSTED at once."""
@@ -161,34 +177,16 @@ class DatabaseConfig:
         size = env.integer("SEARCH_POOL_SIZE", 2, 1, 100)
         return replace(self, pool_size=size, timeout=env.seconds("SEARCH_TIMEOUT", 3, 0.1, 60))
 
+    def for_replicas(self, env: Env) -> Self | None:
+        """Returns the configuration for reads from replicas; None if there are none.
 
-@dataclass(frozen=True, kw_only=True)
-class TelemetryConfig:
-    """What a process logs and traces."""
-
-    log_level: str
-    log_format: str
-    otlp_endpoint: str
-    """Where spans are sent; if empty, there are none."""
-    otlp_protocol: str
-    service_name: str
-    """The name of the process in spans; if empty, its own name."""
-
-    @classmethod
-    def from_env(cls, env: Env) -> Self:
-        """Reads the configuration.
+        A replica that does not respond must leave time for the primary.
 
         Raises:
             ConfigError: A variable has an invalid value.
         """
-        endpoint = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "") or env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-        protocols = ("grpc", "http/protobuf")
-        protocol = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", protocols)
-        exporter = env.choice("OTEL_TRACES_EXPORTER", "otlp", ("otlp", "none"))
-        return cls(
-            log_level=env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
-            log_format=env.choice("LOG_FORMAT", "json", ("json", "text")),
-            otlp_endpoint=endpoint if exporter == "otlp" else "",
-            otlp_protocol=env.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol, protocols),
-            service_name=env.text("OTEL_SERVICE_NAME", ""),
-        )
+        size = env.integer("DATABASE_READ_POOL_SIZE", 6, 1, 100)
+        replicas = env.text("DATABASE_READ_URL", "")
+        if not replicas:
+            return None
+        return replace(self, replicas=replicas, pooler="", pool_size=size, timeout=min(self.timeout, REPLICA_TIMEOUT))

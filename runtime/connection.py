@@ -10,12 +10,16 @@ import os
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.abc import PQGen
+from psycopg.errors import Diagnostic
 from psycopg.waiting import wait_async
+
+from runtime import connecting
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +34,35 @@ class Connection(AsyncConnection[Any]):
 
     generation = 0
     """How often the pool had replaced all its connections when it got this one."""
+    check_time = 0.0
+    """When to check again whether its server is a replica that is up to date; by the clock of the event loop."""
     recycle_time = 0.0
     """When to return it to the driver's pool, which may replace it; by the clock of the event loop."""
+    is_unreplicated = False
+    """Whether the wait of a commit for a standby was cancelled, as an administrator may do."""
+    server = ""
+    """Which run of which server it leads to; empty if that is unknown, as behind a pooler."""
     keep_running_on_cancel = False
     """Whether a statement goes on, as `abandoned`, if its caller is cancelled. By default the driver cancels it in the
     database at once."""
     abandoned: PQGen[Any] | None = None
     """The statement that goes on without a caller. Nothing else may run until `finish_abandoned` has returned."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connects as the base class does, but makes several attempts (see `runtime.connecting`).
+
+        `closing` is an event: when it is set, no connection is wanted any more.
+        """
+        closing: asyncio.Event | None = kwargs.pop("closing", None)
+        connection = await connecting.connect(partial(super().connect, conninfo, **kwargs), closing=closing)
+        connection.add_notice_handler(connection.note_notice)
+        return connection
+
+    def note_notice(self, notice: Diagnostic) -> None:
+        """Notes a commit that no longer waits for a standby. PostgreSQL warns of it, and reports success."""
+        if notice.source_function == "SyncRepWaitForLSN":
+            self.is_unreplicated = True
 
     async def wait(
         self, gen: PQGen[Result], interval: float = INTERRUPT_POLL_INTERVAL, timeout: float | None = None

@@ -7,6 +7,7 @@ password is used from the next connection on.
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ class ConnectionInfo:
         pooler = _parse("DATABASE_POOLER_URL", config.pooler)
         if through_pooler:
             self._configured |= pooler
+        self._configured |= _parse("DATABASE_READ_URL", config.replicas)
+        # Of several hosts, the primary: a standby accepts no writes, and shows commits late.
+        self._session = "any" if config.replicas else "primary"
         self._folder = Path(config.credentials) if config.credentials else None
         if self._folder and not self._folder.is_dir():
             raise ConfigError(f"DATABASE_CREDENTIALS must be a folder, not {config.credentials!r}")
@@ -74,12 +78,21 @@ class ConnectionInfo:
         parameters = {**self._read_files(), **self._configured}
         # Errors of the driver name the host only if it is passed.
         parameters["host"] = parameters.get("host") or os.environ.get("PGHOST") or None
-        # Of several hosts, the primary: a standby accepts no writes, and shows commits late.
-        parameters |= {"application_name": self._application, "target_session_attrs": "primary"}
-        # In seconds; tcp_user_timeout in milliseconds.
-        parameters |= {"connect_timeout": 5, "tcp_user_timeout": 10_000}
-        parameters |= {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+        parameters |= {"application_name": self._application, "target_session_attrs": self._session}
+        # A host that vanishes in a failover ends no connection. These find out, unless something in between goes on
+        # acknowledging packets. In seconds; tcp_user_timeout in milliseconds.
+        parameters |= {"connect_timeout": 3, "tcp_user_timeout": 4_000}
+        parameters |= {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
         return make_conninfo("", **parameters)
+
+    @cached_property
+    def database(self) -> str:
+        """The name of the database; empty if libpq decides, or if the file with it cannot be read."""
+        try:
+            found = conninfo_to_dict(self())
+        except psycopg.Error:
+            return ""
+        return str(found.get("dbname") or os.environ.get("PGDATABASE", ""))
 
     def _read_files(self) -> dict[str, str]:
         parameters: dict[str, str] = {}

@@ -24,3 +24,22 @@ _CODES = {
 
 DECIMALS = {code: decimals for decimals, codes in _CODES.items() for code in codes.split()}
 """The number of decimal places of each currency, by its code."""
+
+_MICRO_DIGITS = 6
+_USUAL_DECIMALS = 2
+
+
+def decimal_text(currency: str, micros: int) -> str:
+    """Returns an amount as a decimal number, as in `12.50`, without the currency and exactly.
+
+    It has the decimal places of the currency, or more if the amount needs them: older releases accepted such prices.
+
+    Args:
+        currency: A code of ISO 4217. A currency that is not in the list any more gets two decimal places.
+        micros: The amount in millionths of the currency's unit, not negative.
+    """
+    decimals = DECIMALS.get(currency, _USUAL_DECIMALS)
+    units, rest = divmod(micros, 10**_MICRO_DIGITS)
+    digits = f"{rest:0{_MICRO_DIGITS}}"
+    fraction = digits[:decimals] + digits[decimals:].rstrip("0")
+    return f"{units}.{fraction}" if fraction else str(units)

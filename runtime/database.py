@@ -2,28 +2,38 @@
 
 import asyncio
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from itertools import count
 from typing import LiteralString, TypeVar
 
 import psycopg
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind
-from psycopg import AsyncCursor
 
 from runtime import driver_errors
 from runtime.backoff import Backoff
 from runtime.config import DatabaseConfig
 from runtime.connection import Connection, cut, cut_after
-from runtime.errors import database_unavailable, unavailable
-from runtime.pool import SET_IN_TRANSACTION, Pool, Settings
+from runtime.errors import commits_stalled, database_unavailable, unavailable
+from runtime.limited_log import LimitedLines
+from runtime.pool import Pool
 from runtime.readiness import Readiness
-from runtime.rows import rows_of
+from runtime.rows import fetch_rows, rows_of
+from runtime.session import (
+    SET_IN_TRANSACTION,
+    WRITE_NOTHING,
+    OnStandbyError,
+    Settings,
+    check_replicated,
+    end_standby_session,
+    writes,
+)
 from runtime.shielded import run_shielded
+from runtime.telemetry.statements import note_statement_error, statement_span
 
 log = logging.getLogger(__name__)
-tracer = trace.get_tracer("shop.database")
+log_error = LimitedLines(log, logging.WARNING)
 
 Row = TypeVar("Row")
 
@@ -33,6 +43,9 @@ MAX_CONNECTION_RETRIES = 4
 RACE_PAUSES = (0.01, 0.2)
 """The first and the longest pause, in seconds, before a statement that lost a race (a deadlock, a serialization
 failure) is retried. It is retried as long as the call has time, since it has changed nothing."""
+
+STANDBY_TIMEOUT = 1.0
+"""Seconds for which a statement is retried while a pooler leads to a standby."""
 
 CANCEL_DELAY = 0.2
 """Seconds that a statement may go on after its caller was cancelled, before it is cancelled in the database. Nearly all
@@ -47,14 +60,6 @@ ONE_PROCESSOR = {"max_parallel_workers_per_gather": "0"}
 
 STANDBY_RECONNECT_INTERVAL = 5.0
 """Seconds between two attempts to find another server because the present one accepts no writes."""
-
-
-def _span(name: str, query: str) -> AbstractContextManager[object]:
-    """Returns a span within the call that runs the statement. What background jobs poll every second has no span."""
-    if not trace.get_current_span().get_span_context().is_valid:
-        return nullcontext()
-    attributes = {"db.system.name": "postgresql", "db.query.text": query}
-    return tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
 
 class ConstraintViolation(Exception):
@@ -95,13 +100,19 @@ class Database:
             "idle_in_transaction_session_timeout": milliseconds,
             "timezone": "UTC",
         }
-        self._pool = Pool(config, application, own | dict(settings or {}))
-        self._readiness = Readiness(self._pool, write_probe)
+        self.pool = Pool(config, application, own | dict(settings or {}))
+        self.readiness = Readiness(self.pool, write_probe)
         self._standby_time = -STANDBY_RECONNECT_INTERVAL
         """When another server was looked for last, by the clock of the event loop."""
-        self.open = self._pool.open
-        self.close = self._pool.close
-        self.check = self._readiness.check
+        self.statements: defaultdict[str, int] = defaultdict(int)
+        """How often each statement has run, by name. Each attempt counts."""
+        self.statement_time: defaultdict[str, float] = defaultdict(float)
+        """How long each statement has run in all, in seconds, without its waits for a connection."""
+        self.errors: dict[str, int] = dict.fromkeys(driver_errors.KINDS, 0)
+        """How many statements failed, by what `driver_errors.kind` says. Each attempt counts."""
+        self.open = self.pool.open
+        self.close = self.pool.close
+        self.check = self.readiness.check
 
     async def fetch(
         self,
@@ -138,26 +149,37 @@ class Database:
             ConstraintViolation: The statement violated a constraint.
             ApiError: The database is unavailable, overloaded, or refuses the statement for now.
         """
+        if self.readiness.is_stalled and writes(query):
+            raise commits_stalled()
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._timeout
-        race_backoff: Backoff | None = None
-        with _span(name, query):
+        begin = clock()
+        deadline = begin + self._timeout
+        backoff = Backoff(*RACE_PAUSES)
+        with statement_span(name, query, self.pool.conninfo) as span:
             for attempt in count():
                 start = clock()
                 try:
-                    return await self._fetch_once(query, params, row, deadline - start, replan)
+                    return await self._fetch_once(name, query, params, row, deadline - start, replan)
                 except psycopg.IntegrityError as error:
+                    self.errors[driver_errors.CONSTRAINT] += 1
+                    note_statement_error(span, error)
                     raise ConstraintViolation(error.diag.constraint_name or "") from None
                 except psycopg.Error as error:
+                    self.errors[driver_errors.kind(error)] += 1
+                    note_statement_error(span, error)
                     if driver_errors.is_race(error):
-                        race_backoff = race_backoff or Backoff(*RACE_PAUSES)
-                        pause = race_backoff.next()
+                        pause = backoff.next()
                         if clock() + pause >= deadline:
                             raise unavailable("the database is busy", 0.2) from None
                         await asyncio.sleep(pause)
+                    elif isinstance(error, OnStandbyError):
+                        pause = backoff.next()
+                        if clock() + pause >= min(deadline, begin + STANDBY_TIMEOUT):
+                            raise self._translate(name, error) from None
+                        await asyncio.sleep(pause)
                     elif driver_errors.is_connection_lost(error):
                         log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
-                        self._pool.replace_all(start)
+                        self.pool.replace_all(start)
                         if attempt >= MAX_CONNECTION_RETRIES or not idempotent or clock() >= deadline:
                             raise database_unavailable() from None
                     elif not await self._leave_standby(error, start):
@@ -184,25 +206,54 @@ class Database:
         await self.fetch(name, query, params, object, idempotent=idempotent)
 
     async def _fetch_once(
-        self, query: LiteralString, params: Mapping[str, object], row: type[Row], timeout: float, replan: bool
+        self,
+        name: str,
+        query: LiteralString,
+        params: Mapping[str, object],
+        row: type[Row],
+        timeout: float,
+        replan: bool,
     ) -> list[Row]:
-        connection = await self._pool.acquire(timeout)
-        if self._pool.statement_settings:
-            return await self._fetch_through_pooler(connection, self._pool.statement_settings, query, params, row)
+        connection = await self._acquire(timeout)
+        start = time.perf_counter()
+        if self.pool.statement_settings:
+            try:
+                return await self._fetch_through_pooler(connection, self.pool.statement_settings, query, params, row)
+            finally:
+                self._count(name, start)
         timer = asyncio.get_running_loop().call_later(self._timeout + CUT_MARGIN, cut, connection)
         connection.keep_running_on_cancel = True
         try:
             cursor = connection.cursor(row_factory=rows_of(row))
             # A statement that is not prepared is planned each time.
             await cursor.execute(query, params, prepare=False if replan else None)
-            return await _rows(cursor)
+            check_replicated(connection)
+            return await fetch_rows(cursor)
         finally:
+            self._count(name, start)
             if connection.abandoned:
-                self._pool.release_abandoned(connection, CANCEL_DELAY, timer)
+                self.pool.release_abandoned(connection, self._cancel_delay(query), timer)
             else:
                 timer.cancel()
                 connection.keep_running_on_cancel = False
-                self._pool.release(connection)
+                self.pool.release(connection)
+
+    async def _acquire(self, timeout: float) -> Connection:
+        """Returns a connection for a statement, which has to be released."""
+        return await self.pool.acquire(timeout)
+
+    def _cancel_delay(self, query: str) -> float:
+        """Returns after how many seconds to cancel a statement whose caller has left.
+
+        A commit that waits for a synchronous standby must not be cancelled: PostgreSQL then makes the change visible
+        although no standby has it. A retry would find it and acknowledge it, and a failover would lose it. Such a
+        statement ends by its own timeout, which does not apply to the commit.
+        """
+        return self._timeout + 2 * CUT_MARGIN if self.readiness.is_synchronous and writes(query) else CANCEL_DELAY
+
+    def _count(self, name: str, start: float) -> None:
+        self.statements[name] += 1
+        self.statement_time[name] += time.perf_counter() - start
 
     async def _fetch_through_pooler(
         self,
@@ -220,18 +271,36 @@ class Database:
                 async with time_limit, connection.cursor(row_factory=rows_of(row)) as cursor:
                     with cut_after(connection, self._timeout + CUT_MARGIN):
                         async with connection.pipeline():
-                            await connection.execute(SET_IN_TRANSACTION, settings)
+                            state = await connection.execute(SET_IN_TRANSACTION, settings)
                             await cursor.execute(query, params)
-                    return await _rows(cursor)
+                    check_replicated(connection)
+                    is_standby, _ = await state.fetchone() or (False, 0)
+                    if not is_standby:
+                        return await fetch_rows(cursor)
+                # What a standby says may be stale.
+                await end_standby_session(connection)
+                raise OnStandbyError
+            except psycopg.Error as error:
+                if driver_errors.may_come_from_standby(error) and await end_standby_session(connection):
+                    raise OnStandbyError from None
+                raise
             finally:
-                self._pool.release(connection)
+                self.pool.release(connection)
 
         def limit() -> None:
             with suppress(RuntimeError):  # the statement has ended
-                time_limit.reschedule(asyncio.get_running_loop().time() + CANCEL_DELAY)
+                time_limit.reschedule(asyncio.get_running_loop().time() + self._cancel_delay(query))
 
         # Another task could not finish an abandoned pipeline.
         return await run_shielded(run(), limit)
+
+    async def confirm_replicated(self) -> None:
+        """Waits until a standby has all that was committed, if commits wait for one; raises what `fetch` does.
+
+        For repeated calls: after a crash, what an earlier call wrote is visible although no standby may have it.
+        """
+        if self.readiness.is_synchronous:
+            await self.execute("replay.confirm", WRITE_NOTHING, {})
 
     async def check_admission(self) -> None:
         """Checks whether a write would be accepted, as far as that is known without asking the database.
@@ -241,10 +310,10 @@ class Database:
         Raises:
             ApiError: What `fetch` would raise.
         """
-        self._pool.check_queue()
-        self._readiness.check_writes()
-        if self._pool.is_down:
-            self._pool.release(await self._pool.acquire(self._timeout))
+        self.pool.check_queue()
+        self.readiness.check_writes()
+        if self.pool.is_down:
+            self.pool.release(await self.pool.acquire(self._timeout))
 
     async def _leave_standby(self, error: psycopg.Error, start: float) -> bool:
         """Returns whether to run a statement again because its server accepts no writes.
@@ -264,8 +333,8 @@ class Database:
                 return False
             log.warning("the database server accepts no writes: reconnecting")
             self._standby_time = clock()
-            self._pool.replace_all(start)
-        await self._pool.wait_until_replaced()
+            self.pool.replace_all(start)
+        await self.pool.wait_until_replaced()
         return True
 
     def _translate(self, name: str, error: psycopg.Error) -> Exception:
@@ -273,12 +342,7 @@ class Database:
         api_error = driver_errors.to_api_error(error.sqlstate)
         if api_error is None:
             return error
-        self._readiness.note_refused_write(error)
+        self.readiness.note_refused_write(error)
         hint = driver_errors.HINTS.get(error.sqlstate or "")
-        log.warning("%s: %s (SQLSTATE %s%s)", name, api_error.text, error.sqlstate, f"; {hint}" if hint else "")
+        log_error(f"{name}: {api_error.text} (SQLSTATE {error.sqlstate}{f'; {hint}' if hint else ''})")
         return api_error
-
-
-async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
-    result = cursor.pgresult
-    return await cursor.fetchall() if result and result.nfields else []

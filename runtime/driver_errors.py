@@ -56,6 +56,33 @@ def is_write_refusal(error: psycopg.Error) -> bool:
     return error.sqlstate in (DISK_FULL, READ_ONLY)
 
 
+def may_come_from_standby(error: psycopg.Error) -> bool:
+    """Returns whether a statement may have failed because its server is a standby.
+
+    A write is refused as READ_ONLY there. Some functions of the log (the WAL) have other errors, even internal ones.
+    """
+    if is_connection_lost(error) or is_race(error) or isinstance(error, psycopg.IntegrityError):
+        return False
+    return error.sqlstate == READ_ONLY or error.sqlstate not in _REFUSALS
+
+
+CONSTRAINT = "constraint"
+
+KINDS = ("connection_lost", "race", "timeout", "read_only", "full", CONSTRAINT, "other")
+"""What `kind` returns."""
+
+_KINDS = {"57014": "timeout", "25P04": "timeout", READ_ONLY: "read_only", DISK_FULL: "full"}
+
+
+def kind(error: psycopg.Error) -> str:
+    """Returns in one word what an error is, for metrics. IntegrityErrors are CONSTRAINT; they do not come here."""
+    if is_race(error):
+        return "race"
+    if is_connection_lost(error):
+        return "connection_lost"
+    return _KINDS.get(error.sqlstate or "", "other")
+
+
 def to_api_error(sqlstate: str | None) -> ApiError | None:
     """Returns what the caller gets if the database refuses a statement; None for any other error."""
     make = _REFUSALS.get(sqlstate or "")

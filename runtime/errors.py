@@ -206,6 +206,11 @@ def database_full(text: str) -> ApiError:
     return with_reason(grpc.StatusCode.RESOURCE_EXHAUSTED, DATABASE_FULL, text, _retry_info(FULL_RETRY_AFTER))
 
 
+def commits_stalled() -> ApiError:
+    """Returns the error for a write to a database whose commits wait for a standby that is away."""
+    return database_read_only("the database cannot replicate at present; nothing was written")
+
+
 def database_read_only(text: str) -> ApiError:
     """Returns the error for a database that accepts no writes for an unknown time, while reads work."""
     return with_reason(grpc.StatusCode.UNAVAILABLE, DATABASE_READ_ONLY, text, _retry_info(READ_ONLY_RETRY_AFTER))

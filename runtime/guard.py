@@ -4,38 +4,28 @@ grpc would parse requests by itself, but it reports a malformed one with the nam
 registered without a deserializer, and requests are parsed here.
 """
 
-import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
+from opentelemetry import trace
 
-from runtime.access.caller import CALLER
+from runtime.access.caller import CALLER, Caller
 from runtime.access.gate import Admit, Gate
 from runtime.access.rules import rule_of
 from runtime.errors import ApiError, from_domain, internal, malformed
 from runtime.limits import ResponseLimit
 from runtime.logs import CALL
 from runtime.refusals import DomainError
-
-log = logging.getLogger("shop.rpc")
+from runtime.telemetry.calls import Calls, MethodCalls, cancellation_code
+from runtime.telemetry.spans import fail
+from runtime.telemetry.traces import Traces
 
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
-
-_SERVER_FAULTS = {
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""The codes of errors that are logged as warnings: the client can do nothing about them."""
 
 
 class Guarded:
@@ -44,17 +34,28 @@ class Guarded:
     Methods are wrapped once, at registration. An interceptor would wrap them again for each call.
     """
 
-    def __init__(self, server: grpc.aio.Server, gate: Gate, responses: ResponseLimit | None = None) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        gate: Gate,
+        responses: ResponseLimit | None = None,
+        calls: Calls | None = None,
+        traces: Traces | None = None,
+    ) -> None:
         """Prepares the registration.
 
         Args:
             server: Where the methods are registered.
             gate: Decides who may call them.
             responses: Limits the responses that clients do not read.
+            calls: Measures and logs their calls.
+            traces: Makes spans of their calls.
         """
         self._server = server
         self._gate = gate
         self._responses = responses or ResponseLimit()
+        self._calls = calls or Calls()
+        self._traces = traces
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Does nothing. Generated code registers every method twice, and only the other way passes their names."""
@@ -68,66 +69,76 @@ class Guarded:
         guarded: dict[str, Handler] = {}
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            admit = self._gate.admission(rule_of(method))
-            guarded[name] = guard(method, self._responses.limited(handler), admit)
+            rule = rule_of(method)
+            admit, describe = self._gate.admission(rule), self._gate.description(rule)
+            calls = self._calls.of(method, streaming=bool(handler.response_streaming), describe=describe)
+            wrapped = guard(self._responses.limited(handler), admit, calls)
+            guarded[name] = self._traces.served(method, wrapped) if self._traces else wrapped
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
-def guard(method: str, handler: "Handler", admit: Admit) -> "Handler":
+def guard(handler: "Handler", admit: Admit, calls: MethodCalls) -> "Handler":
     """Returns a handler that admits callers, parses requests, and turns exceptions into statuses.
 
     An ApiError or DomainError becomes the status that it describes. Any other exception becomes INTERNAL, and is logged
     with its traceback.
 
     Args:
-        method: The full name of the method, as in `/shop.order.v1.OrderService/GetOrder`.
         handler: The handler, which gets parsed requests.
         admit: Decides who may call.
+        calls: Measures and logs the calls.
     """
     wrap = _streaming if handler.response_streaming else _unary
-    return wrap(handler, method, admit)
+    return wrap(handler, admit, calls)
 
 
-def _unary(handler: "Handler", method: str, admit: Admit) -> "Handler":
+def _unary(handler: "Handler", admit: Admit, calls: MethodCalls) -> "Handler":
     inner: Any = handler.unary_unary
     parse = _parser(handler)
 
     async def call(request: bytes, context: Context) -> Any:
         CALL.set(context)
-        started = time.perf_counter()
+        start = calls.started()
+        caller = None
         try:
-            CALLER.set(await admit(context))
+            caller = await admit(context)
+            CALLER.set(caller)
             response = await inner(parse(request), context)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
         except Exception as error:
-            await _abort(error, context, method, started)
-        if log.isEnabledFor(logging.DEBUG):
-            _log(method, "OK", started, logging.DEBUG)
+            await _abort(error, context, calls, start, caller)
+        except BaseException:
+            code = cancellation_code(context)
+            calls.finished(code, start, caller)
+            fail(trace.get_current_span(), code)
+            raise
+        calls.finished("OK", start, caller)
         return response
 
     return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
 
 
-def _streaming(handler: "Handler", method: str, admit: Admit) -> "Handler":
+def _streaming(handler: "Handler", admit: Admit, calls: MethodCalls) -> "Handler":
     inner: Any = handler.stream_stream or handler.unary_stream
     parse = _parser(handler)
 
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         CALL.set(context)
-        started = time.perf_counter()
+        start = calls.started()
+        caller = None
         try:
-            CALLER.set(await admit(context))
+            caller = await admit(context)
+            CALLER.set(caller)
             parsed = _parse_each(parse, request) if handler.stream_stream else parse(request)
             # Closed when the caller leaves, not when it is garbage-collected: so a stream frees what it holds.
             async with aclosing(inner(parsed, context)) as responses:
                 async for response in responses:
                     yield response
-        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-            raise
         except Exception as error:
-            await _abort(error, context, method, started)
-        _log(method, "OK", started, logging.DEBUG)
+            await _abort(error, context, calls, start, caller)
+        except BaseException:
+            calls.finished("CANCELLED", start, caller)
+            raise
+        calls.finished("OK", start, caller)
 
     wrap: Any = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_stream_rpc_method_handler
     wrapped: Handler = wrap(call, None, handler.response_serializer)
@@ -151,20 +162,18 @@ async def _parse_each(parse: Callable[[bytes], Any], requests: AsyncIterator[byt
         yield parse(request)
 
 
-async def _abort(error: Exception, context: Context, method: str, started: float) -> NoReturn:
+async def _abort(
+    error: Exception, context: Context, calls: MethodCalls, start: float, caller: Caller | None
+) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        calls.finished(context.code().name, start, caller)
+        raise error
     if isinstance(error, DomainError):
         error = from_domain(error)
     if isinstance(error, ApiError):
-        level = logging.WARNING if error.code in _SERVER_FAULTS else logging.INFO
-        _log(method, error.code.name, started, level, error=error.text)
+        calls.finished(error.code.name, start, caller, error.text)
     else:
-        log.error("%s failed", method, exc_info=error)
+        calls.failed(error, start, caller)
         error = internal()
     await context.abort(error.code, error.text, error.trailers())
     raise AssertionError("abort always raises")
-
-
-def _log(method: str, code: str, started: float, level: int, **more: str) -> None:
-    if log.isEnabledFor(level):
-        milliseconds = round((time.perf_counter() - started) * 1000, 2)
-        log.log(level, "%s %s", method, code, extra={"method": method, "code": code, "ms": milliseconds, **more})

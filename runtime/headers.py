@@ -23,14 +23,21 @@ _READ: ContextVar[tuple[object, Sequence[tuple[str, str | bytes]]]] = ContextVar
 """The last call whose metadata was read, and its metadata: grpc converts all of it each time that it is asked."""
 
 
+def metadata(context: Context) -> Sequence[tuple[str, str | bytes]]:
+    """Returns all headers of a call."""
+    call, read = _READ.get()
+    if call is not context:
+        read = tuple(context.invocation_metadata() or ())
+        _READ.set((context, read))
+    return read
+
+
 def header_values(context: Context, name: str) -> list[str]:
     """Returns all values of a header of a call."""
-    call, metadata = _READ.get()
-    if call is not context:
-        metadata = tuple(context.invocation_metadata() or ())
-        _READ.set((context, metadata))
     return [
-        value if isinstance(value, str) else value.decode("ascii", "replace") for key, value in metadata if key == name
+        value if isinstance(value, str) else value.decode("ascii", "replace")
+        for key, value in metadata(context)
+        if key == name
     ]
 
 

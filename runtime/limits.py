@@ -58,10 +58,11 @@ class CallerLimit:
             per_caller: How many may be open for one caller; 0 for no limit of its own.
             what: What is counted, for the error message.
         """
-        self._total = total
+        self.total = total
+        self.count = 0
+        """How many are open."""
         self._per_caller = per_caller
         self._what = what
-        self._count = 0
         self._callers: Counter[str] = Counter()
 
     @contextmanager
@@ -71,16 +72,16 @@ class CallerLimit:
         Raises:
             ApiError: RESOURCE_EXHAUSTED if a limit is reached.
         """
-        if self._count >= self._total:
+        if self.count >= self.total:
             raise resource_exhausted(f"too many {self._what} are open")
         if self._per_caller and self._callers[caller] >= self._per_caller:
             raise resource_exhausted(f"too many {self._what} of this caller are open")
-        self._count += 1
+        self.count += 1
         self._callers[caller] += 1
         try:
             yield
         finally:
-            self._count -= 1
+            self.count -= 1
             self._callers[caller] -= 1
             if not self._callers[caller]:
                 del self._callers[caller]

@@ -1,10 +1,11 @@
-"""Structured logs on standard output: each line is a JSON object, with the ids of its trace and request."""
+"""Structured logs on standard output: JSON, or text on a terminal. A line has the ids of its trace and request."""
 
 import json
 import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 CALL: ContextVar[Any] = ContextVar("call")
-"""The context of the RPC that is being served. Its metadata is read only if a line is logged."""
+"""The context of the call that is being served. Its `invocation_metadata` is read only if a line is logged."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-.*")
 _REQUEST_ID = re.compile(r"[!-~]{1,100}")
@@ -68,6 +69,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+def _printable(text: str) -> str:
+    """Returns a text with its control characters escaped: one from a client must not forge a line on a terminal."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class TextFormatter(logging.Formatter):
     """Formats a record as one line of text, for a terminal."""
 
@@ -75,7 +81,7 @@ class TextFormatter(logging.Formatter):
         """Returns the record as text."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = "".join(f" {key}={value}" for key, value in (_fields(record) | _ids()).items())
-        line = f"{time} {record.levelname:7} {record.name}: {record.getMessage()}{extra}"
+        line = _printable(f"{time} {record.levelname:7} {record.name}: {record.getMessage()}{extra}")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -127,13 +133,14 @@ def _is_not_header_warning(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding")
 
 
-def setup(service: str, level: str, style: str) -> None:
+def setup(service: str, levels: Mapping[str, str], style: str = "") -> None:
     """Sends all logs of this process to standard output.
 
     Args:
         service: The name of the process, which each line has.
-        level: The lowest level that is logged, as in `INFO`.
-        style: `json` or `text`.
+        levels: The lowest level that is logged, as in `INFO`, by the name of a logger. The empty name stands for all
+            others.
+        style: `json` or `text`; by default text on a terminal, and JSON elsewhere.
     """
     # No line shows these, and collecting them is a third of the cost of a line (logging HOWTO, Optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -141,8 +148,11 @@ def setup(service: str, level: str, style: str) -> None:
         logging.logAsyncioTasks = False
     logging._srcfile = None  # pyright: ignore[reportPrivateUsage]  # the HOWTO names it
     handler = logging.StreamHandler(sys.stdout)
+    style = style or ("text" if sys.stdout.isatty() else "json")
     handler.setFormatter(JsonFormatter(service) if style == "json" else TextFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=levels[""], handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_header_warning)
     # The pool logs every failed attempt to connect, with the driver's message. `Server.watch` logs an outage once.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    for name, level in {"psycopg.pool": "ERROR", **levels}.items():
+        if name:
+            logging.getLogger(name).setLevel(level)

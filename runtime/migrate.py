@@ -17,12 +17,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
 from runtime.backoff import Backoff
+from runtime.connecting import connect
 from runtime.credentials import Conninfo, resolve
 from runtime.logs import LogOnce
 from runtime.readiness import MIN_POSTGRESQL_VERSION
@@ -272,12 +274,16 @@ def _one_line(error: psycopg.Error) -> str:
     return ": ".join(" ".join(part.split()) for part in parts if part)
 
 
+async def _connect_once(conninfo: Conninfo, **parameters: Any) -> AsyncConnection[TupleRow]:
+    return await AsyncConnection.connect(resolve(conninfo), autocommit=True, **parameters)
+
+
 async def _connect(conninfo: Conninfo, wait: float) -> AsyncConnection[TupleRow]:
     deadline = time.monotonic() + wait
     waiting = False
     while True:
         try:
-            return await AsyncConnection.connect(resolve(conninfo), autocommit=True)
+            return await connect(partial(_connect_once, conninfo))
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             if time.monotonic() >= deadline:

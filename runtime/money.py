@@ -1,5 +1,7 @@
 """Money: whole micros (millionths of a currency unit) in our code, google.type.Money in messages."""
 
+import re
+
 from google.type import money_pb2
 
 from runtime.currencies import DECIMALS
@@ -10,6 +12,9 @@ NANOS_PER_MICRO = 1_000
 MAX_PRICE_UNITS = 1_000_000_000
 
 _NANO_DIGITS = 9
+_NOT_A_CODE = "must be an ISO 4217 currency code in capital letters, as in EUR"
+_NOT_NANOS = "must be from 0 to 999,999,999"
+_is_code = re.compile("[A-Z]{3}").fullmatch
 
 
 def set_money(field: money_pb2.Money, currency: str, micros: int) -> None:
@@ -17,6 +22,12 @@ def set_money(field: money_pb2.Money, currency: str, micros: int) -> None:
     field.currency_code = currency
     field.units = micros // MICROS
     field.nanos = micros % MICROS * NANOS_PER_MICRO
+
+
+def micros_of(money: money_pb2.Money) -> int:
+    """Returns an amount of a message in micros. What is smaller than a micro is dropped."""
+    micros: int = money.units * MICROS + money.nanos // NANOS_PER_MICRO
+    return micros
 
 
 def price_micros(violations: Violations, field: str, money: money_pb2.Money) -> int:
@@ -32,15 +43,34 @@ def price_micros(violations: Violations, field: str, money: money_pb2.Money) -> 
     """
     decimals = DECIMALS.get(money.currency_code)
     if decimals is None:
-        violations.add(f"{field}.currency_code", "must be an ISO 4217 currency code in capital letters, as in EUR")
+        violations.add(f"{field}.currency_code", _NOT_A_CODE)
     if not 0 <= money.units <= MAX_PRICE_UNITS:
         violations.add(f"{field}.units", f"must be from 0 to {MAX_PRICE_UNITS:,}")
     if not 0 <= money.nanos < MICROS * NANOS_PER_MICRO:
-        violations.add(f"{field}.nanos", "must be from 0 to 999,999,999")
+        violations.add(f"{field}.nanos", _NOT_NANOS)
     elif decimals is not None and money.nanos % 10 ** (_NANO_DIGITS - decimals):
         violations.add(f"{field}.nanos", _too_fine(money.currency_code, decimals))
-    micros: int = money.units * MICROS + money.nanos // NANOS_PER_MICRO
-    return micros
+    return micros_of(money)
+
+
+def total_micros(violations: Violations, field: str, money: money_pb2.Money) -> int:
+    """Returns the micros of a total that the shop has shown. It can exceed 64 bits.
+
+    Adds violations if its currency is no code of a currency, or if its amount is negative. Older releases accepted
+    prices with more decimal places than their currency has, so a total may have more, too.
+
+    Args:
+        violations: Gets the violations.
+        field: The path of the field, as in `expected_total`.
+        money: The value of the field.
+    """
+    if not _is_code(money.currency_code):
+        violations.add(f"{field}.currency_code", _NOT_A_CODE)
+    if money.units < 0:
+        violations.add(f"{field}.units", "must not be negative")
+    if not 0 <= money.nanos < MICROS * NANOS_PER_MICRO:
+        violations.add(f"{field}.nanos", _NOT_NANOS)
+    return micros_of(money)
 
 
 def _too_fine(currency: str, decimals: int) -> str:

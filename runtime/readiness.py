@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from typing import LiteralString
 
 import psycopg
@@ -11,18 +13,46 @@ from psycopg import AsyncConnection, errors
 from runtime import driver_errors
 from runtime.connection import Connection, cut_after
 from runtime.credentials import is_login_refused
-from runtime.errors import ApiError
+from runtime.errors import ApiError, commits_stalled
 from runtime.health import LastingProblem
 from runtime.pool import Pool
 from runtime.schema import RECORD, Schema
+from runtime.session import end_sessions_elsewhere, end_standby_session, server_of
 
 log = logging.getLogger(__name__)
 
 MIN_POSTGRESQL_VERSION = 17
 """The oldest major version of PostgreSQL that the statements work on."""
 
-CHECK_ACQUIRE_TIMEOUT = 2.0
+CHECK_ACQUIRE_TIMEOUT = 1.0
 """Seconds that a check waits for a connection of the pool, before it opens a connection of its own."""
+
+PING_TIMEOUT = 1.5
+"""Seconds after which a connection that does not respond is closed. The ping of a check reads no table, so it waits
+for no lock."""
+
+NEW_CONNECTION_TIMEOUT = 3.0
+"""Seconds that a check waits for a new connection."""
+
+SERVER_CHECK_INTERVAL = 10.0
+"""Seconds between two checks where a new connection leads. If that is another server, the pool leaves the one before:
+it may be a primary that was cut off and replaced, and that responds still."""
+
+COMMIT_STALL = 2.0
+"""Seconds for which checks see a commit wait for a synchronous standby, after which writes are refused. Further ones
+would wait as well, each on a connection that is lost to the server until a standby comes back."""
+
+_PING: LiteralString = """
+    SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
+        current_setting('synchronous_standby_names') <> '',
+        ARRAY (
+            SELECT backend_xid::text FROM pg_stat_activity
+            WHERE wait_event = 'SyncRep' AND usename = current_user AND backend_xid IS NOT NULL
+        )
+    """
+"""Reads whether the server is a standby, whether it accepts writes, whether it has synchronous standbys, and which
+transactions wait for one at their commit. PostgreSQL does not say for how long: their statements may have waited for
+locks before."""
 
 _NO_SLOT = re.compile(r"too many (clients|connections)|remaining connection slots")
 """How PostgreSQL refuses a connection for want of a slot. libpq does not reveal the SQLSTATE of a refused connection.
@@ -44,6 +74,33 @@ class Readiness:
         self._write_refusal: str | None = None
         """The SQLSTATE with which the database refuses writes."""
         self._was_usable = False
+        self.is_synchronous = False
+        """Whether commits wait for a standby."""
+        self.is_stalled = False
+        """Whether commits wait in vain, as long as no standby comes back."""
+        self._waiting_commits: dict[str, float] = {}
+        """When a check has seen each transaction wait for a standby first, by the clock of the event loop."""
+        self._is_read_only = False
+        """Whether the pool was led to a server that accepts no writes, as a standby."""
+        pool.on_new_server.append(self._forget)
+        self._server_check_time = 0.0
+        """When to check next where a new connection leads, by the clock of the event loop."""
+        self.on_server_check: list[Callable[[str], object]] = []
+        """Are told to which run of which server a new connection leads, each time that it was checked."""
+        self.is_checked = False
+        """Whether there was a check."""
+
+    @property
+    def is_up(self) -> bool | None:
+        """Whether the last check reached the database; None before the first one."""
+        return not self._pool.is_down if self.is_checked else None
+
+    @property
+    def is_writable(self) -> bool | None:
+        """Whether the database accepts writes and commits end, as far as is known; None before the first check."""
+        if not (self.is_checked or self._write_probe):
+            return None
+        return not (self._write_refusal or self.is_stalled or self._is_read_only)
 
     def note_refused_write(self, error: psycopg.Error) -> None:
         """Remembers that the database accepts no writes, until the write probe succeeds."""
@@ -56,6 +113,8 @@ class Readiness:
         Raises:
             ApiError: What a write would raise.
         """
+        if self.is_stalled:
+            raise commits_stalled()
         if refusal := driver_errors.to_api_error(self._write_refusal):
             raise refusal
 
@@ -65,10 +124,19 @@ class Readiness:
         Args:
             schema: The schema that the service needs.
         """
+        try:
+            return await self._check(schema)
+        finally:
+            self.is_checked = True
+
+    async def _check(self, schema: Schema) -> str:
         pool = self._pool
         try:
             connection = await pool.acquire(min(CHECK_ACQUIRE_TIMEOUT, pool.timeout))
             try:
+                if await self._ping(connection):
+                    pool.is_down = True
+                    return "the database is unavailable: the server is a standby"
                 version = connection.info.server_version // 10_000
                 if version < MIN_POSTGRESQL_VERSION:
                     return f"the database is PostgreSQL {version}; {MIN_POSTGRESQL_VERSION} or newer is needed"
@@ -78,14 +146,94 @@ class Readiness:
                 pool.is_down = False
                 if self._write_refusal:
                     await self._probe_writes(connection)
-                return problem
+                used_server = await self._read_used_server(connection)
             finally:
                 pool.release(connection)
+            await self._check_server(used_server)
+            return problem
         except errors.UndefinedTable:
             pool.is_down = False
             return f"the schema is missing; version {schema.version} is needed"
         except (psycopg.Error, ApiError):
-            return await self._diagnose()
+            problem = await self._diagnose()
+            if pool.statement_settings:  # the pooler may wait for a server that is gone
+                await self._check_server()
+            return problem
+
+    async def _ping(self, connection: Connection) -> bool:
+        """Reads what state the server is in. Returns whether it is a standby, which the pool then leaves."""
+        start = asyncio.get_running_loop().time()
+        with cut_after(connection, min(PING_TIMEOUT, self._pool.timeout)):
+            row = await (await connection.execute(_PING)).fetchone()
+        assert row
+        is_standby: bool
+        is_standby, self._is_read_only, self.is_synchronous, waiting = row
+        self._waiting_commits = {each: self._waiting_commits.get(each, start) for each in waiting}
+        stalled = min(self._waiting_commits.values(), default=start) <= start - COMMIT_STALL
+        if stalled != self.is_stalled:
+            log.warning("commits wait for a synchronous standby" if stalled else "commits reach a standby again")
+            self.is_stalled = stalled
+        if is_standby:
+            await end_standby_session(connection)
+            self._pool.replace_all(start)
+        return is_standby
+
+    def _forget(self, server: str) -> None:
+        """Forgets what was known of the previous server."""
+        self.is_stalled = self._is_read_only = False
+        self._waiting_commits = {}
+
+    def _is_server_check_due(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._server_check_time
+
+    async def _read_used_server(self, connection: Connection) -> str:
+        """Returns where a connection of the pool leads. Empty if that is unknown: a pooler is asked only in time."""
+        if not self._pool.statement_settings or not self._is_server_check_due():
+            return connection.server
+        with cut_after(connection, self._pool.timeout):
+            return await server_of(connection)
+
+    async def _check_server(self, used_server: str = "") -> None:
+        """Checks from time to time where a new connection to the database itself leads, and leaves other servers.
+
+        Args:
+            used_server: Where a connection of the pool has just led, if that is known. A pooler keeps its connections.
+        """
+        if not self._is_server_check_due():
+            return
+        self._server_check_time = asyncio.get_running_loop().time() + SERVER_CHECK_INTERVAL
+        with suppress(psycopg.Error, TimeoutError, ApiError):  # the connections that the pool has work
+            server = await self._find_server(self._pool.direct_conninfo())
+            self._note_server(server)
+            if self._pool.statement_settings and used_server not in ("", server):
+                await self._leave_server(server)
+
+    def _note_server(self, server: str) -> None:
+        self._pool.note_server(server)
+        for callback in self.on_server_check:
+            callback(server)
+
+    async def _leave_server(self, server: str) -> None:
+        """Ends all sessions of the role where the pooler leads, unless that is `server`."""
+        pool = self._pool
+        log.warning("%s: the pooler leads to another database server than a new connection: leaving it", pool.name)
+        connection = await pool.acquire(min(CHECK_ACQUIRE_TIMEOUT, pool.timeout))
+        try:
+            await end_sessions_elsewhere(connection, server)
+        finally:
+            pool.release(connection)
+
+    async def _find_server(self, conninfo: str) -> str:
+        """Makes a new connection, and returns where it leads.
+
+        Raises:
+            psycopg.Error: No connection can be made.
+            TimeoutError: There is no response within NEW_CONNECTION_TIMEOUT.
+        """
+        async with asyncio.timeout(min(NEW_CONNECTION_TIMEOUT, self._pool.timeout)):
+            async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+                with cut_after(connection, NEW_CONNECTION_TIMEOUT / 2):
+                    return await server_of(connection)
 
     async def _probe_writes(self, connection: Connection) -> None:
         """Checks whether the database accepts writes again."""
@@ -104,9 +252,9 @@ class Readiness:
         """Returns why no connection can be made, which the pool does not reveal; empty if the pool is only busy."""
         pool, problem = self._pool, ""
         try:
-            async with asyncio.timeout(pool.timeout):
-                connection = await AsyncConnection.connect(pool.conninfo())
-                await connection.close()
+            server = await self._find_server(pool.conninfo())
+            if not pool.statement_settings:
+                self._note_server(server)
         except psycopg.Error as error:
             if self._was_usable and _NO_SLOT.search(str(error)) and not pool.waits_for_database():
                 return ""  # the server has no slot beyond the connections that we use already
@@ -114,7 +262,7 @@ class Readiness:
             if isinstance(error, psycopg.OperationalError) and is_login_refused(error):
                 problem = LastingProblem(problem)
         except TimeoutError:
-            problem = f"the database is unavailable: no response within {pool.timeout:g} s"
+            problem = f"the database is unavailable: no response within {min(NEW_CONNECTION_TIMEOUT, pool.timeout):g} s"
         pool.is_down = bool(problem)
         if problem:
             return problem

@@ -91,3 +91,9 @@ def _conversion(hint: Any) -> Conversion | None:
                 members[None] = None
             return members.__getitem__
     return None
+
+
+async def fetch_rows(cursor: AsyncCursor[Row]) -> list[Row]:
+    """Returns the rows of a statement that has run; none if it returns no rows."""
+    result = cursor.pgresult
+    return await cursor.fetchall() if result and result.nfields else []

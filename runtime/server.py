@@ -18,7 +18,7 @@ from runtime.guard import Guarded
 from runtime.health import LIVENESS, READINESS, Health, LastingProblem
 from runtime.limits import CallerLimit, ResponseLimit, StreamLimitInterceptor
 from runtime.peers import has_peers
-from runtime.telemetry import Telemetry
+from runtime.telemetry.process import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ stream."""
 GOAWAY_DELAY = 0.1
 """Seconds between telling clients that their connections end and ending the Watch streams of the health service."""
 
+MAX_CONNECTION_AGE_MS = 10_000
+"""The age at which connections end, so that new replicas get calls: a client asks DNS again only when a connection
+ends. No call fails and no stream is cut, because no grace period is set."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -41,9 +45,7 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     # Clients may ping idle connections every five seconds. By default the server would close these connections.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A client whose connection ends resolves the name again, so new replicas get calls. No stream is cut, because no
-    # grace period is set.
-    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
     # A peer that died without closing its connections is noticed within a minute, and its calls end. That takes one
     # ping a connection, however many calls it has. By default grpc sends at most two pings on an idle connection, and
     # waits a minute for each.
@@ -76,7 +78,7 @@ class Server:
 
         Args:
             config: Where to listen, and how to shut down.
-            telemetry: The interceptors that trace calls.
+            telemetry: Traces, measures and logs calls.
             gate: Decides who may call.
             services: The full names of the services of this process. Each has a health status.
             reflected: The full names of services that only reflection lists.
@@ -86,12 +88,12 @@ class Server:
         """
         self._config = config
         self._names = ["", *services]
-        interceptors = list(telemetry.server_interceptors())
+        interceptors: list[grpc.aio.ServerInterceptor] = []
         if watches is not None:
             interceptors.append(StreamLimitInterceptor(watches, ("/grpc.health.", "/grpc.reflection.")))
         self.grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS, compression=None)
         # Nothing is added to the server but by this: so there is no method without a rule.
-        self._guarded = Guarded(self.grpc, gate, ResponseLimit())
+        self._guarded = Guarded(self.grpc, gate, ResponseLimit(), telemetry.calls, telemetry.traces)
         self._health = health_servicer or Health()
         self.add(health_pb2_grpc.add_HealthServicer_to_server, self._health)
         if config.reflection:

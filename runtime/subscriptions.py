@@ -111,6 +111,14 @@ class Subscription(Generic[E]):
         """Follows the log from its beginning."""
         self.version = 0
 
+    @property
+    def unread(self) -> list[E]:
+        """The events that `take` would return."""
+        topic = self._topic
+        if topic.version <= self.version:
+            return []
+        return topic.events[max(0, self.version + 1 - topic.events[0].version) :]
+
     def take(self) -> list[E]:
         """Returns the events since the last call, in order; none if nothing is new. Does not wait.
 
@@ -118,14 +126,11 @@ class Subscription(Generic[E]):
             LogNotFound: There is no such log.
             LogRewound: The log is not the one that was seen.
         """
-        topic = self._topic
-        if topic.missing:
+        if self._topic.missing:
             self.check()
-        if topic.version <= self.version:
-            return []
-        start = max(0, self.version + 1 - topic.events[0].version)
-        self.version = topic.version
-        return topic.events[start:]
+        events = self.unread
+        self.version = max(self.version, self._topic.version)
+        return events
 
     def notify(self) -> None:
         """Wakes the reader: there may be news."""

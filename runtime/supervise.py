@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
 from runtime.backoff import Backoff
 
@@ -22,7 +23,8 @@ STABLE_TIME = 60.0
 Check = Callable[[], Awaitable[bool]]
 
 
-class Job(NamedTuple):
+@dataclass
+class Job:
     """Work that should never return."""
 
     name: str
@@ -30,12 +32,14 @@ class Job(NamedTuple):
     work: Callable[[], Awaitable[object]]
     ready: Check | None = None
     """Returns whether what the work needs is there. The work starts once it is."""
+    failures: int = 0
+    """How often the work failed, returned, or was cancelled from within."""
 
 
 @asynccontextmanager
 async def supervised(*jobs: Job) -> AsyncGenerator[None, None]:
     """Supervises jobs until the end of the block, where they are cancelled. Waits until they have ended."""
-    tasks = [asyncio.create_task(supervise(*job)) for job in jobs]
+    tasks = [asyncio.create_task(supervise(job)) for job in jobs]
     try:
         yield
     finally:
@@ -44,22 +48,17 @@ async def supervised(*jobs: Job) -> AsyncGenerator[None, None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Check | None = None) -> NoReturn:
-    """Runs work that should never return, and restarts it if it fails, returns or is cancelled from within.
-
-    Args:
-        name: A noun for the log.
-        work: The work.
-        ready: Returns whether what the work needs is there. The work starts once it is.
-    """
+async def supervise(job: Job) -> NoReturn:
+    """Runs a job, and restarts it if it fails, returns or is cancelled from within."""
+    name = job.name
     clock = asyncio.get_running_loop().time
     backoff = Backoff(*RESTART_PAUSES)
     while True:
         start = clock()
         try:
-            if ready:
-                await _until_ready(name, ready)
-            await work()
+            if job.ready:
+                await _until_ready(name, job.ready)
+            await job.work()
             log.error("%s exited unexpectedly; restarting", name)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -68,6 +67,7 @@ async def supervise(name: str, work: Callable[[], Awaitable[object]], ready: Che
             log.exception("%s awaited something that was cancelled; restarting", name)
         except Exception:
             log.exception("%s failed; restarting", name)
+        job.failures += 1
         if clock() - start > STABLE_TIME:
             backoff.reset()
         await asyncio.sleep(backoff.next())

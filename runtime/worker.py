@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from runtime.errors import ApiError
@@ -22,11 +23,19 @@ class Worker:
             step: Does a part of the work. Returns whether there is more to do.
             interval: Seconds between two steps. They vary a little, so that replicas do not work at the same time.
         """
-        self._name = name
+        self.name = name
+        self.interval = interval
+        self.failures = 0
+        """How many steps have failed."""
+        self._success_time = time.monotonic()
         self._step = step
-        self._interval = interval
         self._woken = asyncio.Event()
         self._log_once = LogOnce(log, logging.WARNING)
+
+    @property
+    def age(self) -> float:
+        """Seconds since a step succeeded; if none did, since the worker was created."""
+        return time.monotonic() - self._success_time
 
     def wake(self) -> None:
         """Makes the next step begin now, or once the present one has ended."""
@@ -46,22 +55,24 @@ class Worker:
         try:
             more = await self._step()
         except ApiError as error:
-            self._log_once(f"{self._name}: {error.text}")
+            self._log_once(f"{self.name}: {error.text}")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            log.exception("%s: a step awaited something that was cancelled", self._name)
+            log.exception("%s: a step awaited something that was cancelled", self.name)
         except Exception:
-            log.exception("%s failed", self._name)
+            log.exception("%s failed", self.name)
         else:
             self._log_once.reset()
+            self._success_time = time.monotonic()
             return more
+        self.failures += 1
         return False
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(self._interval * random.uniform(0.8, 1.2)):  # noqa: S311 - no secret
+            async with asyncio.timeout(self.interval * random.uniform(0.8, 1.2)):  # noqa: S311 - no secret
                 await self._woken.wait()
         except TimeoutError:
             pass

@@ -20,6 +20,11 @@ class Credential:
         """Returns the metadata of an internal call."""
         return ((CREDENTIAL, self._secret.current),)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials that are accepted, the current one first."""
+        return self._secret.accepted
+
     def accepts(self, given: list[str]) -> bool:
         """Returns whether the values that a caller sent are the credential."""
         return len(given) == 1 and self._secret.accepts(given[0])

@@ -1,15 +1,17 @@
 """The gate in front of every method: who calls, and whether this method is open to them."""
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from runtime.access.caller import ANYBODY, NOBODY, Caller
+from runtime.access.caller_hash import CallerHash
 from runtime.access.config import AccessConfig
 from runtime.access.credential import CREDENTIAL, Credential
 from runtime.access.rules import Guests, Level, Rule
-from runtime.errors import TOKEN_INVALID, invalid_argument, permission_denied, unauthenticated
+from runtime.errors import TOKEN_EXPIRED, TOKEN_INVALID, ApiError, invalid_argument, permission_denied, unauthenticated
 from runtime.headers import Context, header_values
 from runtime.logs import LogOnce
 
@@ -24,6 +26,9 @@ AUTHORIZATION = "authorization"
 ORDER_TICKET = "order-ticket"
 """The metadata key of a guest's ticket."""
 
+CART_SECRET = "cart-secret"  # noqa: S105 - the name of a header
+"""The metadata key of the secret of a guest's cart."""
+
 TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105 - a reason, no secret
 """The ErrorInfo reason of a call without a token."""
 
@@ -32,6 +37,16 @@ CREDENTIAL_REQUIRED = "CREDENTIAL_REQUIRED"
 
 STAFF_REQUIRED = "STAFF_REQUIRED"
 """The ErrorInfo reason of a customer's call to a method for staff."""
+
+REASONS = (TOKEN_REQUIRED, TOKEN_INVALID, TOKEN_EXPIRED, STAFF_REQUIRED, CREDENTIAL_REQUIRED, "UNAVAILABLE")
+"""Why calls are not admitted: the ErrorInfo reason, or the code of an error without one. UNAVAILABLE: there are no keys
+to verify the token with."""
+
+_INSTEAD = {
+    Guests.WITH_TICKET: (ORDER_TICKET, f", or an order's ticket in the header {ORDER_TICKET}"),
+    Guests.WITH_SECRET: (CART_SECRET, f", or a cart's secret in the header {CART_SECRET}"),
+}
+"""The header that a guest sends instead of a token, and how an error says so."""
 
 MAX_WAITING_ELSEWHERE = 10
 """How many calls may wait for new keys if the client of one more waits in another process, whose places all clients
@@ -87,6 +102,9 @@ class Gate:
             keys: The keys that it verifies them with, if the edge is to have them too.
         """
         self.keys = keys
+        self.refusals: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        """How many calls were not admitted, by reason, as in REASONS."""
+        self._hash = CallerHash(credential)
         self._credential = credential
         self._optional_until = config.optional_until
         self._missing = LogOnce(log, logging.WARNING)
@@ -95,14 +113,31 @@ class Gate:
         self._guests = config.guests
 
     def admission(self, rule: Rule) -> Admit:
-        """Returns what decides for the methods of a rule."""
+        """Returns what decides for the methods of a rule, and counts refusals."""
+        admit = self._admission(rule)
+        return admit if admit is _admit_anybody else self._counted(admit)
+
+    def _counted(self, admit: Admit) -> Admit:
+        async def admit_and_count(context: Context) -> Caller:
+            try:
+                return await admit(context)
+            except ApiError as error:
+                self._count(error)
+                raise
+
+        return admit_and_count
+
+    def _count(self, error: ApiError) -> None:
+        self.refusals[error.reason or error.code.name] += 1
+
+    def _admission(self, rule: Rule) -> Admit:
         if rule.level is Level.INTERNAL:
             return self._admit_internal
         if self._verifier is None:
             return self._admit_named if self._caller_header else _admit_anybody
         verifier = self._verifier
         allowed = rule.level is Level.PUBLIC or (self._guests and rule.guests is Guests.ALLOWED)
-        with_ticket = self._guests and rule.guests is Guests.WITH_TICKET
+        header, also = _INSTEAD.get(rule.guests, ("", "")) if self._guests else ("", "")
         staff = rule.level is Level.STAFF
 
         async def admit(context: Context) -> Caller:
@@ -112,12 +147,26 @@ class Gate:
                 if staff and not caller.is_staff:
                     raise permission_denied(STAFF_REQUIRED, "this method is for staff only")
                 return caller
-            if allowed or (with_ticket and header_values(context, ORDER_TICKET)):
+            if allowed or (header and header_values(context, header)):
                 return NOBODY
-            also = f", or an order's ticket in the header {ORDER_TICKET}" if with_ticket else ""
             raise unauthenticated(TOKEN_REQUIRED, f"this method needs a bearer token in the authorization header{also}")
 
         return admit
+
+    def description(self, rule: Rule) -> Callable[[Caller], str]:
+        """Returns what describes the callers of the methods of a rule in a log: without naming them.
+
+        A caller is a hash, or `guest`, or `internal`. The description is empty if callers are not told apart.
+        """
+        if rule.level is Level.INTERNAL:
+            return lambda _: "internal"
+
+        def describe(caller: Caller) -> str:
+            if name := caller.subject or caller.scope:
+                return self._hash(name)
+            return "guest" if caller.is_guest else ""
+
+        return describe
 
     async def identify(self, authorization: list[str]) -> Caller:
         """Returns whom the `authorization` headers of a client stand for, which another process passes on.
@@ -127,8 +176,12 @@ class Gate:
         """
         if self._verifier is None:
             return ANYBODY
-        token = bearer_token(authorization)
-        return await self._verifier.verify(token, MAX_WAITING_ELSEWHERE) if token else NOBODY
+        try:
+            token = bearer_token(authorization)
+            return await self._verifier.verify(token, MAX_WAITING_ELSEWHERE) if token else NOBODY
+        except ApiError as error:
+            self._count(error)
+            raise
 
     async def _admit_internal(self, context: Context) -> Caller:
         given = header_values(context, CREDENTIAL)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol, TypeVar
 
@@ -76,12 +77,22 @@ class Keys:
         self._ignored = LogOnce(log, logging.INFO)
         self._missing: dict[str, float] = {}
         """The keys that the issuer did not have, and until when they are not looked for again."""
+        self.loads = 0
+        """How often the keys could be loaded."""
+        self.failures = 0
+        """How often they could not."""
+        self._success_time = time.monotonic()
         self._waiting = 0
         self._wanted = asyncio.Event()
         self._begun = self._ended = 0
         self._begin_time = -float("inf")
         self._end = asyncio.Event()
         """Is set at the end of the load that runs, or runs next."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the keys were loaded last; if they never were, since the process started."""
+        return time.monotonic() - self._success_time
 
     def public_jwks(self) -> str | None:
         """Returns the keys that can be used as a JSON Web Key Set; None if none are known yet."""
@@ -198,10 +209,14 @@ class Keys:
             ended, self._end = self._end, asyncio.Event()
             ended.set()
         if failure:
+            self.failures += 1
             self._failures(f"cannot load the keys of tokens from {self._source.name}: {failure}")
-        elif self._failures.reset():
+            return False
+        self.loads += 1
+        self._success_time = time.monotonic()
+        if self._failures.reset():
             log.info("the keys of tokens can be loaded again")
-        return not failure
+        return True
 
     async def _pause(self, seconds: float) -> None:
         """Waits before the next load, but not so long if a call waits for keys."""

@@ -23,6 +23,7 @@ class Guests(StrEnum):
     NO = "GUESTS_UNSPECIFIED"
     ALLOWED = "ALLOWED"
     WITH_TICKET = "WITH_TICKET"
+    WITH_SECRET = "WITH_SECRET"  # noqa: S105 - a value of the contract
 
 
 @dataclass(frozen=True)
