@@ -4,7 +4,7 @@ from google.protobuf import duration_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from product.domain import Product
-from product.reservation import Reservation, ReservationState
+from product.reservation import Offer, Reservation, ReservationState
 from runtime.money import set_money
 from runtime.times import set_timestamp
 
@@ -46,4 +46,13 @@ def reservation_message(reservation: Reservation) -> stock_pb2.Reservation:
         added = message.items.add(product_id=str(item.product_id), quantity=item.quantity, name=item.name)
         set_money(added.unit_price, item.currency, item.price_micros)
     set_timestamp(message.expire_time, reservation.expire_time)
+    return message
+
+
+def offer_message(offer: Offer) -> stock_pb2.Offer:
+    """Returns an offer as a message of StockService."""
+    message = stock_pb2.Offer(
+        product_id=str(offer.product_id), name=offer.name, available=offer.available, deleted=offer.deleted
+    )
+    set_money(message.unit_price, offer.currency, offer.price_micros)
     return message

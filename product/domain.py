@@ -15,6 +15,9 @@ from runtime.refusals import DomainError, ErrorKind
 MAX_STOCK = 100_000_000
 """Pieces that CreateProduct and AdjustStock may bring the stock of a product to, and that one order can have."""
 
+INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
+"""The reason of the error for too little stock."""
+
 WRITABLE = (
     "name", "slug", "sku", "variant", "description", "category", "price", "star", "image_uri",
 )  # fmt: skip
@@ -186,7 +189,7 @@ def insufficient_stock(message: str, product_id: UUID, requested: int, available
     return DomainError(
         ErrorKind.FAILED_PRECONDITION,
         message,
-        reason="INSUFFICIENT_STOCK",
+        reason=INSUFFICIENT_STOCK,
         metadata={"product_id": str(product_id), "requested": str(requested), "available": str(available)},
     )
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from product.domain import MAX_STOCK, describe_shortage, insufficient_stock, product_deleted
+from runtime.prices import Price, price_changed
 from runtime.refusals import DomainError, ErrorKind, join_first
 
 MAX_NAMED_ITEMS = 5
@@ -36,6 +37,8 @@ class Hold:
     id: UUID
     items: Sequence[RequestedItem]
     ttl: timedelta
+    expected: Price | None = None
+    """The total that the customer saw. The reservation is not made if the items cost more, or have another currency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +81,34 @@ class LockedProduct:
 
     @property
     def available(self) -> int:
-        """The pieces that one order can have.
+        """The pieces that one order can have."""
+        return _available(self.stock or 0)
 
-        Cancelled orders may bring the stock above the limit. An order cannot have more than the limit: with the highest
-        price and the most items, its total would not fit into 64 bits.
-        """
-        return min(self.stock or 0, MAX_STOCK)
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a product costs now, and how many pieces there are."""
+
+    product_id: UUID
+    name: str
+    currency: str
+    price_micros: int
+    stock: int
+    deleted: bool
+
+    @property
+    def available(self) -> int:
+        """The pieces that one order can have."""
+        return 0 if self.deleted else _available(self.stock)
+
+
+def _available(stock: int) -> int:
+    """Returns the pieces that one order can have.
+
+    Cancelled orders may bring the stock above the limit. An order cannot have more than the limit: with the highest
+    price and the most items, its total would not fit into 64 bits.
+    """
+    return min(stock, MAX_STOCK)
 
 
 def check_same_items(reservation: Reservation, items: Sequence[RequestedItem]) -> Reservation:
@@ -105,10 +130,14 @@ def check_same_items(reservation: Reservation, items: Sequence[RequestedItem]) -
     return reservation
 
 
-def rejection(products: Sequence[LockedProduct]) -> DomainError | None:
+def rejection(products: Sequence[LockedProduct], expected: Price | None) -> DomainError | None:
     """Returns why nothing was reserved.
 
     The message names the first products that are the reason, the metadata one of them.
+
+    Args:
+        products: The requested products as they were when their rows were locked.
+        expected: The total that the customer saw, if the request has it.
 
     Returns:
         None if nothing is wrong with these products: others of the same batch were counted before them.
@@ -125,14 +154,17 @@ def rejection(products: Sequence[LockedProduct]) -> DomainError | None:
         text = join_first(shortages, MAX_NAMED_ITEMS)
         return insufficient_stock(text, short[0].product_id, short[0].quantity, short[0].available)
     currencies = sorted({each.currency or "" for each in products})
-    if len(currencies) == 1:
+    if len(currencies) > 1:
+        return DomainError(
+            ErrorKind.FAILED_PRECONDITION,
+            f"the items have prices in {' and '.join(currencies)}; an order has one currency",
+            reason="CURRENCY_MISMATCH",
+            metadata={"currencies": ",".join(currencies)},
+        )
+    if expected is None:
         return None
-    return DomainError(
-        ErrorKind.FAILED_PRECONDITION,
-        f"the items have prices in {' and '.join(currencies)}; an order has one currency",
-        reason="CURRENCY_MISMATCH",
-        metadata={"currencies": ",".join(currencies)},
-    )
+    total = Price(currencies[0], sum((each.price_micros or 0) * each.quantity for each in products))
+    return price_changed(expected, total) if total.exceeds(expected) else None
 
 
 def _unknown(index: int, product_id: UUID) -> DomainError:

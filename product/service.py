@@ -1,6 +1,7 @@
 """ProductService: the catalogue as gRPC."""
 
 import logging
+from functools import partial
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from shop.product.v1 import product_pb2, product_pb2_grpc
@@ -34,9 +35,17 @@ BUSY_RETRY_AFTER = 0.1
 class ProductService(product_pb2_grpc.ProductServiceServicer):
     """Reads requests, calls the store, and makes responses. Its methods are documented in product.proto."""
 
-    def __init__(self, store: ProductStore) -> None:
+    def __init__(self, store: ProductStore, copy: ProductStore) -> None:
+        """Takes the store, and the one that customers read, which may be a few seconds behind."""
         self._store = store
-        self._listed = SharedLookup("product.list", self._list)
+        self._copy = copy
+        self._lists = {each: SharedLookup("product.list", partial(self._list, each)) for each in (store, copy)}
+
+    @property
+    def _catalogue(self) -> ProductStore:
+        """What the caller of the running RPC reads. Staff see at once what they have written."""
+        caller = current()
+        return self._store if caller.is_staff and caller.subject else self._copy
 
     async def CreateProduct(self, request: product_pb2.CreateProductRequest, context: Context) -> product_pb2.Product:
         content, stock = parse.new_product(request.product)
@@ -59,14 +68,14 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
 
     async def GetProduct(self, request: product_pb2.GetProductRequest, context: Context) -> product_pb2.Product:
         product_id = parse.product_id(request)
-        product = domain.check_exists(await self._store.get(product_id), product_id)
+        product = domain.check_exists(await self._catalogue.get(product_id), product_id)
         return await _respond(product, context)
 
     async def BatchGetProducts(
         self, request: product_pb2.BatchGetProductsRequest, context: Context
     ) -> product_pb2.BatchGetProductsResponse:
         ids = parse.batch_ids(request)
-        found = await self._store.batch_get(ids)
+        found = await self._catalogue.batch_get(ids)
         products = [product_message(domain.check_exists(found.get(each), each)) for each in ids]
         pages.check_batch_fits("ids", products)
         return product_pb2.BatchGetProductsResponse(products=products)
@@ -74,12 +83,12 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
     async def ListProducts(
         self, request: product_pb2.ListProductsRequest, context: Context
     ) -> product_pb2.ListProductsResponse:
-        return await self._listed(parse.listing(request))
+        return await self._lists[self._catalogue](parse.listing(request))
 
-    async def _list(self, listing: Listing) -> product_pb2.ListProductsResponse:
+    async def _list(self, store: ProductStore, listing: Listing) -> product_pb2.ListProductsResponse:
         query = listing.query
         cursor = query.cursor(listing.page_token)
-        found = await self._store.list(query, cursor.after, listing.size + 1)
+        found = await store.list(query, cursor.after, listing.size + 1)
         products, token = cursor.page(found, listing.size, product_message, query.sort.position)
         return product_pb2.ListProductsResponse(products=products, next_page_token=token)
 
@@ -109,7 +118,7 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         if product:
             log.info("product deleted", extra={"product_id": product.id})
         else:
-            product = domain.check_delete(await self._store.get(product_id), product_id, version)
+            product = domain.check_delete(await self._store.get_replicated(product_id), product_id, version)
         return await _respond(product, context)
 
     async def UndeleteProduct(
@@ -124,14 +133,14 @@ class ProductService(product_pb2_grpc.ProductServiceServicer):
         if product:
             log.info("product undeleted", extra={"product_id": product.id})
         else:
-            product = domain.check_undelete(await self._store.get(product_id), product_id, version)
+            product = domain.check_undelete(await self._store.get_replicated(product_id), product_id, version)
         return await _respond(product, context)
 
     async def ListCategories(
         self, request: product_pb2.ListCategoriesRequest, context: Context
     ) -> product_pb2.ListCategoriesResponse:
         cursor, size = parse.categories(request)
-        found = await self._store.list_categories(cursor.after, size + 1)
+        found = await self._catalogue.list_categories(cursor.after, size + 1)
         categories, token = cursor.page(found, size, _category_message, _category_position)
         return product_pb2.ListCategoriesResponse(categories=categories, next_page_token=token)
 

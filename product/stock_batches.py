@@ -1,10 +1,12 @@
 """Stock for many reservations at once. Each request of a batch succeeds or fails by itself."""
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+from product.domain import INSUFFICIENT_STOCK
 from product.reservation import (
     Hold,
     Item,
@@ -30,6 +32,10 @@ MAX_ROUNDS = 3
 """How often a transition is tried on a reservation that other transactions change meanwhile."""
 
 
+RESULTS = ("held", "confirmed", "released", "voided", "refused")
+"""What becomes of reservations, for metrics. A reservation that is released before it was made is voided."""
+
+
 class StockBatches:
     """Runs batches of reservations.
 
@@ -39,6 +45,10 @@ class StockBatches:
 
     def __init__(self, store: StockStore) -> None:
         self._store = store
+        self.results: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
+        """How many reservations had each of the RESULTS."""
+        self.stock_outs = 0
+        """How many were refused because too little stock is left."""
 
     async def reserve(self, holds: Sequence[Hold]) -> list[Outcome]:
         """Makes reservations, or returns those that exist with the same items."""
@@ -66,6 +76,7 @@ class StockBatches:
             else:
                 rejected[hold.id] = products
         _log_changed("stock reserved", outcomes)
+        self.results["held"] += len(outcomes)
         if rejected:
             # A reservation that exists goes before a rejection: it may be the reason why too little stock is left.
             try:
@@ -75,8 +86,21 @@ class StockBatches:
                     raise
                 return [outcomes.get(hold.id, error) if first[hold.id] is hold else None for hold in holds]
             for key, products in rejected.items():
-                outcomes[key] = _replay(existing[key], first[key]) if key in existing else rejection(products)
+                hold = first[key]
+                outcome = _replay(existing[key], hold) if key in existing else rejection(products, hold.expected)
+                outcomes[key] = outcome
+                if isinstance(outcome, DomainError):
+                    self._count_refusal(outcome)
         return [outcomes[hold.id] if first[hold.id] is hold else None for hold in holds]
+
+    def _count_refusal(self, error: DomainError) -> None:
+        self.results["refused"] += 1
+        if error.reason == INSUFFICIENT_STOCK:
+            self.stock_outs += 1
+
+    def _count_changed(self, changed: Sequence[Reservation]) -> None:
+        for each in changed:
+            self.results[each.state.lower() if each.items else "voided"] += 1
 
     async def _change(
         self,
@@ -88,7 +112,9 @@ class StockBatches:
         """Makes a transition, and logs `message`. A reservation in a `final` state is returned as it is."""
 
         async def step(those: Sequence[UUID]) -> list[Outcome | None]:
-            changed = {each.id: each for each in await change(those)}
+            reservations = await change(those)
+            self._count_changed(reservations)
+            changed = {each.id: each for each in reservations}
             _log_changed(message, changed)
             rest = [key for key in those if key not in changed]
             try:

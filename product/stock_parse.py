@@ -9,7 +9,9 @@ from product.convert import seconds_of
 from product.reservation import Hold, RequestedItem, ReservationState
 from runtime import pages
 from runtime.constraints import Constraints
+from runtime.money import total_micros
 from runtime.pages import Cursor
+from runtime.prices import Price
 from runtime.validate import Violations
 
 CONSTRAINTS = Constraints(stock_pb2.DESCRIPTOR)
@@ -48,8 +50,12 @@ def hold(request: stock_pb2.ReserveStockRequest) -> Hold:
         violations.distinct(
             "items[{}].product_id", [item.product_id for item in items], "duplicate product; combine into one item"
         )
+        expected = None
+        if request.HasField("expected_total"):
+            micros = total_micros(violations, "expected_total", request.expected_total)
+            expected = Price(currency=request.expected_total.currency_code, micros=micros)
     requested = [RequestedItem(UUID(item.product_id), item.quantity) for item in items]
-    return Hold(UUID(request.reservation_id), requested, timedelta(seconds=seconds_of(request.ttl)))
+    return Hold(UUID(request.reservation_id), requested, timedelta(seconds=seconds_of(request.ttl)), expected)
 
 
 def expired(request: stock_pb2.ListExpiredReservationsRequest) -> tuple[Cursor, int]:
@@ -78,6 +84,14 @@ def reservation_ids(request: stock_pb2.BatchGetReservationsRequest) -> list[UUID
         CONSTRAINTS.check(violations, request)
         violations.distinct("reservation_ids[{}]", request.reservation_ids, "duplicate id")
     return [UUID(each) for each in request.reservation_ids]
+
+
+def product_ids(request: stock_pb2.BatchGetOffersRequest) -> list[UUID]:
+    """Returns the ids of the products whose offers to get. Raises INVALID_ARGUMENT if the request is malformed."""
+    with Violations() as violations:
+        CONSTRAINTS.check(violations, request)
+        violations.distinct("product_ids[{}]", request.product_ids, "duplicate id")
+    return [UUID(each) for each in request.product_ids]
 
 
 def reservations(request: stock_pb2.ListReservationsRequest) -> tuple[list[ReservationState], Cursor, int]:

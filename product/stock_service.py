@@ -8,16 +8,19 @@ from uuid import UUID
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from product import stock_parse as parse
-from product.convert import reservation_message
+from product.convert import offer_message, reservation_message
 from product.stock_batches import Outcome, StockBatches
 from product.stock_store import StockStore
 from runtime import pages
 from runtime.errors import ApiError, from_domain, internal
 from runtime.headers import Context
+from runtime.limited_log import LimitedLines
 from runtime.refusals import DomainError
 from runtime.validate import parse_uuid
 
 log = logging.getLogger(__name__)
+log_refusal = LimitedLines(log, logging.INFO)
+log_failure = LimitedLines(log, logging.ERROR, rate=1)
 
 NAME = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
 
@@ -28,9 +31,9 @@ Request = TypeVar("Request")
 class StockService(stock_pb2_grpc.StockServiceServicer):
     """Reads requests, calls the store, and makes responses. Its methods are documented in stock.proto."""
 
-    def __init__(self, store: StockStore) -> None:
+    def __init__(self, store: StockStore, batches: StockBatches) -> None:
         self._store = store
-        self._batches = StockBatches(store)
+        self._batches = batches
 
     async def ReserveStock(self, request: stock_pb2.ReserveStockRequest, context: Context) -> stock_pb2.Reservation:
         return _only(await self._batches.reserve([parse.hold(request)]))
@@ -94,6 +97,13 @@ class StockService(stock_pb2_grpc.StockServiceServicer):
         reservations, token = cursor.page(found, size, reservation_message, lambda last: (last.id,))
         return stock_pb2.ListReservationsResponse(reservations=reservations, next_page_token=token)
 
+    async def BatchGetOffers(
+        self, request: stock_pb2.BatchGetOffersRequest, context: Context
+    ) -> stock_pb2.BatchGetOffersResponse:
+        # The most products with the longest names fit into one response.
+        offers = await self._store.batch_get_offers(parse.product_ids(request))
+        return stock_pb2.BatchGetOffersResponse(offers=[offer_message(each) for each in offers])
+
     async def PairDatabases(self, request: stock_pb2.PairDatabasesRequest, context: Context) -> stock_pb2.DatabasePair:
         order_database, product_database = parse.pair(request)
         pair = await self._store.pair(
@@ -140,9 +150,9 @@ def _result(method: str, outcome: Outcome) -> stock_pb2.ReservationResult:
         outcome = from_domain(outcome)
     if isinstance(outcome, ApiError):
         code = outcome.code.name
-        log.info("%s in a batch: %s", method, code, extra={"method": method, "code": code, "error": outcome.text})
+        log_refusal(f"{method} in a batch: {code}", {"method": method, "code": code, "error": outcome.text})
     else:
-        log.error("%s in a batch failed", method, exc_info=outcome)
+        log_failure(f"{method} in a batch failed", error=outcome)
         outcome = internal()
     return stock_pb2.ReservationResult(error=outcome.status())
 

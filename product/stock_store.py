@@ -10,11 +10,13 @@ first come from the snapshot's version, and a CHECK constraint would be tested w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import LiteralString, TypedDict
 from uuid import UUID
 
 from product.domain import MAX_STOCK
-from product.reservation import Hold, Item, LockedProduct, Reservation, ReservationState
+from product.reservation import Hold, Item, LockedProduct, Offer, Reservation, ReservationState
+from runtime.arrays import uuids
 from runtime.database import Database
 from runtime.pages import Position
 
@@ -67,6 +69,15 @@ class ExpiredHold:
 
 
 @dataclass(frozen=True)
+class OverdueHolds:
+    """The holds whose time is over."""
+
+    count: int
+    age: float
+    """Seconds since the time of the oldest one was over; 0 without one."""
+
+
+@dataclass(frozen=True)
 class DatabasePair:
     """This database, and the order database that it belongs to. `partner_id` is None while that is not known."""
 
@@ -88,11 +99,24 @@ class StockStore:
 
         Returns:
             The locked products of each hold, in the order of its items. If they have an `expire_time`, the reservation
-            was made. If they have none, one of three things happened: a product is not available as requested, the
-            reservation existed before, or the earlier holds of the batch (rejected ones count too) left too little in
-            this run. In the last case another run decides. A run always decides its first hold.
+            was made. If they have none, one of four things happened: a product is not available as requested, the items
+            cost more than expected, the reservation existed before, or the earlier holds of the batch (rejected ones
+            count too) left too little in this run. In the last case another run decides. A run always decides its first
+            hold.
         """
-        query: LiteralString = """
+        # Most batches expect no total. They do not pay for the comparison.
+        affordable: LiteralString = (
+            """
+                    AND (
+                        (%(totals)s::numeric[])[hold] IS NULL
+                        OR sum(price_micros::numeric * quantity) <= (%(totals)s::numeric[])[hold]
+                        AND min(currency) = (%(currencies)s::text[])[hold]
+                    )
+            """
+            if any(hold.expected for hold in holds)
+            else ""
+        )
+        query: LiteralString = f"""
             WITH requested AS MATERIALIZED (
                 SELECT hold, product_id, quantity, position
                 FROM unnest(%(holds)s::integer[], %(products)s::uuid[], %(quantities)s::integer[]) WITH ORDINALITY
@@ -120,6 +144,7 @@ class StockStore:
                         coalesce(delete_time IS NULL AND stock >= demand AND quantity <= %(max_stock)s, false)
                     )
                     AND count(DISTINCT currency) = 1
+                    {affordable}
             ), inserted AS (
                 INSERT INTO reservation (id, state, items, expire_time)
                 SELECT (%(ids)s::uuid[])[hold], 'HELD', items, now() + (%(ttls)s::interval[])[hold]
@@ -146,7 +171,7 @@ class StockStore:
             ORDER BY position
             """
         numbered = [(number, item) for number, hold in enumerate(holds, start=1) for item in hold.items]
-        params = {
+        params: dict[str, object] = {
             "ids": [hold.id for hold in holds],
             "ttls": [hold.ttl for hold in holds],
             "holds": [number for number, _ in numbered],
@@ -154,6 +179,9 @@ class StockStore:
             "quantities": [item.quantity for _, item in numbered],
             "max_stock": MAX_STOCK,
         }
+        if affordable:
+            params["totals"] = [hold.expected and Decimal(hold.expected.micros) for hold in holds]
+            params["currencies"] = [hold.expected and hold.expected.currency for hold in holds]
         locked: list[list[LockedProduct]] = [[] for _ in holds]
         for row in await self._database.fetch("stock.reserve", query, params, _LockedRow):
             locked[row.hold - 1].append(row)
@@ -240,6 +268,20 @@ class StockStore:
         params = {"time": time, "id": last, "nil": UUID(int=0), "limit": limit}
         return await self._database.fetch("stock.expired", query, params, ExpiredHold)
 
+    async def count_overdue(self, limit: int) -> OverdueHolds:
+        """Returns how many holds are past their time, at most `limit`."""
+        query: LiteralString = """
+            SELECT count(*) AS count, coalesce(extract(epoch FROM now() - min(expire_time)), 0)::float8 AS age
+            FROM (
+                SELECT expire_time FROM reservation
+                WHERE state = 'HELD' AND expire_time < now()
+                ORDER BY expire_time LIMIT %(limit)s
+            ) AS overdue
+            """
+        # Planned each time: a plan made for a table without holds would read all of a large one.
+        [row] = await self._database.fetch("stock.overdue", query, {"limit": limit}, OverdueHolds, replan=True)
+        return row
+
     async def list(
         self, states: Sequence[ReservationState], after: Position | None, limit: int
     ) -> Sequence[Reservation]:
@@ -253,6 +295,14 @@ class StockStore:
             """
         params = {"states": [state.value for state in states], "after": after[0] if after else None, "limit": limit}
         return await self._reservations("stock.list", query, params)
+
+    async def batch_get_offers(self, product_ids: Sequence[UUID]) -> Sequence[Offer]:
+        """Returns what those of the products cost that exist, deleted or not."""
+        query: LiteralString = """
+            SELECT id AS product_id, name, currency, price_micros, stock, delete_time IS NOT NULL AS deleted
+            FROM product WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))
+            """
+        return await self._database.fetch("stock.offers", query, {"ids": uuids(product_ids)}, Offer)
 
     async def pair(
         self, order_database: UUID, product_database: UUID | None, *, read_only: bool, replace: bool

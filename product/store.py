@@ -139,6 +139,7 @@ class ProductStore:
             conflict = _conflict(violation)
         existing = await self._existing(product_id)
         if existing:
+            await self._database.confirm_replicated()
             return Replayed(existing, existing.fingerprint)
         if conflict is None:
             raise LookupError(f"product {product_id} was removed from the table by hand")
@@ -151,6 +152,12 @@ class ProductStore:
     async def get(self, product_id: UUID) -> Product | None:
         """Returns a product, deleted or not."""
         return await self._gets(product_id)
+
+    async def get_replicated(self, product_id: UUID) -> Product | None:
+        """Returns a product, deleted or not, as an earlier call may have left it. A failover does not lose that."""
+        product = await self.get(product_id)
+        await self._database.confirm_replicated()
+        return product
 
     async def _get(self, ids: Sequence[UUID]) -> Sequence[Product | None]:
         found = await self.batch_get(ids)
