@@ -10,7 +10,8 @@ from uuid import UUID
 
 import grpc
 
-from order.domain import Draft, Item, Order, Status, expired, replayed, same_items
+from order.domain import Draft, Item, Order, expired, replayed, same_items
+from order.outcomes import Outcomes
 from order.stock import ProductUnavailable, ReservationState, Stock
 from order.store import OrderStore
 from runtime.access.caller import Caller
@@ -26,8 +27,9 @@ class Checkout:
 
     orders: OrderStore
     stock: Stock
-    on_status: Callable[[Status], None]
-    """Called after the commit of a new order, with its status."""
+    on_change: Callable[[Order], None]
+    """Called after the commit of a new order."""
+    outcomes: Outcomes
 
     async def place(self, order_id: UUID, caller: Caller, draft: Draft, timeout: float | None) -> Order:
         """Places an order, or returns the one that an earlier request with the same id has placed.
@@ -43,6 +45,13 @@ class Checkout:
             DomainError: The idempotency key was used with another request, or its first attempt expired.
         """
         try:
+            return await self._place(order_id, caller, draft, timeout)
+        except Exception as error:
+            self.outcomes.failed(error)
+            raise
+
+    async def _place(self, order_id: UUID, caller: Caller, draft: Draft, timeout: float | None) -> Order:
+        try:
             await self.orders.check_admission()
         except ApiError as error:
             if not error.reason:
@@ -51,16 +60,16 @@ class Checkout:
         try:
             reservation = await self.stock.reserve(order_id, draft.lines, timeout)
         except (ApiError, DomainError) as error:
-            if _is_overload(error):
+            if is_overload(error):
                 raise
             return await self._find_placed(order_id, draft, error)
         is_released = reservation.state is ReservationState.RELEASED
         if not is_released:
-            items = _in_sequence(draft, reservation.items)
+            items = in_sequence(draft, reservation.items)
             order = await self.orders.insert(order_id, caller.scope, draft, reservation.currency, items, caller.subject)
             if order:
                 log.info("order placed", extra={"order_id": str(order_id), "number": order.number})
-                self.on_status(Status.PLACED)
+                self.on_change(order)
                 return order
         # An INSERT that conflicts does not see the row that it conflicts with. A second statement does.
         found = await self.orders.find(order_id)
@@ -69,7 +78,7 @@ class Checkout:
         items = found.items if isinstance(found, Order) else []
         if not is_released and not same_items(reservation.items, items):
             await self._release_foreign(order_id)
-        return replayed(found, draft)
+        return self.outcomes.repeated(replayed(found, draft))
 
     async def _find_placed(self, order_id: UUID, draft: Draft, error: Exception) -> Order:
         """Returns the order that an earlier request has placed; raises `error` if there is none.
@@ -80,7 +89,7 @@ class Checkout:
         found = await self.orders.find(order_id)
         if found is None:
             raise error
-        return replayed(found, draft)
+        return self.outcomes.repeated(replayed(found, draft))
 
     async def _release_foreign(self, order_id: UUID) -> None:
         """Releases a reservation whose items are not those of the order with its id, or whose id has a tombstone.
@@ -98,12 +107,12 @@ class Checkout:
             )
 
 
-def _is_overload(error: ApiError | DomainError) -> bool:
+def is_overload(error: ApiError | DomainError) -> bool:
     """Returns whether the product service has too many requests. A full database has the same code, but a reason."""
     return isinstance(error, ApiError) and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
 
 
-def _in_sequence(draft: Draft, items: Sequence[Item]) -> list[Item]:
+def in_sequence(draft: Draft, items: Sequence[Item]) -> list[Item]:
     """Returns the reserved items in the sequence of the request."""
     by_product = {UUID(item.product_id): item for item in items}
     return [by_product[line.product_id] for line in draft.lines]

@@ -6,7 +6,8 @@ from typing import Self
 from order.tickets import TicketConfig
 from runtime.access.config import AccessConfig
 from runtime.client import parse_target
-from runtime.config import DatabaseConfig, Env, ServerConfig, TelemetryConfig
+from runtime.config import DatabaseConfig, Env, ServerConfig
+from runtime.telemetry.config import TelemetryConfig
 
 PORT = 50053
 

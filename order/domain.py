@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID, uuid4, uuid5
 
+from runtime.prices import Price
 from runtime.refusals import DomainError, ErrorKind
 
 
@@ -51,6 +52,19 @@ class Item:
     name: str
     price_micros: int
     """The price of one piece, in millionths of the currency's unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the catalogue says about a product now."""
+
+    name: str
+    price: Price
+    """Of one piece."""
+    available: int
+    """The pieces that an order can have."""
+    deleted: bool
+    """Whether the product is no longer sold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,11 @@ class Draft(Details):
         return hashlib.sha256(json.dumps([lines, texts]).encode()).digest()
 
 
+def draft_of(lines: tuple[Line, ...], details: Details) -> Draft:
+    """Returns what is ordered, and what the customer wrote."""
+    return Draft(lines=lines, **vars(details))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Order(Details):
     """An order as it is stored."""
@@ -145,6 +164,8 @@ class StatusEvent:
     version: int
     status: str
     time: datetime
+    traceparent: str | None = None
+    """The call that wrote it, as a W3C `traceparent`, if its trace is sampled."""
 
     @property
     def final(self) -> bool:

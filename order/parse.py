@@ -4,9 +4,10 @@ import re
 from datetime import datetime
 from uuid import UUID
 
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2
 
-from order.domain import Draft, Line, OrderQuery, Status
+from order.domain import Details, Draft, Line, OrderQuery, Status, draft_of
 from runtime import pages
 from runtime.constraints import Constraints
 from runtime.pages import Cursor
@@ -42,10 +43,15 @@ def draft(request: order_pb2.CreateOrderRequest) -> Draft:
         violations.distinct(
             "items[{}].product_id", [item.product_id for item in items], "duplicate product; combine into one item"
         )
-        _check_email(violations, "customer.email", request.customer.email)
+        check_email(violations, "customer.email", request.customer.email)
+    lines = tuple([Line(product_id=UUID(item.product_id), quantity=item.quantity) for item in items])
+    return draft_of(lines, details(request))
+
+
+def details(request: order_pb2.CreateOrderRequest | cart_pb2.CheckoutCartRequest) -> Details:
+    """Returns what the client writes on an order beside its items."""
     customer = request.customer
-    return Draft(
-        lines=tuple([Line(product_id=UUID(item.product_id), quantity=item.quantity) for item in items]),
+    return Details(
         customer_name=customer.name,
         customer_email=customer.email,
         customer_phone=customer.phone,
@@ -55,7 +61,8 @@ def draft(request: order_pb2.CreateOrderRequest) -> Draft:
     )
 
 
-def _check_email(violations: Violations, field: str, email: str) -> None:
+def check_email(violations: Violations, field: str, email: str) -> None:
+    """Adds a violation if a text is neither empty nor an e-mail address."""
     # The only invisible ASCII characters are white space, which the pattern excludes, and control characters, which no
     # text may have.
     if email and (not _EMAIL.fullmatch(email) or (not email.isascii() and any(map(is_invisible, email)))):
@@ -71,7 +78,7 @@ def listing(request: order_pb2.ListOrdersRequest, owner: str | None = None) -> L
     """
     with Violations() as violations:
         CONSTRAINTS.check(violations, request)
-        _check_email(violations, "customer_email", request.customer_email)
+        check_email(violations, "customer_email", request.customer_email)
     status = Status(order_pb2.Order.Status.Name(request.status)) if request.status else None
     query = OrderQuery(status=status, customer_email=request.customer_email, number=request.number, owner=owner)
     whose = () if owner is None else (owner,)

@@ -11,6 +11,7 @@ from order.checkout import Checkout
 from order.convert import event_messages, order_message
 from order.domain import Order, Status, StatusEvent, check_move, derive_id, not_found
 from order.live.logs import Followers
+from order.outcomes import Outcomes
 from order.stock import Stock
 from order.store import OrderStore
 from order.tickets import Kind, Tickets
@@ -21,6 +22,7 @@ from runtime.batch import SharedLookup
 from runtime.errors import ApiError, unavailable
 from runtime.headers import Context, expected_version, header_values, request_key, send_etag
 from runtime.limits import CallerLimit, caller_of_call
+from runtime.refusals import DomainError
 from runtime.shielded import run_shielded
 from runtime.subscriptions import LogNotFound, LogRewound, Subscription
 from runtime.times import set_timestamp
@@ -43,7 +45,8 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         followers: Followers,
         streams: CallerLimit,
         tickets: Tickets,
-        on_status: Callable[[Status], None],
+        on_change: Callable[[Order], None],
+        outcomes: Outcomes,
     ) -> None:
         """Initializes the service.
 
@@ -53,14 +56,16 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
             followers: The streams of this process.
             streams: The limit of StreamOrderStatus calls.
             tickets: Makes and reads tickets.
-            on_status: Called after the commit of each status that an order got here.
+            on_change: Called after the commit of each status that an order got here.
+            outcomes: Counts the checkouts and the refusals.
         """
         self._store = store
-        self._checkout = Checkout(orders=store, stock=stock, on_status=on_status)
+        self._checkout = Checkout(orders=store, stock=stock, on_change=on_change, outcomes=outcomes)
         self._followers = followers
         self._streams = streams
         self._tickets = tickets
-        self._on_status = on_status
+        self._on_change = on_change
+        self._outcomes = outcomes
         self._list_shared = SharedLookup("order.list", self._list)
 
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, context: Context) -> order_pb2.Order:
@@ -109,12 +114,16 @@ class OrderService(order_pb2_grpc.OrderServiceServicer):
         version = expected_version(context, request.etag)
         order, moved = await self._store.move(order_id, target, version, current().sees_only)
         if order is None:
-            raise not_found(order_id)
+            raise self._outcomes.refused(not_found(order_id))
         if moved:
             log.info("order %s", target.value, extra={"order_id": str(order_id), "version": order.version})
-            self._on_status(target)
+            self._on_change(order)
         else:
-            check_move(order, target)
+            try:
+                check_move(order, target)
+            except DomainError as error:
+                self._outcomes.refused(error)
+                raise
         return await _respond(order, context)
 
     async def CreateOrderTicket(

@@ -1,6 +1,6 @@
 """What the order service needs of the product service: stock that is reserved, confirmed and released."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,8 +9,9 @@ from uuid import UUID
 
 from shop.product.v1 import stock_pb2
 
-from order.domain import Item, Line
+from order.domain import Item, Line, Offer
 from runtime.errors import ApiError, unavailable
+from runtime.prices import Price
 
 SERVICE = stock_pb2.DESCRIPTOR.services_by_name["StockService"].full_name
 """The gRPC service. Each of its calls may be repeated: it then changes nothing, and returns the same."""
@@ -24,6 +25,12 @@ RESERVE_TIMEOUT = 5.0
 
 CALL_TIMEOUT = 3.0
 """Time limit for the other calls, which background jobs make, in seconds."""
+
+OFFERS_TIMEOUT = 1.0
+"""Time limit for the offers of the products in a cart, in seconds."""
+
+MAX_OFFER_LOOKUPS = 20
+"""Carts whose offers are looked up in one call. The product service accepts 1,000 ids."""
 
 PAGE_SIZE = 50
 """Reservations in one response, at most. With the most items and the longest names, so many fit into a message."""
@@ -89,17 +96,31 @@ class ProductOutdated(ProductUnavailable):
 class Stock(Protocol):
     """The stock of the product service. Every method may raise ProductUnavailable."""
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
-        """Reserves stock. The same id and lines return the same reservation again.
+    async def reserve(
+        self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+    ) -> Reservation:
+        """Reserves stock. The same id and lines return the same reservation again, whatever it costs.
 
         Args:
             order_id: The id of the order, which the reservation gets too.
             lines: The products and quantities.
             timeout: Seconds that the client's own deadline leaves; None without one.
+            expected: The total that the customer saw. If the lines cost more, or have another currency, nothing is
+                reserved. A product service of an older release does not compare it.
 
         Raises:
             ApiError: The stock cannot be reserved, for a reason that the client may see.
             DomainError: The id was used with other lines.
+        """
+        ...
+
+    async def get_offers(self, product_ids: Sequence[UUID]) -> Mapping[UUID, Offer]:
+        """Returns what products cost now, and how many there are. Those that never existed are left out.
+
+        It takes OFFERS_TIMEOUT at most, since a cart can be shown without them.
+
+        Args:
+            product_ids: At most as many as a cart has.
         """
         ...
 

@@ -1,7 +1,7 @@
 """StockClient: the product service's stock over gRPC, with its errors as clients of orders see them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TypeVar
@@ -13,9 +13,10 @@ from google.rpc import status_pb2
 from shop.product.v1 import stock_pb2, stock_pb2_grpc
 
 from order import stock
-from order.domain import Item, Line, key_reused
+from order.domain import Item, Line, Offer, key_reused
+from order.offers import Offers
+from order.product_calls import ProductCalls
 from order.stock import (
-    CALL_TIMEOUT,
     DatabasePair,
     ProductOutdated,
     ProductUnavailable,
@@ -23,7 +24,6 @@ from order.stock import (
     ReservationState,
     StoredReservation,
 )
-from runtime.access.credential import Credential
 from runtime.batch import Batcher
 from runtime.errors import (
     DATABASE_FULL,
@@ -36,7 +36,8 @@ from runtime.errors import (
     query_timeout,
     resource_exhausted,
 )
-from runtime.money import MICROS, NANOS_PER_MICRO
+from runtime.money import micros_of, set_money
+from runtime.prices import Price
 
 RESERVATION_NOT_FOUND = "RESERVATION_NOT_FOUND"
 """ErrorInfo reason of the product service for an id that no reservation has."""
@@ -59,9 +60,11 @@ class Hold:
 class StockClient:
     """Stock over gRPC. Implements `order.stock.Stock`, which documents the methods."""
 
-    def __init__(self, channel: grpc.aio.Channel, credential: Credential) -> None:
-        self._credential = credential
+    def __init__(self, channel: grpc.aio.Channel, calls: ProductCalls) -> None:
+        """`channel` leads to the product service; `calls` makes the calls."""
+        self._call = calls
         self._stub: stock_pb2_grpc.StockServiceAsyncStub = stock_pb2_grpc.StockServiceStub(channel)
+        self._offers = Offers(self._stub, calls)
         self._reserve_batched = Batcher[Hold, Reservation](
             "stock.reserve",
             self.reserve_all,
@@ -71,13 +74,17 @@ class StockClient:
             max_waiting=stock.MAX_WAITING,
         )
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+    async def reserve(
+        self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+    ) -> Reservation:
         """Reserves stock for an order. See `Stock.reserve`."""
         request = stock_pb2.ReserveStockRequest(
             reservation_id=str(order_id),
             items=[stock_pb2.StockItem(product_id=str(line.product_id), quantity=line.quantity) for line in lines],
         )
         request.ttl.FromSeconds(stock.HOLD_TTL)
+        if expected:
+            set_money(request.expected_total, expected.currency, expected.micros)
         seconds = stock.RESERVE_TIMEOUT if timeout is None else min(stock.RESERVE_TIMEOUT, timeout)
         try:
             # The call may take longer: other holds of the batch may have later deadlines.
@@ -95,9 +102,7 @@ class StockClient:
             request = stock_pb2.BatchReserveStockRequest(requests=[hold.request for hold in pending])
             timeout = max(hold.deadline for hold in pending) - now
             try:
-                response = await self._stub.BatchReserveStock(
-                    request, timeout=timeout, metadata=self._credential.metadata()
-                )
+                response = await self._call(self._stub.BatchReserveStock, request, timeout)
                 outcomes: Sequence[Reservation | Exception] = [_reserved(each) for each in response.results]
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -110,21 +115,19 @@ class StockClient:
     async def _reserve_single(self, hold: Hold) -> Reservation:
         """Reserves stock by the call of releases that have no batches."""
         try:
-            return _reservation(
-                await self._stub.ReserveStock(
-                    hold.request, timeout=hold.deadline - _now(), metadata=self._credential.metadata()
-                )
-            )
+            return _reservation(await self._call(self._stub.ReserveStock, hold.request, hold.deadline - _now()))
         except grpc.aio.AioRpcError as error:
             raise _reserve_error(error) from None
+
+    async def get_offers(self, product_ids: Sequence[UUID]) -> Mapping[UUID, Offer]:
+        """Returns what products cost now. See `Stock.get_offers`."""
+        return await self._offers(product_ids)
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
         """Confirms a reservation. See `Stock.confirm`."""
         request = stock_pb2.ConfirmReservationRequest(reservation_id=str(order_id))
         try:
-            return _reservation(
-                await self._stub.ConfirmReservation(request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata())
-            )
+            return _reservation(await self._call(self._stub.ConfirmReservation, request))
         except grpc.aio.AioRpcError as error:
             if parse_rpc_error(error)[1] == RESERVATION_NOT_FOUND:
                 return None
@@ -132,17 +135,14 @@ class StockClient:
 
     async def release(self, order_id: UUID) -> None:
         """Releases a reservation. See `Stock.release`."""
-        await self._call(
-            self._stub.ReleaseReservation, stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
-        )
+        request = stock_pb2.ReleaseReservationRequest(reservation_id=str(order_id))
+        await self._call_or_unavailable(self._stub.ReleaseReservation, request)
 
     async def batch_confirm(self, order_ids: Sequence[UUID]) -> Sequence[Reservation | Exception | None]:
         """Confirms reservations in one call. See `Stock.batch_confirm`."""
         request = stock_pb2.BatchConfirmReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            response = await self._stub.BatchConfirmReservations(
-                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
-            )
+            response = await self._call(self._stub.BatchConfirmReservations, request)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return await _one_by_one(self.confirm, order_ids)
@@ -153,9 +153,7 @@ class StockClient:
         """Releases reservations in one call. See `Stock.batch_release`."""
         request = stock_pb2.BatchReleaseReservationsRequest(reservation_ids=[str(each) for each in order_ids])
         try:
-            response = await self._stub.BatchReleaseReservations(
-                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
-            )
+            response = await self._call(self._stub.BatchReleaseReservations, request)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return await _one_by_one(self.release, order_ids)
@@ -165,13 +163,13 @@ class StockClient:
     async def list_expired(self, limit: int, page_token: str) -> tuple[list[UUID], str]:
         """Returns a page of expired holds. See `Stock.list_expired`."""
         request = stock_pb2.ListExpiredReservationsRequest(page_size=limit, page_token=page_token)
-        response = await self._call(self._stub.ListExpiredReservations, request)
+        response = await self._call_or_unavailable(self._stub.ListExpiredReservations, request)
         return [UUID(each) for each in response.reservation_ids], response.next_page_token
 
     async def find(self, order_ids: Sequence[UUID]) -> dict[UUID, StoredReservation]:
         """Returns the reservations of orders. See `Stock.find`."""
         request = stock_pb2.BatchGetReservationsRequest(reservation_ids=[str(each) for each in order_ids])
-        response = await self._call(self._stub.BatchGetReservations, request)
+        response = await self._call_or_unavailable(self._stub.BatchGetReservations, request)
         return {each.id: each for each in map(_stored, response.reservations)}
 
     async def list_taken(self) -> AsyncIterator[list[StoredReservation]]:
@@ -179,7 +177,7 @@ class StockClient:
         states = [stock_pb2.Reservation.HELD, stock_pb2.Reservation.CONFIRMED]
         request = stock_pb2.ListReservationsRequest(states=states, page_size=stock.PAGE_SIZE)
         while True:
-            response = await self._call(self._stub.ListReservations, request)
+            response = await self._call_or_unavailable(self._stub.ListReservations, request)
             yield [_stored(each) for each in response.reservations]
             if not response.next_page_token:
                 return
@@ -196,9 +194,7 @@ class StockClient:
             replace=replace,
         )
         try:
-            response = await self._stub.PairDatabases(
-                request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata()
-            )
+            response = await self._call(self._stub.PairDatabases, request)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise ProductOutdated from None
@@ -207,10 +203,10 @@ class StockClient:
             UUID(response.product_database_id), UUID(response.order_database_id) if response.order_database_id else None
         )
 
-    async def _call(self, method: Callable[..., Awaitable[R]], request: message.Message) -> R:
+    async def _call_or_unavailable(self, method: Callable[..., Awaitable[R]], request: message.Message) -> R:
         """Returns the response of a call whose every error means that the product service is unavailable."""
         try:
-            return await method(request, timeout=CALL_TIMEOUT, metadata=self._credential.metadata())
+            return await self._call(method, request)
         except grpc.aio.AioRpcError:
             raise ProductUnavailable from None
 
@@ -268,7 +264,7 @@ def _items(reservation: stock_pb2.Reservation) -> list[Item]:
             product_id=item.product_id,
             quantity=item.quantity,
             name=item.name,
-            price_micros=item.unit_price.units * MICROS + item.unit_price.nanos // NANOS_PER_MICRO,
+            price_micros=micros_of(item.unit_price),
         )
         for item in reservation.items
     ]

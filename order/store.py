@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 from order.domain import Draft, Item, Order, OrderQuery, Status, Tombstone
 from order.rows import COLUMNS, OrderRow, order_of
-from order.writes import Move, NewOrder, Writes
+from order.writes import CartVersion, Move, NewOrder, Unplaced, Writes
 from runtime.arrays import uuids
 from runtime.batch import MAX_WAITING, Batcher
 from runtime.database import Database
 from runtime.pages import Position
+from runtime.telemetry.trace_context import present_traceparent
 
 WRITE_PROBE: LiteralString = """
     WITH placed AS (
@@ -36,6 +37,7 @@ class LogEntry:
     version: int | None
     status: str | None
     create_time: datetime | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class OrderStore:
             "order.get_owner batch", self._get_owners, max_waiting=max_waiting
         )
 
+    @property
+    def batchers(self) -> list[Batcher[Any, Any]]:
+        """What the calls wait in."""
+        return [self._finds, self._owners, *self._writes.batchers]
+
     async def check_admission(self) -> None:
         """Checks whether an insert would be refused: the database is unavailable, full or read-only, or too many wait.
 
@@ -124,11 +131,34 @@ class OrderStore:
         Returns:
             The order; None if the id is taken, by an order or a tombstone.
         """
-        return await self._writes.insert(NewOrder(order_id, caller, draft, currency, items, owner))
+        return await self._writes.insert(
+            NewOrder(order_id, caller, draft, currency, items, owner, traceparent=present_traceparent())
+        )
+
+    async def insert_from_cart(
+        self,
+        order_id: UUID,
+        cart: CartVersion,
+        caller: str,
+        draft: Draft,
+        currency: str,
+        items: list[Item],
+        owner: str,
+    ) -> Order | Unplaced:
+        """Does the same as `insert` and empties the cart, if it still has this version.
+
+        Returns:
+            The order, or why there is none.
+        """
+        new = NewOrder(order_id, caller, draft, currency, items, owner, cart, present_traceparent())
+        return await self._writes.insert_from_cart(new)
 
     async def find(self, order_id: UUID) -> Order | Tombstone | None:
-        """Returns what is stored under an id; None if nothing is."""
-        return await self._finds(order_id)
+        """Returns what is stored under an id; None if nothing is. A failover does not lose it."""
+        found = await self._finds(order_id)
+        if found:
+            await self._database.confirm_replicated()
+        return found
 
     async def _find(self, order_ids: Sequence[UUID]) -> Sequence[Order | Tombstone | None]:
         query: LiteralString = f"SELECT {COLUMNS} FROM orders WHERE id = ANY (ARRAY (SELECT unnest(%(ids)s::uuid[])))"
@@ -172,7 +202,7 @@ class OrderStore:
         Returns:
             The order as it is afterwards (None if no order has this id and owner), and whether it was changed.
         """
-        return await self._writes.move(Move(order_id, target, version, owner))
+        return await self._writes.move(Move(order_id, target, version, owner, present_traceparent()))
 
     async def insert_tombstones(self, order_ids: Sequence[UUID]) -> None:
         """Writes a tombstone under each id that has no order."""
@@ -247,7 +277,7 @@ class OrderStore:
             "order.logs",
             """
             SELECT o.id, o.version AS state_version, o.status AS state_status, o.update_time AS state_time,
-                e.version, e.status, e.create_time
+                e.version, e.status, e.create_time, e.traceparent
             FROM orders AS o LEFT JOIN order_event AS e ON e.order_id = o.id
             WHERE o.id = ANY (%(ids)s) AND o.status <> 'EXPIRED'
             ORDER BY o.id, e.version

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from functools import partial
 from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from order.cart.domain import EMPTY_TTL
 from order.domain import Details, Draft, Item, Order, Status, sources, total_micros
 from order.rows import OrderRow, order_of
 from runtime.batch import MAX_WAITING, Batcher, isolate_failures
@@ -22,6 +24,18 @@ from runtime.rows import instance
 
 _SOURCES = {target: sources(target) for target in Status}
 _DETAILS = tuple(field.name for field in fields(Details))
+
+
+MAX_ALONE = 4
+"""Checkouts of carts that another one of this process orders, at a time. Each waits with a connection of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class CartVersion:
+    """A version of a cart, which becomes an order."""
+
+    id: UUID
+    etag: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,19 @@ class NewOrder:
     currency: str
     items: list[Item]
     owner: str
+    cart: CartVersion | None = None
+    """What it is made of, if it is made of a cart: this version is ordered and emptied, or nothing is."""
+    traceparent: str | None = None
+    """The call that places it, if its trace is sampled."""
+
+
+class Unplaced(Enum):
+    """Why no order was made of a cart."""
+
+    CART_CHANGED = 1
+    """The cart has another version, or is gone. So nothing can be ordered under the given one any more."""
+    ID_TAKEN = 2
+    """An order or a tombstone has the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +73,8 @@ class Move:
     """If it is not None, only this version gets the status."""
     owner: str | None
     """If it is not None, the order does not exist for the caller unless it belongs to this owner."""
+    traceparent: str | None = None
+    """The call that gives it, if its trace is sampled."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +88,57 @@ class _Placed:
     update_time: datetime
 
 
+@dataclass(frozen=True)
+class _Checkout:
+    """What the database found of a cart, and what it decided of the order, if it made one."""
+
+    id: UUID
+    """That of the order."""
+    is_current: bool
+    """Whether the cart has the given version."""
+    number: str | None
+    version: int | None
+    create_time: datetime | None
+    update_time: datetime | None
+
+
+_GIVEN: LiteralString = """jsonb_to_recordset(%(orders)s) AS given (id uuid, items jsonb, currency text,
+    total_micros numeric, customer_name text, customer_email text, customer_phone text, shipping_address text,
+    payment_method text, notes text, fingerprint text, caller text, owner text, cart_id uuid, cart_etag uuid)"""
+"""The new orders of a statement."""
+
+
+_TRACEPARENT: LiteralString = "%(traceparents)s::jsonb ->> id::text"
+"""The call that writes an order of this id, if its trace is sampled. Nearly always there is none."""
+
+
+def _placed(source: LiteralString) -> LiteralString:
+    """Returns the part of a statement that writes new orders, their first events, and the messages to confirm holds."""
+    return f"""placed AS (
+            INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
+                customer_phone, shipping_address, payment_method, notes, fingerprint, caller, owner, cart_id)
+            SELECT given.id, next_order_number(), 'PLACED', items, currency, total_micros, customer_name,
+                customer_email, customer_phone, shipping_address, payment_method, notes, decode(fingerprint, 'hex'),
+                caller, owner, cart_id
+            FROM {source}
+            ORDER BY given.id
+            ON CONFLICT (id) DO NOTHING
+            RETURNING id, number, status, version, create_time, update_time, cart_id
+        ), event AS (
+            INSERT INTO order_event (order_id, version, status, create_time, traceparent)
+            SELECT id, version, status, create_time, {_TRACEPARENT} FROM placed
+        ), message AS (
+            INSERT INTO outbox (order_id, action, traceparent) SELECT id, 'CONFIRM', {_TRACEPARENT} FROM placed
+        )"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _MovedRow(OrderRow):
     moved: bool
 
 
 class Writes:
-    """The batches of the two writes that clients wait for: new orders, and changes of status."""
+    """The batches of the writes that clients wait for: new orders, and changes of status."""
 
     def __init__(self, database: Database, max_waiting: int = MAX_WAITING) -> None:
         """Initializes the batches. Up to `max_waiting` writes of each kind may wait or be under way."""
@@ -76,6 +149,13 @@ class Writes:
             key=lambda new: new.id,
             max_waiting=max_waiting,
         )
+        self._checkouts: Batcher[NewOrder, Order | Unplaced] = Batcher(
+            "order.insert_from_cart batch",
+            self._insert_all_from_carts,
+            key=lambda new: new.cart and new.cart.id,
+            max_alone=MAX_ALONE,
+            max_waiting=max_waiting,
+        )
         self._moves: Batcher[Move, tuple[Order | None, bool]] = Batcher(
             "order.move batch",
             partial(self._move, if_locked="SKIP LOCKED"),
@@ -84,40 +164,65 @@ class Writes:
             max_waiting=max_waiting,
         )
 
+    @property
+    def batchers(self) -> list[Batcher[Any, Any]]:
+        """What the writes wait in."""
+        return [self._inserts, self._checkouts, self._moves]
+
     def check_queue(self) -> None:
         """Raises RESOURCE_EXHAUSTED if no other new order may wait."""
         self._inserts.check_queue()
+        self._checkouts.check_queue()
 
     async def insert(self, new: NewOrder) -> Order | None:
         """Implements `OrderStore.insert`."""
         return await self._inserts(new)
 
+    async def insert_from_cart(self, new: NewOrder) -> Order | Unplaced:
+        """Implements `OrderStore.insert_from_cart`."""
+        return await self._checkouts(new)
+
     async def _insert(self, orders: Sequence[NewOrder]) -> Sequence[Order | None]:
-        query: LiteralString = """
-            WITH placed AS (
-                INSERT INTO orders (id, number, status, items, currency, total_micros, customer_name, customer_email,
-                    customer_phone, shipping_address, payment_method, notes, fingerprint, caller, owner)
-                SELECT id, next_order_number(), 'PLACED', items, currency, total_micros, customer_name, customer_email,
-                    customer_phone, shipping_address, payment_method, notes, decode(fingerprint, 'hex'), caller, owner
-                FROM jsonb_to_recordset(%(orders)s) AS given (id uuid, items jsonb, currency text, total_micros numeric,
-                    customer_name text, customer_email text, customer_phone text, shipping_address text,
-                    payment_method text, notes text, fingerprint text, caller text, owner text)
-                ORDER BY id
-                ON CONFLICT (id) DO NOTHING
-                RETURNING id, number, status, version, create_time, update_time
-            ), event AS (
-                INSERT INTO order_event (order_id, version, status, create_time)
-                SELECT id, version, status, create_time FROM placed
-            ), message AS (
-                INSERT INTO outbox (order_id, action) SELECT id, 'CONFIRM' FROM placed
-            )
+        query: LiteralString = f"""
+            WITH {_placed(_GIVEN)}
             SELECT id, number, version, create_time, update_time FROM placed
             """
         contents = [_content(each) for each in orders]
         rows = [_json(new, content) for new, content in zip(orders, contents, strict=True)]
-        found = await self._database.fetch("order.insert", query, {"orders": Jsonb(rows)}, _Placed)
+        params = {"orders": Jsonb(rows), "traceparents": _traceparents(orders)}
+        found = await self._database.fetch("order.insert", query, params, _Placed)
         placed = {each.id: each for each in found}
         return [_order(content, placed.get(new.id)) for new, content in zip(orders, contents, strict=True)]
+
+    async def _insert_all_from_carts(self, orders: Sequence[NewOrder]) -> Sequence[Order | Unplaced | Exception]:
+        return await isolate_failures(self._insert_from_cart, orders)
+
+    async def _insert_from_cart(self, orders: Sequence[NewOrder]) -> Sequence[Order | Unplaced]:
+        # Locks the carts first: an item that is added meanwhile waits, and then goes into the emptied cart.
+        query: LiteralString = f"""
+            WITH given AS MATERIALIZED (
+                SELECT * FROM {_GIVEN}
+            ), locked AS MATERIALIZED (
+                SELECT id, etag, update_time FROM cart WHERE id = ANY (ARRAY (SELECT cart_id FROM given))
+                ORDER BY id
+                FOR NO KEY UPDATE
+            ), {_placed("given JOIN locked ON locked.id = cart_id AND locked.etag = cart_etag")},
+            emptied AS (
+                UPDATE cart SET items = '[]', etag = gen_random_uuid(), expire_time = now() + %(empty_ttl)s,
+                    update_time = greatest(now(), locked.update_time)
+                FROM placed JOIN locked ON locked.id = placed.cart_id
+                WHERE cart.id = locked.id
+            )
+            SELECT given.id, coalesce(locked.etag = cart_etag, false) AS is_current, number, version, create_time,
+                placed.update_time
+            FROM given LEFT JOIN locked ON locked.id = cart_id LEFT JOIN placed ON placed.id = given.id
+            """
+        contents = [_content(each) for each in orders]
+        rows = [_json(new, content) for new, content in zip(orders, contents, strict=True)]
+        params = {"orders": Jsonb(rows), "empty_ttl": EMPTY_TTL, "traceparents": _traceparents(orders)}
+        found = await self._database.fetch("order.insert_from_cart", query, params, _Checkout)
+        outcomes = {each.id: each for each in found}
+        return [_outcome(content, outcomes[new.id]) for new, content in zip(orders, contents, strict=True)]
 
     async def move(self, move: Move) -> tuple[Order | None, bool]:
         """Implements `OrderStore.move`."""
@@ -156,10 +261,11 @@ class Writes:
                     AND (expected IS NULL OR expected = locked.version)
                 RETURNING orders.id, orders.status, orders.version, orders.update_time
             ), event AS (
-                INSERT INTO order_event (order_id, version, status, create_time)
-                SELECT id, version, status, update_time FROM moved
+                INSERT INTO order_event (order_id, version, status, create_time, traceparent)
+                SELECT id, version, status, update_time, {_TRACEPARENT} FROM moved
             ), message AS (
-                INSERT INTO outbox (order_id, action) SELECT id, 'RELEASE' FROM moved WHERE status = 'CANCELLED'
+                INSERT INTO outbox (order_id, action, traceparent)
+                SELECT id, 'RELEASE', {_TRACEPARENT} FROM moved WHERE status = 'CANCELLED'
             )
             SELECT locked.id, number, nullif(coalesce(moved.status, locked.status), 'EXPIRED') AS status, items,
                 currency, total_micros, customer_name, customer_email, customer_phone, shipping_address,
@@ -178,9 +284,15 @@ class Writes:
             }
             for each in moves
         ]
-        rows = await self._database.fetch("order.move", query, {"moves": Jsonb(given)}, _MovedRow)
+        params = {"moves": Jsonb(given), "traceparents": _traceparents(moves)}
+        rows = await self._database.fetch("order.move", query, params, _MovedRow)
         found = {row.id: _moved(row) for row in rows}
         return [found.get(each.id, (None, False)) for each in moves]
+
+
+def _traceparents(writes: Sequence[NewOrder] | Sequence[Move]) -> Jsonb:
+    """Returns the calls of sampled traces, by the id of the order."""
+    return Jsonb({str(each.id): each.traceparent for each in writes if each.traceparent})
 
 
 def _content(new: NewOrder) -> dict[str, Any]:
@@ -203,6 +315,8 @@ def _json(new: NewOrder, content: Mapping[str, Any]) -> dict[str, Any]:
     row["caller"] = new.caller
     row["items"] = [vars(item) for item in new.items]
     row["fingerprint"] = row["fingerprint"].hex()
+    if new.cart:
+        row["cart_id"], row["cart_etag"] = str(new.cart.id), str(new.cart.etag)
     return row
 
 
@@ -213,6 +327,14 @@ def _order(content: dict[str, Any], placed: _Placed | None) -> Order | None:
     return instance(
         Order, content | vars(placed) | {"status": Status.PLACED, "total_micros": Decimal(content["total_micros"])}
     )
+
+
+def _outcome(content: dict[str, Any], checkout: _Checkout) -> Order | Unplaced:
+    """Returns the order that was made of a cart, or why none was."""
+    decided = dict(vars(checkout))
+    if not decided.pop("is_current"):
+        return Unplaced.CART_CHANGED
+    return _order(content, instance(_Placed, decided) if checkout.number else None) or Unplaced.ID_TAKEN
 
 
 def _moved(row: _MovedRow) -> tuple[Order | None, bool]:

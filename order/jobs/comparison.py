@@ -1,4 +1,4 @@
-"""Compares all orders with all reservations, and changes nothing. A Repair applies what it finds.
+"""Compares all orders with all reservations and carts, and changes nothing. A Repair applies what it finds.
 
 One of the two databases was restored from a backup. The shop may run meanwhile. The comparison reads the two databases
 in the order in which the shop writes them, so that work in progress is no finding: a reservation is written before its
@@ -9,6 +9,7 @@ order, and confirmed after it.
     product database restored: an order without a reservation → the reservation is lost; a hold of an order → its
         confirmation is lost; stock of a cancelled order → its release is lost; other items under the order's id → its
         key was used again while the reservation was lost
+    a table of the order database restored: a cart that has the items of an order that was made of it → it is empty
 """
 
 from collections import Counter
@@ -20,11 +21,13 @@ from uuid import UUID
 
 from order import stock as stock_module
 from order.domain import Item, Status, same_items, sources
+from order.jobs.ordered_carts import ComparedCart, OrderedCarts
 from order.stock import ReservationState, Stock, StoredReservation
 from order.store import OpenOrder, OrderStore, OrderSummary
 
 RESERVATIONS = "reservations with stock"
 OPEN_ORDERS = "orders not cancelled"
+FILLED_CARTS = "carts with items"
 LOST_ORDERS = "lost orders"
 UNEXPIRED_HOLDS = "unexpired holds, left to the service"
 PENDING_MESSAGES = "orders with a pending message, left to the relay"
@@ -37,21 +40,29 @@ class Change(StrEnum):
     CONFIRM = "confirmed"
     RESERVE = "reserved"
     CANCEL = "cancelled again"
+    EMPTY = "emptied"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A difference between an order and its reservation."""
+    """A difference between an order and its reservation, or the cart that it was made of."""
 
     order_id: UUID
     problem: str
-    """The rest of the sentence "order {order_id} …"."""
+    """The rest of the sentence "order {order_id} …", or "cart {cart_id} …"."""
     change: Change | None
     """None: no change repairs it, so people have to."""
     items: Sequence[Item] = ()
     """The items to release or to reserve."""
     lost_order: bool = False
     """There is no order. A tombstone has to be written before the reservation is released."""
+    cart_id: UUID | None = None
+    """The cart to empty."""
+
+    @property
+    def subject(self) -> str:
+        """What the finding is about."""
+        return f"cart {self.cart_id}" if self.cart_id else f"order {self.order_id}"
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,11 @@ class FirstComparison:
 class Comparison:
     """One pass over both databases, page by page."""
 
-    def __init__(self, orders: OrderStore, stock: Stock, counts: Counter[str]) -> None:
+    def __init__(self, orders: OrderStore, stock: Stock, carts: OrderedCarts, counts: Counter[str]) -> None:
         """Initializes the comparison. It adds the numbers of what it reads to `counts`."""
         self._orders = orders
         self._stock = stock
+        self._carts = carts
         self._counts = counts
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
@@ -83,6 +95,13 @@ class Comparison:
             for finding in await self._page_of_orders(orders):
                 yield finding
             after = orders[-1].id
+        after = None
+        while carts := await self._carts.list(after, stock_module.PAGE_SIZE):
+            if filled := sum(cart.has_items for cart in carts):
+                self._counts[FILLED_CARTS] += filled
+            for finding in check_carts(carts):
+                yield finding
+            after = carts[-1].id
 
     async def _page_of_reservations(self, reservations: list[StoredReservation]) -> AsyncGenerator[Finding, None]:
         """Compares reservations with their orders, which are read after the reservations."""
@@ -178,6 +197,20 @@ def compare_orders(
         numbered = f"({order.number}) {problem}"
         findings.append(Finding(order_id=order.id, problem=numbered, change=change, items=order.items))
     return findings
+
+
+def check_carts(carts: Iterable[ComparedCart]) -> list[Finding]:
+    """Returns the carts whose items were ordered already."""
+    return [
+        Finding(
+            order_id=cart.order_id,
+            problem=f"still has the items of order {cart.order_id} ({cart.number})",
+            change=Change.EMPTY,
+            cart_id=cart.id,
+        )
+        for cart in carts
+        if cart.order_id
+    ]
 
 
 def pieces(items: Iterable[Item]) -> str:

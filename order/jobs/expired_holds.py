@@ -7,6 +7,7 @@ reaper confirms or releases the hold.
 
 import asyncio
 import logging
+from collections import Counter
 from uuid import UUID
 
 from order.domain import Status, same_items
@@ -26,6 +27,9 @@ HOLD_PAGE_SIZE = 500
 MAX_CONCURRENT_HOLDS = 8
 """Holds that are settled at the same time."""
 
+CONFIRMED, RELEASED = "confirmed", "released"
+"""How a hold is settled."""
+
 WARNING_INTERVAL = 60.0
 """The shortest time between two log lines about holds that cannot be settled, in seconds."""
 
@@ -37,6 +41,8 @@ class ExpiredHoldReaper:
         self._orders = orders
         self._stock = stock
         self._pairing = pairing
+        self.settled: Counter[str] = Counter({CONFIRMED: 0, RELEASED: 0})
+        """Expired holds that were settled since the process started."""
         self._page_token = ""
         self._may_log_foreign = Throttle(WARNING_INTERVAL)
         self._may_log_failed = Throttle(WARNING_INTERVAL)
@@ -87,10 +93,14 @@ class ExpiredHoldReaper:
     async def _settle(self, order: OrderSummary) -> None:
         if order.status not in (None, Status.CANCELLED):
             reservation = await self._stock.confirm(order.id)
-            if reservation is None or same_items(reservation.items, order.items):
+            if reservation is None:
+                return
+            if same_items(reservation.items, order.items):
+                self.settled[CONFIRMED] += 1
                 return
             # A restored product database had lost the order's reservation, and its key was used for other products.
             log.error("the hold of order %s has other items, and is released; run `order reconcile`", order.id)
         await self._stock.release(order.id)
+        self.settled[RELEASED] += 1
         if order.status is None:
             log.info("expired hold of order %s released", order.id)

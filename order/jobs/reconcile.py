@@ -1,4 +1,4 @@
-"""`order reconcile`: compares all orders with all reservations, counts the changes that repair them, and makes them.
+"""`order reconcile`: compares orders with reservations and carts, counts the changes that repair them, and makes them.
 
 It takes the order database for the truth. So it refuses a database of another shop, an empty one, and more changes than
 a restore is likely to cause, unless an option confirms them.
@@ -13,9 +13,11 @@ from typing import Self
 import psycopg
 
 from order.jobs.comparison import Change, Comparison
+from order.jobs.ordered_carts import OrderedCarts
 from order.jobs.repair import Repair, TooManyChanges
 from order.jobs.report import Report
 from order.pairing import Pairing
+from order.product_calls import ProductCalls
 from order.stock import SERVICE, ProductOutdated, Stock
 from order.stock_client import StockClient
 from order.store import OrderStore
@@ -35,9 +37,9 @@ MAX_UNFORCED_SHARE = 0.1
 _CHECK = "is DATABASE_URL right, and is the backup restored?"
 
 DESCRIPTION = """\
-Compares all orders with all reservations and repairs the differences, after one of the two databases was restored from
-a backup (docs/operations.md, Restoring a backup). The shop may run meanwhile. It counts the changes first, and refuses,
-without changing anything:
+Compares all orders with all reservations and carts, and repairs the differences, after one of the two databases was
+restored from a backup (docs/operations.md, Restoring a backup). The shop may run meanwhile. It counts the changes
+first, and refuses, without changing anything:
 
   - an order database that does not belong to the product service's database, unless --adopt is given;
   - an order database without any order, unless --force is given;
@@ -74,13 +76,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class Reconciliation:
     """One run of the command."""
 
-    def __init__(
-        self, orders: OrderStore, stock: Stock, pairing: Pairing, print_line: Callable[[str], None], options: Options
-    ) -> None:
-        """Initializes the run. `print_line` is called with each line for the terminal."""
-        self._orders = orders
+    def __init__(self, database: Database, stock: Stock, print_line: Callable[[str], None], options: Options) -> None:
+        """Initializes the run.
+
+        Args:
+            database: The order database.
+            stock: The product service.
+            print_line: Called with each line for the terminal.
+            options: The options of the command.
+        """
+        self._orders = OrderStore(database)
+        self._carts = OrderedCarts(database)
         self._stock = stock
-        self._pairing = pairing
+        self._pairing = Pairing(database, stock)
         self._print = print_line
         self._options = options
 
@@ -130,7 +138,7 @@ class Reconciliation:
     async def _plan(self) -> Report:
         """Returns the changes to make. A dry run prints them."""
         plan = Report(self._print if self._options.dry_run else _print_nothing, planned=True)
-        async for finding in Comparison(self._orders, self._stock, plan.counts).findings():
+        async for finding in Comparison(self._orders, self._stock, self._carts, plan.counts).findings():
             plan.add(finding)
         return plan
 
@@ -148,9 +156,9 @@ class Reconciliation:
         """Makes the changes. Compares the databases again, since the shop has gone on."""
         report = Report(self._print, planned=False)
         max_changes = plan.changes + max(MAX_UNFORCED_CHANGES, plan.changes // 10)
-        repair = Repair(self._orders, self._stock, report, max_changes=max_changes)
+        repair = Repair(self._orders, self._stock, self._carts, report, max_changes=max_changes)
         try:
-            await repair.apply_all(Comparison(self._orders, self._stock, report.counts).findings())
+            await repair.apply_all(Comparison(self._orders, self._stock, self._carts, report.counts).findings())
         except TooManyChanges:
             report.summarise()
             raise CommandError(
@@ -192,9 +200,9 @@ async def reconcile(config: DatabaseConfig, product_target: str, credential: Cre
         await database.open()
         to_product = channel(product_target, idempotent=[SERVICE])
         stack.push_async_callback(to_product.close)
-        stock = StockClient(to_product, credential)
+        stock = StockClient(to_product, ProductCalls(credential))
         try:
-            await Reconciliation(OrderStore(database), stock, Pairing(database, stock), print, options).run()
+            await Reconciliation(database, stock, print, options).run()
         except ApiError as error:
             raise CommandError(f"{error.text}; run the command again") from None
         except psycopg.Error as error:

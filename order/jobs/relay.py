@@ -6,10 +6,14 @@ and the messages that a crashed relay has claimed become due again. A message ma
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
+
+from opentelemetry.context import Context
 
 from order import stock as stock_module
 from order.domain import Status
@@ -18,6 +22,8 @@ from order.store import OrderStore
 from runtime.database import Database
 from runtime.errors import ApiError
 from runtime.logs import Throttle
+from runtime.telemetry.spans import span
+from runtime.telemetry.trace_context import links_to
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +69,8 @@ class Message:
     action: Action
     attempts: int
     """Claims so far, the present one included."""
+    traceparent: str | None
+    """The call that wrote it, if its trace is sampled."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Outbox:
             WHERE id = ANY (ARRAY(
                 SELECT id FROM outbox WHERE due_time <= now() ORDER BY due_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             ))
-            RETURNING id, order_id, action, attempts
+            RETURNING id, order_id, action, attempts, traceparent
             """,
             {"limit": limit, "lease": lease},
             Message,
@@ -130,6 +138,10 @@ class Relay:
         self._outbox = Outbox(database)
         self._orders = orders
         self._stock = stock
+        self.sent: Counter[str] = Counter({each.value: 0 for each in Action})
+        """Messages that were sent since the process started, by action."""
+        self.failures: Counter[str] = Counter({each.value: 0 for each in Action})
+        """Attempts to send a message that failed, by action. One whose order has lost its stock fails, too."""
         self._may_warn = Throttle(WARNING_INTERVAL)
 
     async def step(self) -> bool:
@@ -140,10 +152,17 @@ class Relay:
         batch = await self._outbox.claim(BATCH_SIZE, CLAIM_LEASE)
         if not batch:
             return False
+        with _linked(batch):
+            return await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[Message]) -> bool:
+        """Sends a batch and notes the outcomes. Returns whether more messages may be due."""
         outcomes = dict(zip(batch, await self._send(batch), strict=True))
         sent = [message.id for message, outcome in outcomes.items() if outcome is None]
         delays: dict[int, float] = {}
         for message, outcome in outcomes.items():
+            counts = self.sent if outcome is None else self.failures
+            counts[message.action.value] += 1
             if isinstance(outcome, Parked):
                 delays[message.id] = PARKED_DELAY
             elif outcome is not None:
@@ -226,6 +245,12 @@ class Relay:
                 error,
                 exc_info=None if isinstance(error, ApiError) else error,
             )
+
+
+def _linked(batch: Sequence[Message]) -> AbstractContextManager[object]:
+    """Returns the span of sending messages, the first of a trace; none if no message is of a sampled one."""
+    links = links_to([message.traceparent for message in batch])
+    return span("outbox.send", context=Context(), links=links) if links else nullcontext()
 
 
 def _retry_delay(attempts: int, *, single: bool) -> float:

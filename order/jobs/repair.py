@@ -12,6 +12,7 @@ import grpc
 
 from order.domain import Line, Status
 from order.jobs.comparison import Change, Finding
+from order.jobs.ordered_carts import OrderedCarts
 from order.jobs.report import Report
 from order.stock import ReservationState, Stock
 from order.store import OrderStore
@@ -26,10 +27,13 @@ class TooManyChanges(Exception):
 class Repair:
     """Applies findings one by one."""
 
-    def __init__(self, orders: OrderStore, stock: Stock, report: Report, *, max_changes: int) -> None:
+    def __init__(
+        self, orders: OrderStore, stock: Stock, carts: OrderedCarts, report: Report, *, max_changes: int
+    ) -> None:
         """Initializes the repair, which stops after `max_changes` changes."""
         self._orders = orders
         self._stock = stock
+        self._carts = carts
         self._report = report
         self._max_changes = max_changes
 
@@ -61,6 +65,9 @@ class Repair:
                 await self._reserve(finding)
             case Change.CANCEL:
                 await self._cancel(finding)
+            case Change.EMPTY:
+                if finding.cart_id and await self._carts.empty(finding.cart_id):
+                    self._report.add(finding)
 
     async def _release(self, finding: Finding) -> None:
         if finding.lost_order:

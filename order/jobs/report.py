@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from uuid import UUID
 
 from order.jobs.comparison import LOST_ORDERS, OPEN_ORDERS, RESERVATIONS, Change, Finding
 
@@ -44,19 +43,19 @@ class Report:
     def add(self, finding: Finding) -> None:
         """Reports a finding: the change that repairs it, or that people have to."""
         if finding.change is None:
-            self._add_unrepaired(finding.order_id, f"{finding.problem}; NEEDS ATTENTION")
+            self._add_unrepaired(finding, f"{finding.problem}; NEEDS ATTENTION")
             return
         if finding.lost_order:
             self.counts[LOST_ORDERS] += 1
         self.counts[finding.change] += 1
         if finding.change is Change.RELEASE:
             self._count_released(finding)
-        self._print(f"order {finding.order_id} {finding.problem}; {self._done(finding.change)}")
+        self._print(f"{finding.subject} {finding.problem}; {self._done(finding.change)}")
 
     def add_unreserved(self, finding: Finding, reason: str) -> None:
         """Reports an order whose stock could not be reserved."""
         self.counts[ORDERS_WITHOUT_STOCK] += 1
-        self._add_unrepaired(finding.order_id, f"{finding.problem}; NOT RESERVED: {reason}")
+        self._add_unrepaired(finding, f"{finding.problem}; NOT RESERVED: {reason}")
 
     def summarise(self) -> None:
         """Prints what is released of each product, and the counts."""
@@ -65,9 +64,9 @@ class Report:
             self._print(f"stock of {product}: {number} {self._done(Change.RELEASE)}")
         self._print("compared: " + ", ".join(f"{number} {what}" for what, number in self.counts.items()))
 
-    def _add_unrepaired(self, order_id: UUID, text: str) -> None:
+    def _add_unrepaired(self, finding: Finding, text: str) -> None:
         self.unrepaired += 1
-        self._print(f"order {order_id} {text}")
+        self._print(f"{finding.subject} {text}")
 
     def _count_released(self, finding: Finding) -> None:
         for item in finding.items:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 STATEMENT_TIMEOUT = 10.0
 """Seconds after which a connection that does not respond is closed."""
 
+READ_TIMEOUT = 5.0
+"""Seconds after which a connection on which a read does not respond is closed. It is a short read of an index."""
+
 MAX_EVENTS = 2_000
 """Events that one read returns. A busy shop has a few hundred a second; more are a bulk change, or a standstill."""
 
@@ -27,13 +30,14 @@ MAX_XIDS_PER_RESET = 10_000
 
 READ: LiteralString = """
     WITH found AS MATERIALIZED (
-        SELECT order_id, version, status, create_time FROM order_event
+        SELECT order_id, version, status, create_time, traceparent FROM order_event
         WHERE xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
             OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)))
     )
-    SELECT pg_current_snapshot()::text AS snapshot, NULL AS order_id, NULL AS version, NULL AS status, NULL AS time
+    SELECT pg_current_snapshot()::text AS snapshot, NULL AS order_id, NULL AS version, NULL AS status, NULL AS time,
+        NULL AS traceparent
     UNION ALL
-    (SELECT NULL, order_id, version, status, create_time FROM found LIMIT %(limit)s)
+    (SELECT NULL, order_id, version, status, create_time, traceparent FROM found LIMIT %(limit)s)
     """
 """A snapshot, and what became visible between the snapshot `seen` and it, up to `limit` events.
 
@@ -85,16 +89,14 @@ class EventCursor:
             psycopg.Error: The database failed, or did not respond in time.
         """
         async with self._connection.cursor() as cursor:
-            with cut_after(self._connection, STATEMENT_TIMEOUT):
+            with cut_after(self._connection, READ_TIMEOUT):
                 await cursor.execute(READ, {"seen": self._seen, "limit": MAX_EVENTS + 1})
             rows = await cursor.fetchall()
         (self._seen,) = (row[0] for row in rows if row[0])
         found = [row[1:] for row in rows if not row[0]]
         if len(found) > MAX_EVENTS:
             raise TooManyEventsError
-        return [
-            (str(order_id), StatusEvent(version, status, time)) for order_id, version, status, time in sorted(found)
-        ]
+        return [(str(order_id), StatusEvent(*event)) for order_id, *event in sorted(found)]
 
     async def _reset_restored_xids(self) -> None:
         """A logical restore brings rows with transaction ids of the future: each read would find them."""

@@ -117,7 +117,9 @@ class _Call:
         try:
             subscription.check()
             seen = subscription.version
-            news.events.extend(event_messages(order_id, seen, subscription.take()))
+            events = subscription.take()
+            news.events.extend(event_messages(order_id, seen, events))
+            news.traceparents.update({each.version: each.traceparent for each in events if each.traceparent})
             news.done = subscription.done
         except LogError:
             news.missing = True

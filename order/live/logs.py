@@ -75,7 +75,7 @@ def _events(entries: Iterable[LogEntry]) -> list[StatusEvent]:
     for entry in entries:
         if entry.version is None or entry.status is None or entry.create_time is None:
             return [StatusEvent(entry.state_version, entry.state_status, entry.state_time)]
-        events.append(StatusEvent(entry.version, entry.status, entry.create_time))
+        events.append(StatusEvent(entry.version, entry.status, entry.create_time, entry.traceparent))
     return events
 
 
@@ -84,6 +84,8 @@ class Followers:
 
     def __init__(self, topics: Topics[StatusEvent]) -> None:
         self.topics = topics
+        self.feeds = 0
+        """The calls that follow many orders."""
         self._calls: set[Wakeup] = set()
         self._refusal = ""
 
@@ -111,7 +113,11 @@ class Followers:
             ApiError: UNAVAILABLE, also from the set's waits: orders cannot be followed here any more.
         """
         with self._registered(SubscriptionSet(self.topics)) as subscriptions, subscriptions:
-            yield subscriptions
+            self.feeds += 1
+            try:
+                yield subscriptions
+            finally:
+                self.feeds -= 1
 
     @contextmanager
     def _registered(self, call: W) -> Iterator[W]:

@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+import time
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, Notify, errors
 
 from order.domain import StatusEvent
-from order.live.cursor import STATEMENT_TIMEOUT, Connection, EventCursor, TooManyEventsError, execute
+from order.live.cursor import Connection, EventCursor, TooManyEventsError, execute
 from runtime.backoff import Backoff
+from runtime.connecting import connect
+from runtime.connection import cut
 from runtime.credentials import Conninfo, resolve
+from runtime.session import SERVER
 from runtime.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -20,7 +25,7 @@ POLL_INTERVAL = 1.0
 MIN_READ_INTERVAL = 0.02
 """Seconds between two reads of the log, and between two hints to other processes, at least."""
 
-RECONNECT_PAUSE = (0.1, 2.0)
+RECONNECT_PAUSE = (0.05, 0.5)
 """Seconds before another attempt to connect, at first and at most."""
 
 CHECK_TIMEOUT = 1.0
@@ -38,11 +43,26 @@ class Tailer:
         self._committed = False
         self._tailing = asyncio.Event()
         self._reason = "not yet"
+        self._connection: Connection | None = None
+        self._server = ""
+        self.events = 0
+        """Events that were read since the process started."""
+        self.read_time = time.monotonic()
+        """When all events that were visible had been read last, by `time.monotonic`; at first, when this was made."""
 
     def committed(self) -> None:
         """Says that this process has just committed an event."""
         self._committed = True
         self._wake.set()
+
+    def follow_primary(self, server: str) -> None:
+        """Ends the connection unless it leads to the primary.
+
+        Args:
+            server: Which server is the primary, as SERVER has read it on a new connection.
+        """
+        if self._connection and self._server not in ("", server):
+            cut(self._connection)
 
     async def run(self) -> None:
         """Tails over any number of connections. Never returns."""
@@ -51,7 +71,7 @@ class Tailer:
             try:
                 await self._tail()
             except (psycopg.Error, TimeoutError) as error:
-                self._reason = " ".join(str(error).split()) or type(error).__name__
+                self._note_failure(error)
                 if self._tailing.is_set():
                     log.warning("the status tailer lost its connection: %s", self._reason)
                     backoff.reset()
@@ -60,6 +80,9 @@ class Tailer:
                 self._reason = type(error).__name__
             self._tailing.clear()
             await asyncio.sleep(backoff.next())
+
+    def _note_failure(self, error: Exception) -> None:
+        self._reason = " ".join(str(error).split()) or type(error).__name__
 
     async def check(self) -> str:
         """Returns why events do not arrive at present, in one line; empty when they do."""
@@ -81,15 +104,19 @@ class Tailer:
         except TooManyEventsError:
             log.info("too many new events for one read: reading the logs of all followed orders again")
             self._topics.refresh_all()
-            return
-        for order_id, event in events:
-            self._topics.publish(order_id, event)
+        else:
+            self.events += len(events)
+            for order_id, event in events:
+                self._topics.publish(order_id, event)
+        self.read_time = time.monotonic()
 
     async def _tail(self) -> None:
         """Tails over one connection until it fails."""
-        async with asyncio.timeout(STATEMENT_TIMEOUT):
-            connection = await AsyncConnection.connect(resolve(self._conninfo), autocommit=True, prepare_threshold=0)
+        connection = await connect(self._connect, on_failure=self._note_failure)
+        self._connection = connection
         try:
+            row = await (await execute(connection, SERVER)).fetchone()
+            self._server = row[0] if row else ""
             connection.add_notify_handler(lambda notice: self._notified(connection, notice))
             await execute(connection, "LISTEN order_event")
             cursor = EventCursor(connection)
@@ -100,7 +127,12 @@ class Tailer:
             self._tailing.set()
             await self._publish_and_notify(connection, cursor)
         finally:
+            self._connection, self._server = None, ""
             await connection.close()
+
+    async def _connect(self, **parameters: Any) -> Connection:
+        conninfo = resolve(self._conninfo)
+        return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=0, **parameters)
 
     async def _publish_and_notify(self, connection: Connection, cursor: EventCursor) -> None:
         clock = asyncio.get_running_loop().time
