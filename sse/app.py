@@ -16,10 +16,12 @@ from runtime.http import listen
 from runtime.limits import CallerLimit
 from runtime.server import Server
 from runtime.supervise import Job, supervised
-from runtime.telemetry import Telemetry
+from runtime.telemetry.parts import measure_jobs, measure_server
+from runtime.telemetry.process import Telemetry
 from sse import edge, jwks
 from sse.config import SidecarConfig
 from sse.gc_tuner import GcTuner
+from sse.metrics import measure
 from sse.streams.authorization import AUTHORIZE, Authorization
 from sse.streams.connections import Connections
 from sse.streams.feed import Feed
@@ -89,7 +91,7 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
     credential = Credential(config.access)
     async with AsyncExitStack() as stack:
         telemetry = Telemetry(config.telemetry, NAME)
-        stack.callback(telemetry.close)
+        await stack.enter_async_context(telemetry.serving(config.server.host))
         to_product = client.channel(config.product_target)
         to_order = client.channel(config.order_target, idempotent=[AUTHORIZE])
         stack.push_async_callback(to_product.close)
@@ -99,18 +101,16 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
         authorization = None
         if config.access.tokens:
             authorization = Authorization(to_order, credential, config.limits, config.timing)
-        await stack.enter_async_context(
-            supervised(
-                Job("the status feed", feed.run),
-                Job("closing lost streams", feed.close_lost_streams),
-                Job("the heartbeat", connections.run_heartbeats),
-                Job("the GC tuner", GcTuner(connections).run),
-            )
-        )
-        upstreams = {
-            edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT),
-            edge.ORDER: edge.Upstream(to_order, edge.ORDER),
-        }
+        jobs = [
+            Job("the status feed", feed.run),
+            Job("closing lost streams", feed.close_lost_streams),
+            Job("the heartbeat", connections.run_heartbeats),
+            Job("the GC tuner", GcTuner(connections).run),
+        ]
+        measure_jobs(telemetry.metrics, jobs)
+        await stack.enter_async_context(supervised(*jobs))
+        order = edge.Upstream(to_order, edge.ORDER)
+        upstreams = {edge.PRODUCT: edge.Upstream(to_product, edge.PRODUCT), edge.ORDER: order, edge.CART: order}
         gate = await stack.enter_async_context(open_gate(config.access, credential))
         server = Server(
             config.server,
@@ -122,9 +122,12 @@ async def serving(config: SidecarConfig) -> AsyncGenerator[Running, None]:
             descriptors=edge.public_descriptors(),
             watches=CallerLimit(config.limits.watches, config.limits.streams_per_client),
         )
+        measure_server(telemetry.metrics, server, gate)
         stack.push_async_callback(server.stop)
         await server.start()
-        application = StatusStreams(config, feed.topics, connections, authorization).application()
+        streams = StatusStreams(config, feed.topics, connections, authorization, telemetry.traces)
+        measure(telemetry.metrics, config.limits, connections, feed, streams.counts)
+        application = streams.application()
         jwks.add_route(application, gate.keys)
         runner = web.AppRunner(
             application,

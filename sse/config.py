@@ -5,7 +5,8 @@ from typing import Self
 
 from runtime.access.config import AccessConfig
 from runtime.client import parse_target
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
+from runtime.telemetry.config import TelemetryConfig
 
 EDGE_REFRESH_INTERVAL = 30.0
 """Seconds between two fetches of the issuer's keys, at most."""
@@ -23,6 +24,9 @@ class Timing:
     """How long streams stay open while the order service is unavailable."""
     answer_timeout: float = 10.0
     """How long to wait for an answer of the order service before the call is made again."""
+    feed_age: float = 300.0
+    """How long one call to the order service follows the orders, give or take a fifth. The next call may be to a newer
+    replica."""
     authorization_timeout: float = 5.0
     """How long the order service may take to say whether a client may follow an order."""
     slow_reader_timeout: float = 10.0

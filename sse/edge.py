@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
@@ -16,6 +17,9 @@ from runtime.health import Health, Status
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
+CART = "shop.cart.v1.CartService"
+"""Carts are in the process of order, and as healthy as orders."""
+
 OWN = "sse"
 """The health name of the sidecar itself; `""` is the whole shop's."""
 
@@ -30,7 +34,7 @@ def public_descriptors() -> DescriptorPool:
     """Returns the descriptors of what the edge routes and of the details of its errors, and of nothing else."""
     pool = DescriptorPool()
     # status and error_details are in no message of ours, but in errors: a client asks for them to show those.
-    public = (product_pb2, order_pb2, health_pb2, status_pb2, error_details_pb2)
+    public = (product_pb2, order_pb2, cart_pb2, health_pb2, status_pb2, error_details_pb2)
     _add(pool, (module.DESCRIPTOR for module in public), set())
     return pool
 

@@ -8,10 +8,12 @@ from aiohttp import web
 from shop.order.v1.status_feed_pb2 import AuthorizeStreamRequest
 from shop.order.v1.status_feed_pb2_grpc import StatusFeedServiceStub
 
+from runtime.access.caller_hash import CallerHash
 from runtime.access.credential import Credential
 from runtime.access.gate import AUTHORIZATION, CREDENTIAL_REQUIRED, ORDER_TICKET
 from runtime.errors import ApiError, known_details, parse_rpc_error, unavailable
 from runtime.logs import LogOnce
+from runtime.telemetry.trace_context import outgoing
 from sse.config import Limits, Timing
 from sse.streams import wire
 
@@ -40,6 +42,7 @@ class Authorization:
     def __init__(self, channel: grpc.aio.Channel, credential: Credential, limits: Limits, timing: Timing) -> None:
         self._stub = StatusFeedServiceStub(channel)
         self._credential = credential
+        self._hash = CallerHash(credential)
         self._timeout = timing.authorization_timeout
         # After a restart thousands of browsers come back at once. Waiting here costs less than running calls.
         self._slots = asyncio.Semaphore(limits.authorizations)
@@ -63,8 +66,9 @@ class Authorization:
         )
         try:
             async with asyncio.timeout(self._timeout), self._slots:
+                metadata = (*self._credential.metadata(), *outgoing())
                 response = await self._stub.AuthorizeStream(
-                    sent, timeout=self._timeout, metadata=self._credential.metadata(), wait_for_ready=True
+                    sent, timeout=self._timeout, metadata=metadata, wait_for_ready=True
                 )
                 self._refused.reset()
                 return response.caller
@@ -72,6 +76,10 @@ class Authorization:
             raise _unavailable() from None
         except grpc.aio.AioRpcError as error:
             raise self._as_seen_by_client(error) from None
+
+    def describe(self, subject: str) -> str:
+        """Returns what stands for a caller in a log: a hash, or `guest` if there is a ticket only."""
+        return self._hash(subject) if subject else "guest"
 
     def _as_seen_by_client(self, error: grpc.aio.AioRpcError) -> ApiError:
         code, reason, status = parse_rpc_error(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from typing import NoReturn
 
 import grpc
@@ -33,8 +34,9 @@ class Feed:
     """Keeps the logs of all watched orders (`topics`) current.
 
     There is a call while an order is watched. A call that breaks is made again, to whichever replica of the order
-    service responds, and each order is followed after the last version known: browsers notice nothing. What is not
-    followed for `Timing.upstream_timeout` has its streams closed with UPSTREAM_LOST.
+    service responds, and each order is followed after the last version known: browsers notice nothing. A call also ends
+    after `Timing.feed_age`: otherwise new replicas would get no calls. What is not followed for
+    `Timing.upstream_timeout` has its streams closed with UPSTREAM_LOST.
     """
 
     def __init__(self, channel: grpc.aio.Channel, credential: Credential, timing: Timing) -> None:
@@ -43,6 +45,12 @@ class Feed:
         self._timing = timing
         self._call: _Call | None = None
         self.topics: Topics[StatusEvent] = Topics(keep_released=True)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the order service responds, as far as it is asked: there is no call while no order is watched."""
+        call = self._call
+        return bool(call and call.heard) or not self.topics
 
     async def run(self) -> NoReturn:
         """Follows what is watched."""
@@ -56,6 +64,7 @@ class Feed:
                 self._stub.FollowOrders(wait_for_ready=True, metadata=self._credential.metadata()),
                 self.topics,
                 self._timing.answer_timeout,
+                self._timing.feed_age * random.uniform(0.8, 1.2),  # noqa: S311 - no secret
             )
             try:
                 failure = await call.run()
@@ -87,10 +96,11 @@ class Feed:
 class _Call:
     """One call, from beginning to end."""
 
-    def __init__(self, stream: Stream, topics: Topics[StatusEvent], answer_timeout: float) -> None:
+    def __init__(self, stream: Stream, topics: Topics[StatusEvent], answer_timeout: float, max_age: float) -> None:
         self._stream = stream
         self._topics = topics
         self._answer_timeout = answer_timeout
+        self._max_age = max_age
         self._deadline = asyncio.timeout(None)
         """Of the next response; there is one while answers are due."""
         self._follow_ids: dict[str, int] = {}
@@ -103,15 +113,15 @@ class _Call:
         """Whether all orders that were watched at one moment of this call had their answers."""
 
     async def run(self) -> str:
-        """Follows until the call ends. Returns why it failed, or nothing if nobody watches any more."""
+        """Follows until the call ends. Returns why it failed; empty if it is old or no order is watched now."""
         for _ in iter(lambda: self._topics.take_released(MAX_ORDERS_PER_REQUEST), []):
             pass  # an earlier call's
         self._topics.refresh_all()
         reading, writing = tasks = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
             async with self._deadline:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            unwatched = not reading.done() and not writing.exception()
+                await asyncio.wait(tasks, timeout=self._max_age, return_when=asyncio.FIRST_COMPLETED)
+            failed = reading.done() or (writing.done() and writing.exception())
         except TimeoutError:
             return f"no answer within {self._answer_timeout:g} s"
         finally:
@@ -123,7 +133,7 @@ class _Call:
                     outcome, grpc.aio.AioRpcError | asyncio.InvalidStateError
                 ):
                     log.error("status feed failed", exc_info=outcome)
-        return "" if unwatched else (await self._stream.code()).name
+        return (await self._stream.code()).name if failed else ""
 
     async def _write(self) -> None:
         """Sends what changes. Ends when nothing is watched any more."""
@@ -179,7 +189,10 @@ class _Call:
             self._topics.mark_missing(order_id, follow_id)
             return
         last = len(news.events) - 1
-        events = [status_event(event, last=news.done and n == last) for n, event in enumerate(news.events)]
+        events = [
+            status_event(event, last=news.done and n == last, traceparent=news.traceparents.get(event.version, ""))
+            for n, event in enumerate(news.events)
+        ]
         self._topics.load(order_id, follow_id, events)
 
     def _expect_response(self, *, due: bool) -> None:

@@ -8,18 +8,24 @@ from contextlib import suppress
 import grpc
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.typedefs import Middleware
 
 from runtime.errors import TICKET_EXPIRED, ApiError, internal, not_found, unavailable
+from runtime.limited_log import LimitedLines
 from runtime.limits import EXTERNAL_ADDRESS, caller_of
+from runtime.logs import CALL
 from runtime.subscriptions import LogError, LogNotFound, LogRewound, Subscription
+from runtime.telemetry.traces import Traces
 from runtime.topics import Topics
 from runtime.validate import Violations
 from sse.config import SidecarConfig
-from sse.streams import wire
+from sse.streams import tracing, wire
 from sse.streams.authorization import TICKET_PARAMETER, Authorization
 from sse.streams.connections import CloseReason, Connection, Connections, StreamClosedError
+from sse.streams.counts import INTERNAL, OPENED, OVER, EndReason, StreamCounts
+from sse.streams.record import RequestIds, StreamRecord
 
-log = logging.getLogger(__name__)
+log_failure = LimitedLines(logging.getLogger(__name__), logging.ERROR, rate=1)
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -46,6 +52,7 @@ class StatusStreams:
         topics: Topics[wire.StatusEvent],
         connections: Connections,
         authorization: Authorization | None,
+        traces: Traces | None = None,
     ) -> None:
         """Initializes the handler.
 
@@ -54,16 +61,21 @@ class StatusStreams:
             topics: The logs of the watched orders.
             connections: Counts streams.
             authorization: Decides who may follow an order; None: everybody may.
+            traces: Makes a span of each request for a stream.
         """
         self._authorization = authorization
+        self._middlewares: list[Middleware] = [errors]
+        if traces and traces.enabled:
+            self._middlewares.insert(0, tracing.traced(traces))
         self._timing = config.timing
         self._limits = config.limits
         self._topics = topics
         self._connections = connections
+        self.counts = StreamCounts()
 
     def application(self) -> web.Application:
         """Returns the application with its routes."""
-        app = web.Application(middlewares=[errors])
+        app = web.Application(middlewares=self._middlewares)
         # With and without a slash at the end, as everywhere at the edge. HEAD has the same handler.
         app.router.add_get("/api/orders/stream{slash:/?}", self.by_query)
         app.router.add_get("/api/v1/orders/{order_id}/status/stream{slash:/?}", self.by_path)
@@ -79,10 +91,28 @@ class StatusStreams:
         return await self._stream(request, request.match_info["order_id"])
 
     async def _stream(self, request: web.Request, given: str) -> web.StreamResponse:
+        record = StreamRecord()
+        try:
+            return await self._admit(request, given, record)
+        except ApiError as error:
+            self._count(record, error.code.name, error.text)
+            raise
+        except Exception:
+            self._count(record, INTERNAL)
+            raise
+        finally:
+            record.write()
+
+    def _count(self, record: StreamRecord, outcome: str, error: str = "") -> None:
+        self.counts.opened[outcome] += 1
+        record.result, record.error = outcome, error
+
+    async def _admit(self, request: web.Request, given: str, record: StreamRecord) -> web.StreamResponse:
         with Violations() as check:
             order_id = str(check.uuid("order_id", given))
             if len(request.query.getall(TICKET_PARAMETER, [])) > 1:
                 check.add(TICKET_PARAMETER, "must be given once")
+        record.order_id = order_id
         last_event = last_event_id(request)
         address = client_address(request)
         with self._open(address) as connection:
@@ -92,10 +122,12 @@ class StatusStreams:
                 except ApiError as error:
                     if error.reason == TICKET_EXPIRED and last_event and request.method != "HEAD":
                         # A browser would not show why it got a 401. It reconnects after this, and then gets the 204.
+                        self._count(record, error.code.name, error.text)
                         return _after_expired_ticket(error, last_event)
                     raise
+                record.caller = self._authorization.describe(subject)
                 self._connections.count_for(connection, f"sub {subject}" if subject else address)
-            return await self._follow(request, connection, order_id, wire.last_event_id(last_event))
+            return await self._follow(request, connection, record, wire.last_event_id(last_event))
 
     def _open(self, address: str) -> Connection:
         """Returns a connection that counts for an address or, until it is known who the client is, apart."""
@@ -104,8 +136,9 @@ class StatusStreams:
         return self._connections.open(f"new {address}", self._limits.authorizations_per_address)
 
     async def _follow(
-        self, request: web.Request, connection: Connection, order_id: str, seen: int
+        self, request: web.Request, connection: Connection, record: StreamRecord, seen: int
     ) -> web.StreamResponse:
+        order_id = record.order_id
         with Subscription(self._topics, order_id, seen, wakeup=connection) as subscription:
             try:
                 await subscription.ready(self._timing.log_timeout)
@@ -116,13 +149,20 @@ class StatusStreams:
             except LogRewound:
                 subscription.restart()  # the version that the browser claims was never there, or is no longer
             if subscription.done:
+                self._count(record, OVER)
                 return web.Response(status=204)
             if request.method == "HEAD":
+                record.result = OPENED
                 return web.Response(headers=wire.HEADERS)
-            return await self._send(request, connection, subscription)
+            tracing.end_opening(request, subscription.unread)
+            return await self._send(request, connection, subscription, record)
 
     async def _send(
-        self, request: web.Request, connection: Connection, subscription: Subscription[wire.StatusEvent]
+        self,
+        request: web.Request,
+        connection: Connection,
+        subscription: Subscription[wire.StatusEvent],
+        record: StreamRecord,
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=wire.HEADERS)
         writer = await response.prepare(request)
@@ -131,30 +171,45 @@ class StatusStreams:
         request.transport.set_write_buffer_limits(high=self._limits.buffer)
         outlet = Outlet(request, response, writer, self._timing.slow_reader_timeout)
         self._connections.start_heartbeats(connection)
+        self.counts.opened[OPENED] += 1
+        # Of a browser that has gone: an idle stream is cancelled then. It resumes with its Last-Event-ID.
+        reason = EndReason.CLIENT
         try:
-            await self._relay(connection, subscription, outlet)
-        except (ConnectionError, SlowReaderError):
-            pass  # The browser has gone, or is gone now; it resumes with its Last-Event-ID.
-        except Exception:
-            log.exception("a stream failed")
+            reason = await self._relay(connection, subscription, outlet, record)
+        except ConnectionError:
+            pass
+        except SlowReaderError:
+            reason = EndReason.SLOW_READER
+        except Exception as error:
+            reason = EndReason.ERROR
+            log_failure("a stream failed", error=error)
             await outlet.fail(internal())
+        finally:
+            self.counts.closed[reason] += 1
+            record.result = reason
         return response
 
     async def _relay(
-        self, connection: Connection, subscription: Subscription[wire.StatusEvent], outlet: "Outlet"
-    ) -> None:
-        """Writes events and heartbeats until the order is finished, or the stream has to end before."""
+        self,
+        connection: Connection,
+        subscription: Subscription[wire.StatusEvent],
+        outlet: "Outlet",
+        record: StreamRecord,
+    ) -> EndReason:
+        """Writes events and heartbeats until the order is finished, or the stream has to end before. Returns why."""
         hinted = False
         try:
             while True:
                 seen = subscription.version
                 events = subscription.take()
+                self.counts.events += len(events)
+                record.events += len(events)
                 blocks = [event.block for event in events]
                 if events and events[0].version > seen + 1:
                     blocks.insert(0, wire.pruned_notice(events[0].version))
                 if subscription.done:
                     await outlet.write(b"".join([*blocks, wire.COMPLETED]))
-                    return
+                    return EndReason.COMPLETED
                 if connection.heartbeat_due:
                     connection.heartbeat_due = False
                     blocks += [wire.HEARTBEAT] if hinted else [wire.retry(), wire.HEARTBEAT]
@@ -165,11 +220,13 @@ class StatusStreams:
         except LogError:
             # The browser comes back, and gets what there is by then.
             await outlet.fail(unavailable("the order's history was rolled back"))
+            return EndReason.REWOUND
         except StreamClosedError as closed:
             if closed.reason is CloseReason.SHUTDOWN:
                 await outlet.close()
-            else:
-                await outlet.fail(_upstream_unavailable())
+                return EndReason.SHUTDOWN
+            await outlet.fail(_upstream_unavailable())
+            return EndReason.UPSTREAM_LOST
 
 
 def _after_expired_ticket(error: ApiError, last_event: str) -> web.Response:
@@ -246,6 +303,7 @@ def client_address(request: web.Request) -> str:
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns errors into google.rpc.Status as JSON; tells an EventSource to reconnect if an error is transient."""
+    CALL.set(RequestIds(request))
     try:
         return await handler(request)
     except ApiError as error:
@@ -256,8 +314,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     except web.HTTPException:
         return refusal(request, ApiError(grpc.StatusCode.NOT_FOUND, "path not found"))
-    except Exception:
-        log.exception("%s failed", request.path)
+    except Exception as error:
+        log_failure("a request failed", {"path": request.path}, error)
         return refusal(request, internal())
 
 

@@ -41,14 +41,17 @@ class StatusEvent:
     version: int
     final: bool
     block: bytes
+    traceparent: str = ""
+    """The call that wrote it, as a W3C `traceparent`, if its trace is sampled. Browsers do not get it."""
 
 
-def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
+def status_event(event: OrderStatusEvent, *, last: bool = False, traceparent: str = "") -> StatusEvent:
     """Returns an event in its wire format.
 
     Args:
         event: The event.
         last: The order service says that the event is final, also where this process does not know its status.
+        traceparent: The call that wrote it, if that is known.
     """
     moment = datetime.fromtimestamp(event.update_time.seconds, UTC)
     data = {
@@ -58,7 +61,7 @@ def status_event(event: OrderStatusEvent, *, last: bool = False) -> StatusEvent:
         "updated_at": f"{moment:%Y-%m-%dT%H:%M:%S}.{event.update_time.nanos // 1_000_000:03}Z",
     }
     block = f"id: {event.version}\ndata: {_compact(data)}\n\n"
-    return StatusEvent(event.version, last or event.status in _FINAL, block.encode())
+    return StatusEvent(event.version, last or event.status in _FINAL, block.encode(), traceparent)
 
 
 def pruned_notice(version: int) -> bytes:
