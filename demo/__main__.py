@@ -10,6 +10,7 @@ import grpc
 from aiohttp import web
 
 from demo import issuer, tokens
+from demo.buy import Buyer, summary
 from demo.calls import Authorization
 from demo.load import load as load_catalogue
 from demo.signing_key import SigningKey, key_path, required_key_path
@@ -23,14 +24,26 @@ from runtime.server import until_stopped
 
 log = logging.getLogger("demo")
 
+PRODUCT, ORDER = "dns:///localhost:50052", "dns:///localhost:50053"
+"""Where the services of `make up` listen."""
+
 
 async def load(_: Namespace) -> None:
     """Loads the demo catalogue into the product service of PRODUCT_TARGET."""
     env = Env(os.environ)
-    address = parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", "dns:///localhost:50052"))
+    address = parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", PRODUCT))
     async with channel(address, authorization(env)) as to_product:
         created, total = await load_catalogue(to_product)
     print(f"{created} of {total} demo products created")
+
+
+async def buy(_: Namespace) -> None:
+    """Buys through a cart of ORDER_TARGET, as a guest."""
+    env = Env(os.environ)
+    product = parse_target("PRODUCT_TARGET", env.text("PRODUCT_TARGET", PRODUCT))
+    order = parse_target("ORDER_TARGET", env.text("ORDER_TARGET", ORDER))
+    async with channel(product) as to_product, channel(order) as to_order:
+        print(summary(await Buyer(to_product, to_order).buy()))
 
 
 def pace(env: Env) -> Pace:
@@ -45,7 +58,7 @@ def pace(env: Env) -> Pace:
 async def simulate(_: Namespace) -> None:
     """Moves the orders of ORDER_TARGET on until SIGTERM."""
     env = Env(os.environ)
-    address = parse_target("ORDER_TARGET", env.text("ORDER_TARGET", "dns:///localhost:50053"))
+    address = parse_target("ORDER_TARGET", env.text("ORDER_TARGET", ORDER))
     order_pace = pace(env)
     async with channel(address, authorization(env)) as to_order:
         running = asyncio.create_task(Simulator(to_order, order_pace).run())
@@ -66,12 +79,12 @@ def authorization(env: Env) -> list[grpc.aio.ClientInterceptor]:
 
 
 async def issue(_: Namespace) -> None:
-    """Serves the public key of the issuer until SIGTERM."""
+    """Serves the public key of the issuer, and tokens of customers, until SIGTERM."""
     env = Env(os.environ)
     host, port = env.host("LISTEN_HOST", "0.0.0.0"), env.port("HTTP_PORT", issuer.PORT)  # noqa: S104 - its pod's address
     config = TokenConfig.from_env(env)
     key = SigningKey.read_or_make(required_key_path(env))
-    runner = web.AppRunner(issuer.application(key, config.issuer), access_log=None)
+    runner = web.AppRunner(issuer.application(key, config), access_log=None)
     try:
         await http.listen(runner, host, port)
         log.warning("this issuer is for trying only: whoever reads its key is staff of the shop")
@@ -105,12 +118,17 @@ def main() -> int:
     """Runs the command line. Returns the exit status."""
     commands = {
         "load": cli.Command(run=load, summary="load the demo catalogue"),
+        "buy": cli.Command(
+            run=buy,
+            summary="buy up to three products through a cart, as a guest",
+            description="Puts up to three products into a new cart, and orders it as a guest. Prints the order.",
+        ),
         "simulate": cli.Command(run=simulate, summary="process and deliver orders until SIGTERM"),
-        "issuer": cli.Command(run=issue, summary="serve the key of tokens for trying until SIGTERM"),
+        "issuer": cli.Command(run=issue, summary="serve tokens for trying, and their key, until SIGTERM"),
         "token": cli.Command(run=token, summary="print a token for trying", add_options=token_options),
         "jwks": cli.Command(run=jwks, summary="print the public key of such tokens; make the key if there is none"),
     }
-    return cli.main("demo", "The demo catalogue, the fulfilment simulator, and tokens for trying.", commands)
+    return cli.main("demo", "The demo catalogue, a buyer, the fulfilment simulator, and tokens for trying.", commands)
 
 
 if __name__ == "__main__":

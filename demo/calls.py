@@ -1,9 +1,14 @@
 """What the demo's calls to the services have in common."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 import grpc
+
+from runtime.backoff import Backoff
+from runtime.cli import CommandError
 
 CALL_TIMEOUT = 5.0
 """Seconds that one call may take."""
@@ -13,6 +18,28 @@ RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, gr
 
 CONFLICTS = {grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND}
 """The codes that a call gets when another caller has changed the resource first."""
+
+FIRST_RETRY, LAST_RETRY = 0.2, 1.0
+"""The shortest and the longest pause between two tries of a call, in seconds."""
+
+
+class Retries:
+    """Decides after a failed call whether it is tried again."""
+
+    def __init__(self, service: str, timeout: float) -> None:
+        """Initializes the retries, of which the last one begins at most `timeout` seconds from now.
+
+        `service` is the name of the service that is called, for errors.
+        """
+        self._service = service
+        self._deadline = time.monotonic() + timeout
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)
+
+    async def wait(self, error: grpc.aio.AioRpcError) -> None:
+        """Waits before the next try. Raises CommandError if there is none."""
+        if error.code() not in RETRYABLE or time.monotonic() > self._deadline:
+            raise CommandError(f"the {self._service} service returned {error.code().name}: {error.details()}") from None
+        await asyncio.sleep(self._backoff.next())
 
 
 class Authorization(grpc.aio.UnaryUnaryClientInterceptor):

@@ -1,29 +1,34 @@
 """The demo's issuer, for trying: tells whoever asks which key signs its tokens, as an OpenID provider does.
 
-It hands out no tokens. Whoever can read the private key makes them, by `demo token`.
+It gives customers' tokens to anyone (`token_endpoint`). Those of staff are made by whoever can read the private
+key, with `demo token`.
 """
 
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from demo import token_endpoint
 from demo.signing_key import ALGORITHM, SigningKey
+from demo.tokens import TokenMaker
+from runtime.access.config import TokenConfig
 from runtime.config import ConfigError
 
 PORT = 8082
 """The port that it listens on by default."""
 
 
-def application(key: SigningKey, issuer: str) -> web.Application:
+def application(key: SigningKey, config: TokenConfig) -> web.Application:
     """Returns the application with its routes.
 
     Args:
         key: The key that signs tokens.
-        issuer: The URL of the issuer: the `iss` of its tokens. All paths are below its path.
+        config: Which tokens the shop accepts. The issuer is a URL, and the keys are below its path.
 
     Raises:
-        ConfigError: The issuer is not a URL.
+        ConfigError: The issuer is not a URL, or the shop would not accept the tokens.
     """
+    issuer = config.issuer
     url = urlsplit(issuer)
     if url.scheme not in ("http", "https") or not url.netloc:
         raise ConfigError(f"AUTH_ISSUER must be an http or https URL, not {issuer!r}")
@@ -46,6 +51,7 @@ def application(key: SigningKey, issuer: str) -> web.Application:
         return web.json_response(text=jwks)
 
     app = web.Application()
+    app.router.add_post(token_endpoint.PATH, token_endpoint.handler(TokenMaker(key, config)))
     app.router.add_get(f"{path}/.well-known/openid-configuration", discovery)
     app.router.add_get(f"{path}/jwks", keys)
     return app

@@ -1,8 +1,6 @@
 """Loads the demo catalogue. It leaves existing products as they are, so it can run again and again."""
 
-import asyncio
 import json
-import time
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
@@ -10,17 +8,12 @@ import grpc
 from google.protobuf import json_format
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
-from demo.calls import CALL_TIMEOUT, RETRYABLE
-from runtime.backoff import Backoff
-from runtime.cli import CommandError
+from demo.calls import CALL_TIMEOUT, Retries
 
 CATALOGUE = Path(__file__).parent / "catalogue.json"
 
 LOAD_TIMEOUT = 60.0
 """Seconds to wait for the product service."""
-
-FIRST_RETRY, LAST_RETRY = 0.2, 1.0
-"""The shortest and the longest pause between two tries of a call, in seconds."""
 
 PAGE_SIZE = 100
 """Products on a page, when the existing ones are listed."""
@@ -45,7 +38,7 @@ async def load(channel: grpc.aio.Channel, timeout: float = LOAD_TIMEOUT) -> tupl
         CommandError: The service stayed unavailable, or refused a call.
     """
     stub = product_pb2_grpc.ProductServiceStub(channel)
-    retries = _Retries(time.monotonic() + timeout)
+    retries = Retries("product", timeout)
     products = catalogue()
     existing = await _list_skus(stub, retries)
     created = 0
@@ -55,21 +48,7 @@ async def load(channel: grpc.aio.Channel, timeout: float = LOAD_TIMEOUT) -> tupl
     return created, len(products)
 
 
-class _Retries:
-    """Decides after a failed call whether it is tried again."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)
-
-    async def wait(self, error: grpc.aio.AioRpcError) -> None:
-        """Waits before the next try. Raises CommandError if there is none."""
-        if error.code() not in RETRYABLE or time.monotonic() > self._deadline:
-            raise CommandError(f"the product service returned {error.code().name}: {error.details()}") from None
-        await asyncio.sleep(self._backoff.next())
-
-
-async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", retries: _Retries) -> set[str]:
+async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", retries: Retries) -> set[str]:
     skus: set[str] = set()
     token = ""
     while True:
@@ -86,7 +65,7 @@ async def _list_skus(stub: "product_pb2_grpc.ProductServiceAsyncStub", retries: 
 
 
 async def _create(
-    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, retries: _Retries
+    stub: "product_pb2_grpc.ProductServiceAsyncStub", product: product_pb2.Product, retries: Retries
 ) -> bool:
     """Creates a product. Returns whether it exists now, under its own SKU."""
     # The key depends on the SKU only: a product that was deleted or renamed since is not created a second time.

@@ -1,4 +1,4 @@
-"""Renders the edge's configuration. The Helm chart fills in the same files by the same two rules (`_envoy.tpl`)."""
+"""Renders the edge's configuration. The Helm chart fills in the same files by the same three rules (`_envoy.tpl`)."""
 
 import json
 import math
@@ -10,12 +10,17 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
+from local.pages import page_settings, pages, repeat
+
 SOURCE = Path(__file__).resolve().parents[1] / "envoy"
 TEMPLATES = ("envoy.yaml", "tls.yaml")
 """Files that Envoy reads and that are filled in. `envoy.yaml` is made of the files in `envoy/config/`."""
 
-COPIES = ("shop.binpb", "index.html", "requests.lua")
-"""Files that Envoy reads as they are."""
+COPIES = ("shop.binpb", "requests.lua")
+"""Files that Envoy reads as they are, beside the pages."""
+
+LOCAL_HOSTS = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+"""The host names of a shop on this machine."""
 
 HEAP = (3, 4)
 """The share of Envoy's memory that its heap may use. The rest is for its program and for freed memory that it keeps."""
@@ -49,10 +54,17 @@ class EdgeSettings:
     listen: str = "0.0.0.0:8080"
     admin_port: int = 9901
     """On loopback only."""
+    metrics_port: int = 0
+    """The port of Envoy's statistics for Prometheus, on the address that it listens on. 0: there is none."""
+    debug_port: int = 0
+    """The port on loopback of the page with the live numbers (local/debug). 0: there is none."""
     max_streams: int = 20_000
     """Maximum number of concurrent live streams of each kind. A loopback address has about 28,000 ports."""
     memory: int = 512 * 1024**2
     """Envoy's memory limit in bytes. The limits of its heap and its connections are derived from it."""
+    max_connection_age: int = 30
+    """Seconds after which a client's connection takes no more requests, so that a client uses all pods of an edge.
+    Streams go on. 0: there is no limit."""
     trusted_hops: int = 0
     """Number of proxies in front whose X-Forwarded-For is trusted."""
     caller_header: str = "x-shop-caller"
@@ -66,6 +78,10 @@ class EdgeSettings:
     page of another site can reach the edge by a name that it points there (DNS rebinding)."""
     otlp_endpoint: str = ""
     """Where spans are sent, as in `http://collector:4317` (OTLP over gRPC). Empty: tracing is off."""
+    sample_ratio: float = 1.0
+    """The share of the requests without a `traceparent` whose spans are sent, from 0 to 1."""
+    issuer: str = ""
+    """The demo's issuer, which gives tokens of customers to anyone at /demo/token. Empty: there is none."""
     auth: EdgeAuth | None = None
     """Which tokens are accepted. None: the edge looks at no tokens (AUTH_MODE=none)."""
     rate_limit: int = 200
@@ -118,22 +134,28 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
     listen_host, listen_port = _address(settings.listen)
     product_host, product_port = _address(settings.product)
     order_host, order_port = _address(settings.order)
+    issuer_host, issuer_port = _address(settings.issuer) if settings.issuer else ("", "")
     otlp_host, otlp_port = otlp_address(settings.otlp_endpoint) if settings.otlp_endpoint else ("", "")
     return {
         "LISTEN_HOST": listen_host,
         "LISTEN_BOTH": json.dumps(listen_host == "::"),
         "LISTEN_PORT": listen_port,
         "ADMIN_PORT": str(settings.admin_port),
+        "METRICS_PORT": str(settings.metrics_port),
+        "DEBUG_PORT": str(settings.debug_port),
         "PRODUCT_HOST": product_host,
         "PRODUCT_PORT": product_port,
         "ORDER_HOST": order_host,
         "ORDER_PORT": order_port,
+        "ISSUER_HOST": issuer_host,
+        "ISSUER_PORT": issuer_port,
         "SSE_HTTP_PORT": str(settings.sse_http_port),
         "SSE_GRPC_PORT": str(settings.sse_grpc_port),
         "FILES": str(settings.files),
         "MAX_STREAMS": str(settings.max_streams),
         "MAX_HEAP": str(settings.memory * HEAP[0] // HEAP[1]),
         "MAX_CONNECTIONS": str(settings.memory // CONNECTION),
+        "MAX_CONNECTION_AGE": str(settings.max_connection_age),
         "TRUSTED_HOPS": str(settings.trusted_hops),
         "CALLER_HEADER": settings.caller_header,
         "CORS_ORIGINS": json.dumps([origin_match(origin) for origin in settings.cors_origins]),
@@ -144,8 +166,10 @@ def values(settings: EdgeSettings) -> Mapping[str, str]:
         "AUTH_LEEWAY": str(math.ceil(settings.auth.leeway if settings.auth else 0)),
         "RATE_LIMIT": str(settings.rate_limit),
         "RATE_BURST": str(settings.rate_burst),
+        "PAGE_SETTINGS": page_settings(sign_in=settings.auth is not None, demo_tokens=bool(settings.issuer)),
         "OTLP_HOST": otlp_host,
         "OTLP_PORT": otlp_port,
+        "TRACES_PER_MILLION": str(round(1_000_000 * settings.sample_ratio)),
         "TLS_DIR": str(settings.tls or ""),
     }
 
@@ -162,11 +186,13 @@ def render(settings: EdgeSettings, name: str = "envoy.yaml") -> str:
     text = template(name)
     blocks: dict[str, object] = {"CORS": settings.cors_origins, "TLS": settings.tls, "TRACING": settings.otlp_endpoint}
     blocks |= {"AUTH": settings.auth, "RATE_LIMIT": settings.rate_limit}
+    blocks["MAX_CONNECTION_AGE"] = settings.max_connection_age
+    blocks |= {"DEMO_ISSUER": settings.issuer, "METRICS": settings.metrics_port, "DEBUG": settings.debug_port}
     blocks["HOSTS"] = settings.hosts != EdgeSettings.hosts
     for block, wanted in blocks.items():
         if not wanted:
             text = re.sub(rf"(?s) *# if {block}\n.*?# end {block}\n", "", text)
-    return Template(text).substitute(values(settings))
+    return Template(repeat(text)).substitute(values(settings))
 
 
 def write(settings: EdgeSettings) -> Path:
@@ -176,4 +202,6 @@ def write(settings: EdgeSettings) -> Path:
         (settings.files / name).write_text(render(settings, name))
     for name in COPIES:
         shutil.copyfile(SOURCE / name, settings.files / name)
+    for page in pages():
+        shutil.copyfile(page.file, settings.files / page.file.name)
     return settings.files / TEMPLATES[0]

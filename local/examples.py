@@ -11,6 +11,10 @@ JSON = "-H 'Content-Type: application/json'"
 
 TOKEN = '-H "Authorization: Bearer $TOKEN"'  # noqa: S105 - the name of a variable
 
+GUEST = '-H "Cart-Secret: ${CART#* }"'
+
+TICKET = '-H "Order-Ticket: ${ORDER#* }"'
+
 
 def examples(settings: Settings) -> str:
     """Returns what to try, in words and commands for a shell."""
@@ -19,13 +23,15 @@ def examples(settings: Settings) -> str:
     lines = [
         f"REST, SSE, gRPC and gRPC-Web: {settings.url}; "
         f"product: localhost:{settings.product_port}; order: localhost:{settings.order_port}",
+        *([f"live numbers: {settings.url}/debug"] if settings.telemetry else []),
         *_access(settings),
         "",
         "list products:",
         f"  curl -s '{settings.url}/api/v1/products?pageSize=3'",
         "create a product, as staff:" if tokens else "create a product:",
         f"  curl -s -X POST {settings.url}/api/v1/products {TOKEN + ' ' if tokens else ''}{JSON} -d '{PRODUCT}'",
-        *(_guest_order(settings.url) if tokens and tokens.guests else _order(settings.url, TOKEN if tokens else "")),
+        *_cart(settings.url, TOKEN if tokens and not tokens.guests else GUEST),
+        *_follow(settings.url, TOKEN if tokens and not tokens.guests else TICKET if tokens else ""),
         "gRPC:",
         f"  {grpcurl} -plaintext localhost:{settings.port} list",
     ]
@@ -42,7 +48,7 @@ def _access(settings: Settings) -> list[str]:
         issuer = settings.tokens.config.issuer
         return [f"authentication: tokens of {issuer}; the commands below need one in the variable TOKEN"]
     return [
-        "authentication: tokens; get one for staff, or with ROLE=customer for a customer:",
+        "authentication: tokens, for trying only: anyone gets a customer's at POST /demo/token; get one for staff:",
         f"  TOKEN=$({_make(settings)} token ROLE=staff)",
     ]
 
@@ -54,34 +60,46 @@ def _make(settings: Settings) -> str:
     return ("make -s" if folder == "." else f"make -sC {shlex.quote(folder)}") + state
 
 
-def _order(url: str, header: str) -> list[str]:
-    header = header and header + " "
+def _cart(url: str, holder: str) -> list[str]:
+    """Returns the commands that fill a cart and order it. They keep the order and its ticket, if any, in ORDER.
+
+    Args:
+        url: The address of the edge.
+        holder: The header that opens the cart.
+    """
+    creator = "" if holder == GUEST else f"{holder} "
+    cart = f'"{url}/api/v1/carts/${{CART% *}}'
+    item = """'{"productId": "'$PRODUCT'", "quantity": 1}'"""
+    version = """'json.dumps({"etag": it["etag"], "expectedTotal": it["total"]})'"""
+    in_stock = 'next((each["id"] for each in it["products"] if each["stock"] != "0"), "")'
     return [
-        "place an order and follow its status:",
-        *_place(url, header, 'order.get("id")'),
-        f'  curl -N {header}"{url}/api/orders/stream?order_id=$ORDER"',
-    ]
-
-
-def _guest_order(url: str) -> list[str]:
-    ticket = '-H "Order-Ticket: ${ORDER#* }"'
-    return [
-        "place an order as a guest, and follow its status with the ticket that came with it:",
-        *_place(url, "", '"id" in order and order["id"] + " " + order["ticket"]'),
-        f'  curl -N {ticket} "{url}/api/orders/stream?order_id=${{ORDER% *}}"',
-        "get a ticket for the URL of a stream, as a browser does:",
-        f"  curl -s -X POST \"{url}/api/v1/orders/${{ORDER% *}}:ticket\" {ticket} {JSON} -d '{{}}'",
-    ]
-
-
-def _place(url: str, header: str, printed: str) -> list[str]:
-    """Returns the commands that place an order and keep in ORDER what they print of it."""
-    in_stock = 'next(item["id"] for item in json.load(sys.stdin)["products"] if item["stock"] != "0")'
-    body = """'{"items": [{"productId": "'$PRODUCT'", "quantity": 1}]}'"""
-    answer = f'order = json.load(sys.stdin); print({printed} or sys.exit(order["message"]))'
-    return [
+        "define a command that prints a part of an answer, or the message of the shop if it refuses:",
+        """  pick() { python3 -c "import json, sys; it = json.load(sys.stdin); print(sys.exit(it['message']) """
+        """if 'code' in it else $1)"; }""",
+        "put the cheapest product in stock into a cart, and look at it:",
         f"  PRODUCT=$(curl -s '{url}/api/v1/products?pageSize=100&orderBy=price' "
-        f"| python3 -c 'import json, sys; print({in_stock})')",
-        f"  ORDER=$(curl -s -X POST {url}/api/v1/orders {header}{JSON} -d {body} "
-        f"| python3 -c 'import json, sys; {answer}') && \\",
+        f"| pick '{in_stock} or sys.exit(\"everything is sold out\")')",
+        f"  CART=$(curl -s -X POST {url}/api/v1/carts {creator}{JSON} -d '{{}}' "
+        """| pick 'it["cart"]["id"], it.get("secret", "")')""",
+        f'  curl -s -X POST {cart}:add" {holder} {JSON} -d {item}',
+        "order what the cart has now, at the total that it shows (sent again, it is still one order):",
+        f'  CHECKOUT=$(curl -s {cart}" {holder} | pick {version})',
+        f'  ORDER=$(curl -s -X POST {cart}:checkout" {holder} {JSON} -d "$CHECKOUT" '
+        """| pick 'it["id"], it.get("ticket", "")')""",
+    ]
+
+
+def _follow(url: str, viewer: str) -> list[str]:
+    """Returns the commands that follow the order. `viewer` is the header that opens it."""
+    order = "${ORDER% *}"
+    follow = [
+        "follow the order's status" + (", with the ticket that came with it:" if viewer == TICKET else ":"),
+        f'  curl -N {viewer and viewer + " "}"{url}/api/orders/stream?order_id={order}"',
+    ]
+    if viewer != TICKET:
+        return follow
+    return [
+        *follow,
+        "get a ticket for the URL of a stream, as a browser does:",
+        f"  curl -s -X POST \"{url}/api/v1/orders/{order}:ticket\" {TICKET} {JSON} -d '{{}}'",
     ]

@@ -30,9 +30,13 @@ class Settings:
     order_port: int
     state: Path
     otlp_endpoint: str
+    sample_ratio: float
+    """The share of the requests without a `traceparent` whose traces are sent."""
     environment: Mapping[str, str]
     """The variables that the processes inherit."""
     tokens: Tokens
+    telemetry: bool = False
+    """Serve metrics, and a page with the live numbers."""
     demo: bool = True
     """Load the demo catalogue and run the fulfilment simulator."""
 
@@ -54,6 +58,7 @@ class Settings:
             if other := taken.setdefault(port, name) != name and taken[port]:
                 raise ConfigError(f"{other} and {name} are both {port}")
         endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        sample_ratio = env.share("TRACES_SAMPLE_RATIO", 1)
         state = Path(env.text("STATE_DIR", str(DEFAULT_STATE))).absolute()
         if set(str(state)) & set('"\\\n'):
             raise ConfigError("STATE_DIR must not contain quotes, backslashes or line breaks")
@@ -63,8 +68,10 @@ class Settings:
             order_port=ports["ORDER_PORT"],
             state=state,
             otlp_endpoint=_grpc_endpoint(endpoint, env),
-            environment=dict(variables),
+            sample_ratio=sample_ratio,
+            environment=_sampler(sample_ratio) | dict(variables),
             tokens=Tokens.from_env(variables, state),
+            telemetry=env.choice("TELEMETRY", "0", ("0", "1")) == "1",
         )
 
     @property
@@ -77,6 +84,11 @@ class Settings:
         for name, port in (("PORT", self.port), ("PRODUCT_PORT", self.product_port), ("ORDER_PORT", self.order_port)):
             if problem := _check_port(port):
                 raise ConfigError(f"port {port} {problem}; set {name} to another port")
+
+
+def _sampler(ratio: float) -> dict[str, str]:
+    """Returns the variables by which the services sample calls that come without a context, as Envoy does."""
+    return {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": f"{ratio:g}"}
 
 
 def _grpc_endpoint(endpoint: str, env: Env) -> str:

@@ -17,7 +17,7 @@ from typing import Self
 from local import children
 from local.children import Child, ChildError, Sleep, run, start
 from local.databases import SERVICES
-from local.edge import EdgeAuth, EdgeSettings, write
+from local.edge import LOCAL_HOSTS, EdgeAuth, EdgeSettings, write
 from local.postgres import Postgres
 from local.secret_files import secret_folder
 from local.server_programs import installed
@@ -41,6 +41,9 @@ DATABASE_STOP_TIMEOUT = 1.8
 
 STOP_FIRST = ("demo-simulate", "sse")
 """The processes that stop while Envoy still runs."""
+
+MEASURED = ("product", "order", "sse", "envoy")
+"""The processes that have metrics."""
 
 READY_CHECKS = (("products?pageSize=1", (200,)), ("orders?pageSize=1", (200, 401)), ("orders/x/status/stream", (400,)))
 """Paths below /api/v1, and their HTTP statuses when everything behind them works. 401: order wants a token."""
@@ -83,7 +86,12 @@ class Shop:
         self._stack = ExitStack()
         self._children: list[Child] = []
         self.postgres = Postgres(settings.state, sleep=sleep)
-        self.sse_http_port, self.sse_grpc_port, self.admin_port = free_ports(3)
+        ports = free_ports(5 + len(MEASURED))
+        self.sse_http_port, self.sse_grpc_port, self.admin_port, self.issuer_port, self.debug_port = ports[:5]
+        self.metrics_ports: Mapping[str, int] = {}
+        if settings.telemetry:
+            self.metrics_ports = dict(zip(MEASURED, ports[5:], strict=True))
+        """The port of the metrics of each process. Empty: they serve none."""
 
     def __enter__(self) -> Self:
         try:
@@ -128,9 +136,16 @@ class Shop:
         self._service("product", settings.product_port, DATABASE_URL=self.postgres.service("product"))
         self._service("order", settings.order_port, DATABASE_URL=self.postgres.service("order"))
         self._service("sse", self.sse_grpc_port, HTTP_PORT=str(self.sse_http_port))
+        if settings.tokens.own:
+            variables = {"ISSUER_KEY": str(settings.tokens.key), "HTTP_PORT": str(self.issuer_port)}
+            self._add(self._python("demo-issuer", "demo", "issuer", **variables))
+        if settings.telemetry:
+            self._debug()
         self._edge()
         for path, statuses in READY_CHECKS:
             self._wait_until_ready(f"/api/v1/{path}", statuses)
+        if settings.telemetry:
+            self._wait_until_ready("/debug/numbers.json", (200,))
         if settings.demo:
             self._demo()
 
@@ -200,7 +215,7 @@ class Shop:
         settings = self._settings
         defaults = {"SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", "LOG_FORMAT": "text"}
         # These variables are meant for one process only, and must not reach all of them by accident.
-        own = ("DATABASE_", "PG", "PORT", "ISSUER_KEY")
+        own = ("DATABASE_", "PG", "PORT", "ISSUER_KEY", "METRICS_PORT")
         inherited = {k: v for k, v in settings.environment.items() if not k.startswith(own)}
         return {
             **defaults,
@@ -225,7 +240,8 @@ class Shop:
         return run(name, command, self.logs, self._environment(**environment), READY_TIMEOUT, sleep=self._sleep)
 
     def _service(self, name: str, port: int, **environment: str) -> None:
-        self._add(self._python(name, name, GRPC_PORT=str(port), **environment))
+        metrics = str(self.metrics_ports.get(name, 0))
+        self._add(self._python(name, name, GRPC_PORT=str(port), METRICS_PORT=metrics, **environment))
 
     def _edge(self) -> None:
         settings = self._settings
@@ -235,17 +251,26 @@ class Shop:
             EdgeSettings(
                 files=settings.state / "envoy",
                 listen=f"{LOOPBACK}:{settings.port}",
-                hosts=("localhost", "*.localhost", LOOPBACK, "[::1]"),
+                hosts=LOCAL_HOSTS,
                 admin_port=self.admin_port,
+                metrics_port=self.metrics_ports.get("envoy", 0),
+                debug_port=self.debug_port if settings.telemetry else 0,
                 product=f"{LOOPBACK}:{settings.product_port}",
                 order=f"{LOOPBACK}:{settings.order_port}",
                 sse_http_port=self.sse_http_port,
                 sse_grpc_port=self.sse_grpc_port,
                 otlp_endpoint=settings.otlp_endpoint,
+                sample_ratio=settings.sample_ratio,
                 auth=auth,
+                issuer=f"{LOOPBACK}:{self.issuer_port}" if settings.tokens.own else "",
             )
         )
         self._add(start("envoy", envoy_command(bootstrap), self.logs, self._environment()))
+
+    def _debug(self) -> None:
+        paths = {name: "/stats/prometheus" if name == "envoy" else "/metrics" for name in MEASURED}
+        processes = [f"{name}=http://{LOOPBACK}:{port}{paths[name]}" for name, port in self.metrics_ports.items()]
+        self._add(self._python("debug", "local.debug", "--port", str(self.debug_port), *processes))
 
     def _wait_until_ready(self, path: str, statuses: Sequence[int]) -> None:
         """Waits until a path has a status that it has when everything behind it works."""
