@@ -40,8 +40,9 @@ The name of a Secret that the shop's own processes share. Arguments:
 {{- end }}
 
 {{/*
-The secrets, and the issuer's keys and certificate authority, as volumes of a pod. Secrets are whole folders, so that a change
-of them arrives without a restart. Arguments:
+The secrets, and the issuer's keys and certificate authority, as volumes of a pod. They are mounted as folders, so that a change
+of them arrives without a restart. Of the issuer's Secrets, which may have private keys as well, only the file that is read is
+mounted. Arguments:
   root       the root context
   component  "product", "order" or "gateway"
 */}}
@@ -55,7 +56,9 @@ of them arrives without a restart. Arguments:
 {{- end }}
 {{- with $auth.jwks.secretName }}
 - name: jwks
-  secret: {secretName: {{ . }}}
+  secret:
+    secretName: {{ . }}
+    items: [{key: {{ $auth.jwks.key | quote }}, path: {{ $auth.jwks.key | quote }}}]
 {{- end }}
 {{- with $auth.jwks.configMapName }}
 - name: jwks
@@ -63,7 +66,9 @@ of them arrives without a restart. Arguments:
 {{- end }}
 {{- with $auth.ca.secretName }}
 - name: issuer-ca
-  secret: {secretName: {{ . }}}
+  secret:
+    secretName: {{ . }}
+    items: [{key: {{ $auth.ca.key | quote }}, path: {{ $auth.ca.key | quote }}}]
 {{- end }}
 {{- end }}
 

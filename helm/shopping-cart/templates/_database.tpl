@@ -37,6 +37,22 @@ dbname. Arguments: the `database` values of a service.
 {{- end }}
 
 {{/*
+The servers besides the database itself that a service connects to, as a YAML mapping of "pooler" and "readOnly" to their values.
+Empty with the bundled database. Arguments: the `database` values of a service.
+*/}}
+{{- define "shopping-cart.database.others" -}}
+{{- $others := dict }}
+{{- if .existingSecret }}
+{{- range $name, $server := pick . "pooler" "readOnly" }}
+{{- if $server.host }}
+{{- $_ := set $others $name $server }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $others }}
+{{- end }}
+
+{{/*
 The volumes of a service, and of its migration: the Secret, the certificate authority if there is one, and extraVolumes. The
 service reads the Secret's files for each new connection, so a rotated password needs no restart. A file is left out if a
 value or a variable of extraEnv replaces it. Arguments:
@@ -63,7 +79,10 @@ value or a variable of extraEnv replaces it. Arguments:
       {{- end }}
 {{- with $database.ca.secretName }}
 - name: ca
-  secret: {secretName: {{ . }}}
+  secret:
+    secretName: {{ . }}
+    # The Secret may have the authority's private key as well, as CloudNativePG's `…-ca` does.
+    items: [{key: {{ $database.ca.key | quote }}, path: {{ $database.ca.key | quote }}}]
 {{- end }}
 {{- with $service.extraVolumes }}
 {{ toYaml . }}

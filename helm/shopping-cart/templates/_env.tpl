@@ -24,11 +24,15 @@ envFrom:
 Variables of every process of the shop. Arguments: the root context.
 */}}
 {{- define "shopping-cart.env.common" -}}
-- {name: LOG_LEVEL, value: {{ .Values.log.level }}}
+- {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format }}}
 {{- with .Values.telemetry.endpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
 - {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ $.Values.telemetry.protocol }}}
+# For calls without a trace. Most have one, of which Envoy decides.
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.Values.telemetry.traces.sampleRatio | toString | quote }}}
+- {name: OTEL_METRICS_EXPORTER, value: {{ ternary "otlp" "none" $.Values.telemetry.metrics.otlp }}}
 {{- end }}
 {{- end }}
 
@@ -42,9 +46,13 @@ Variables of a service. Arguments:
 - {name: SHUTDOWN_DELAY, value: {{ .root.Values.shutdown.delay | quote }}}
 - {name: SHUTDOWN_GRACE, value: {{ .root.Values.shutdown.grace | quote }}}
 {{ include "shopping-cart.env.database" . }}
+{{- with include "shopping-cart.env.database.others" . }}
+{{ . }}
+{{- end }}
 - {name: GRPC_PORT, value: {{ include "shopping-cart.port" . | quote }}}
 - {name: PEERS, value: {{ include "shopping-cart.componentName" . }}}
 - {name: READY_DELAY, value: {{ .root.Values.rollout.readyDelay | quote }}}
+{{- include "shopping-cart.env.metrics" .root }}
 {{ include "shopping-cart.auth.env" . }}
 {{- if eq .component "order" }}
 - {name: PRODUCT_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" .root "component" "product") | quote }}}
@@ -89,6 +97,28 @@ Variables that tell a service, and its migration, where its database is. Argumen
 {{- end }}
 
 {{/*
+Variables that tell a service where the pooler and the replicas of its database are. A migration needs neither. Arguments:
+  root       the root context
+  component  "product" or "order"
+*/}}
+{{- define "shopping-cart.env.database.others" -}}
+{{- $variables := list }}
+{{- range $name, $server := include "shopping-cart.database.others" (index .root.Values .component).database | fromYaml }}
+{{- $address := printf "host=%s port=%v" $server.host $server.port }}
+{{- if eq $name "pooler" }}
+{{- $variables = append $variables (dict "name" "DATABASE_POOLER_URL" "value" $address) }}
+{{- else }}
+{{- $variables = append $variables (dict "name" "DATABASE_READ_URL" "value" $address) }}
+{{- $variables = append $variables (dict "name" "DATABASE_READ_POOL_SIZE" "value" (toString $server.poolSize)) }}
+{{- $variables = append $variables (dict "name" "DATABASE_READ_MAX_LAG" "value" (toString $server.maxLag)) }}
+{{- end }}
+{{- end }}
+{{- with $variables }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/*
 Variables of the sidecar. Arguments: the root context.
 */}}
 {{- define "shopping-cart.env.sse" -}}
@@ -98,6 +128,7 @@ Variables of the sidecar. Arguments: the root context.
 - {name: SHUTDOWN_GRACE, value: "5"}
 - {name: HTTP_PORT, value: "8081"}
 - {name: GRPC_PORT, value: "50054"}
+{{- include "shopping-cart.env.metrics" . }}
 - {name: PRODUCT_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" . "component" "product") | quote }}}
 - {name: ORDER_TARGET, value: {{ include "shopping-cart.grpcTarget" (dict "root" . "component" "order") | quote }}}
 - {name: SSE_MAX_STREAMS, value: {{ int .Values.gateway.sse.maxStreams | quote }}}

@@ -11,17 +11,19 @@ data:
     {{- include "shopping-cart.envoy.fill" (dict "root" . "name" "envoy.yaml" "text" $config) | nindent 4 }}
   tls.yaml: |
     {{- include "shopping-cart.envoy.fill" (dict "root" . "name" "tls.yaml" "text" (.Files.Get "files/envoy/tls.yaml")) | nindent 4 }}
-  {{- range list "index.html" "requests.lua" }}
-  {{ . }}: |
-    {{- $.Files.Get (printf "files/envoy/%s" .) | nindent 4 }}
+  requests.lua: |
+    {{- .Files.Get "files/envoy/requests.lua" | nindent 4 }}
+  {{- range $path, $_ := .Files.Glob "files/envoy/pages/*" }}
+  {{ base $path }}: |
+    {{- $.Files.Get $path | nindent 4 }}
   {{- end }}
 binaryData:
   shop.binpb: {{ .Files.Get "files/envoy/shop.binpb" | b64enc }}
 {{- end }}
 
 {{/*
-A file of Envoy's, filled in by the same two rules as in local/edge.py: ${NAME} is replaced by a value, and the lines from
-`# if X` to `# end X` are removed unless X is on. Arguments:
+A file of Envoy's, filled in by the same three rules as in local/edge.py: ${NAME} is replaced by a value, the lines from
+`# if X` to `# end X` are removed unless X is on, and those from `# each PAGE` to `# end PAGE` are repeated for each page. Arguments:
   root  the root context
   name  the file's name, for messages
   text  the file's text
@@ -35,7 +37,11 @@ A file of Envoy's, filled in by the same two rules as in local/edge.py: ${NAME} 
 {{- $blocks := dict
   "AUTH" (eq .root.Values.auth.mode "jwt")
   "CORS" .root.Values.gateway.cors.origins
+  "DEBUG" false
+  "DEMO_ISSUER" .root.Values.auth.demoIssuer.enabled
   "HOSTS" false
+  "MAX_CONNECTION_AGE" .root.Values.gateway.maxConnectionAge
+  "METRICS" .root.Values.telemetry.metrics.enabled
   "RATE_LIMIT" .root.Values.gateway.rateLimit.requestsPerSecond
   "TLS" .root.Values.gateway.tls.secretName
   "TRACING" $values.OTLP_HOST
@@ -45,6 +51,17 @@ A file of Envoy's, filled in by the same two rules as in local/edge.py: ${NAME} 
 {{- $text = regexReplaceAll (printf "(?s) *# if %s\n.*?# end %s\n" $block $block) $text "" }}
 {{- end }}
 {{- end }}
+{{- with $block := regexFind "(?s) *# each PAGE\n.*? *# end PAGE\n" $text }}
+{{- $routes := "" }}
+{{- range include "shopping-cart.envoy.pages" $.root | fromYamlArray }}
+{{- $route := regexReplaceAll " *# (each|end) PAGE\n" $block "" }}
+{{- range $name, $value := . }}
+{{- $route = $route | replace (printf "${%s}" $name) $value }}
+{{- end }}
+{{- $routes = print $routes $route }}
+{{- end }}
+{{- $text = $text | replace $block $routes }}
+{{- end }}
 {{- range $name, $value := $values }}
 {{- $text = $text | replace (printf "${%s}" $name) $value }}
 {{- end }}
@@ -52,6 +69,33 @@ A file of Envoy's, filled in by the same two rules as in local/edge.py: ${NAME} 
 {{- fail (printf "%s has no value in %s" . $.name) }}
 {{- end }}
 {{- $text }}
+{{- end }}
+
+{{/*
+The pages that the edge serves, with the values of the names that stand for them in Envoy's files, as a YAML list. It is made
+as in local/pages.py. Arguments: the root context.
+*/}}
+{{- define "shopping-cart.envoy.pages" -}}
+{{- $types := dict
+  ".css" "text/css; charset=utf-8"
+  ".html" "text/html; charset=utf-8"
+  ".js" "text/javascript; charset=utf-8"
+  ".svg" "image/svg+xml"
+}}
+{{- range $file, $_ := .Files.Glob "files/envoy/pages/*" }}
+{{- $name := base $file }}
+{{- $path := print "/pages/" $name }}
+{{- if hasSuffix ".html" $name }}
+{{- $path = print "/" (trimSuffix ".html" $name) }}
+{{- if eq $name "index.html" }}
+{{- $path = "/" }}
+{{- end }}
+{{- end }}
+- PAGE: {{ $name | quote }}
+  PAGE_PATH: {{ $path | quote }}
+  PAGE_TYPE: {{ get $types (ext $name) | quote }}
+  PAGE_HASH: {{ $.Files.Get $file | sha256sum | trunc 32 | quote }}
+{{- end }}
 {{- end }}
 
 {{/*
@@ -82,10 +126,14 @@ LISTEN_HOST: {{ $host | quote }}
 LISTEN_BOTH: {{ eq $host "::" | quote }}
 LISTEN_PORT: {{ include "shopping-cart.port" (dict "component" "gateway") | quote }}
 ADMIN_PORT: "9901"
+METRICS_PORT: {{ include "shopping-cart.metrics.port" (dict "container" "envoy") | quote }}
+DEBUG_PORT: "0"
 PRODUCT_HOST: {{ include "shopping-cart.componentName" (dict "root" . "component" "product") | quote }}
 PRODUCT_PORT: {{ include "shopping-cart.port" (dict "component" "product") | quote }}
 ORDER_HOST: {{ include "shopping-cart.componentName" (dict "root" . "component" "order") | quote }}
 ORDER_PORT: {{ include "shopping-cart.port" (dict "component" "order") | quote }}
+ISSUER_HOST: {{ include "shopping-cart.componentName" (dict "root" . "component" "issuer") | quote }}
+ISSUER_PORT: {{ include "shopping-cart.port" (dict "component" "issuer") | quote }}
 SSE_HTTP_PORT: "8081"
 SSE_GRPC_PORT: "50054"
 FILES: /etc/envoy
@@ -94,13 +142,16 @@ RATE_BURST: {{ int $gateway.rateLimit.burst | quote }}
 MAX_STREAMS: {{ add $gateway.sse.maxStreams 5000 | quote }}
 MAX_HEAP: {{ div (mul $memory 3) 4 | quote }}
 MAX_CONNECTIONS: {{ div $memory 20480 | quote }}
+MAX_CONNECTION_AGE: {{ int $gateway.maxConnectionAge | quote }}
 TRUSTED_HOPS: {{ $gateway.trustedHops | toString | quote }}
 CALLER_HEADER: x-shop-caller
 CORS_ORIGINS: {{ include "shopping-cart.envoy.corsOrigins" . | quote }}
 CORS_CREDENTIALS: {{ $gateway.cors.credentials | quote }}
 HOSTS: {{ list "*" | toJson | quote }}
+PAGE_SETTINGS: {{ dict "signIn" (eq .Values.auth.mode "jwt") "demoTokens" .Values.auth.demoIssuer.enabled | toJson | quote }}
 OTLP_HOST: {{ $otlp.host | quote }}
 OTLP_PORT: {{ $otlp.port | quote }}
+TRACES_PER_MILLION: {{ round (mulf 1000000 .Values.telemetry.traces.sampleRatio) 0 | int | quote }}
 TLS_DIR: /tls
 {{- end }}
 

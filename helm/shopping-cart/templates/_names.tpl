@@ -59,8 +59,8 @@ The labels that select a component's pods. Selectors are immutable. Do not chang
   component  a component
 */}}
 {{- define "shopping-cart.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "shopping-cart.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "shopping-cart.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -95,7 +95,7 @@ The metadata of an object. Arguments:
 */}}
 {{- define "shopping-cart.metadata" -}}
 name: {{ .name | default (include "shopping-cart.componentName" .) }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "shopping-cart.labels" (pick . "root" "component" "labels") | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}

@@ -49,6 +49,30 @@ The egress rule from a service to its database. Arguments:
 {{- end }}
 
 {{/*
+The egress rules from a service to its database, and to the pooler and the replicas if they are elsewhere. Arguments:
+  root       the root context
+  component  "product" or "order"
+*/}}
+{{- define "shopping-cart.networkPolicy.databaseRules" -}}
+{{- $database := (index .root.Values .component).database }}
+{{- include "shopping-cart.networkPolicy.databaseRule" . }}
+{{- $allowed := list (toJson (list $database.port $database.to)) }}
+{{- range $server := include "shopping-cart.database.others" $database | fromYaml }}
+{{- $to := default $database.to $server.to }}
+{{- $rule := toJson (list $server.port $to) }}
+{{- if not (has $rule $allowed) }}
+{{- $allowed = append $allowed $rule }}
+- ports:
+    - {port: {{ $server.port }}, protocol: TCP}
+  {{- with $to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
 The egress rule to the issuer of tokens, for its keys. Empty if no keys are fetched. Arguments: the root context.
 */}}
 {{- define "shopping-cart.networkPolicy.issuerRule" -}}
@@ -66,7 +90,7 @@ The egress rule to the issuer of tokens, for its keys. Empty if no keys are fetc
 {{- end }}
 
 {{/*
-The egress rules that all processes share: DNS, and traces if they are sent. Arguments: the root context.
+The egress rules that all processes share: DNS, and traces and metrics if they are sent. Arguments: the root context.
 */}}
 {{- define "shopping-cart.networkPolicy.commonRules" -}}
 {{ include "shopping-cart.networkPolicy.dnsRule" . }}

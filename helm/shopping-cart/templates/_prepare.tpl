@@ -8,6 +8,7 @@ Arguments: the root context.
 {{- $_ := set .Values "prepared" true }}
 {{- include "shopping-cart.checkDatabases" . }}
 {{- include "shopping-cart.checkAuth" . }}
+{{- include "shopping-cart.checkMetrics" . }}
 {{- $product := lookup "apps/v1" "Deployment" .Release.Namespace (include "shopping-cart.componentName" (dict "root" . "component" "product")) }}
 {{- $until := default (include "shopping-cart.auth.acceptMissingUntil" (dict "live" $product "now" now)) .Values.auth.internal.optionalUntil }}
 {{- $_ := set .Values "acceptMissingCredentialUntil" $until }}
@@ -33,9 +34,21 @@ older chart did not have. Below the keys named here, null is meant: it removes o
 {{- end }}
 
 {{/*
-Fails if both services are given the same database. Arguments: the root context.
+Fails if both services are given the same database, or if values say where servers are and the database is the bundled one.
+Arguments: the root context.
 */}}
 {{- define "shopping-cart.checkDatabases" -}}
+{{- range $component := list "product" "order" }}
+{{- $database := (index $.Values $component).database }}
+{{- if not $database.existingSecret }}
+{{- $servers := dict "pooler.host" $database.pooler.host "readOnly.host" (dig "readOnly" "host" "" $database) }}
+{{- range $key, $value := merge (pick $database "host" "username" "dbname") $servers }}
+{{- if $value }}
+{{- fail (printf "%s.database.%s has no effect with the bundled database: set %s.database.existingSecret" $component $key $component) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $product := include "shopping-cart.database.identity" .Values.product.database }}
 {{- if and $product (eq $product (include "shopping-cart.database.identity" .Values.order.database)) }}
 {{- fail "product.database and order.database are the same database: each service needs one of its own" }}

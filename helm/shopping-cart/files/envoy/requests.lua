@@ -22,6 +22,14 @@ local RESOURCES = {
   {"^/api/v1/orders/[^/:]+:cancel$", "POST, OPTIONS"},
   {"^/api/v1/orders/[^/:]+:ticket$", "POST, OPTIONS"},
   {"^/api/v1/orders/[^/:]+/?$", READ},
+  {"^/api/v1/carts/?$", "POST, OPTIONS"},
+  {"^/api/v1/carts:mine$", READ},
+  {"^/api/v1/carts:merge$", "POST, OPTIONS"},
+  {"^/api/v1/carts/[^/:]+:add$", "POST, OPTIONS"},
+  {"^/api/v1/carts/[^/:]+:set$", "POST, OPTIONS"},
+  {"^/api/v1/carts/[^/:]+:clear$", "POST, OPTIONS"},
+  {"^/api/v1/carts/[^/:]+:checkout$", "POST, OPTIONS"},
+  {"^/api/v1/carts/[^/:]+/?$", "GET, HEAD, DELETE, OPTIONS"},
 }
 
 -- Parameters that are not lists. An empty one counts as absent, and a repeated one is ambiguous.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from access import TOKENS
+from access import GUESTS, TOKENS
 from edge import HOST, PORT, TLS, Failed, eventually, main
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict
@@ -15,8 +15,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-PUBLIC = {"shop.product.v1.ProductService", "shop.order.v1.OrderService", "grpc.health.v1.Health"}
+CARTS = "shop.cart.v1.CartService"
+PUBLIC = {"shop.product.v1.ProductService", "shop.order.v1.OrderService", CARTS, "grpc.health.v1.Health"}
 INTERNAL = {"shop.product.v1.StockService", "shop.order.v1.StatusFeedService"}
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 REFLECTION = os.environ.get("REFLECTION") != "false"
 
 
@@ -68,7 +70,33 @@ def check_calls(edge: grpc.Channel, pool: DescriptorPool) -> None:
     else:
         if TOKENS:
             raise Failed("orders are listed without a token")
+    if TOKENS:
+        check_secret(edge, pool, UNKNOWN, "none")
+    else:
+        check_cart(edge, pool)
     print("calls: succeeded" + ", but for a list of orders without a token" * TOKENS)
+
+
+def check_cart(edge: grpc.Channel, pool: DescriptorPool) -> None:
+    created = call(edge, pool, CARTS, "CreateCart", {})
+    cart, secret = {"id": created["cart"]["id"]}, created["secret"]
+    try:
+        check_secret(edge, pool, cart["id"], "none")
+        if call(edge, pool, CARTS, "GetCart", cart, secret)["etag"] != created["cart"]["etag"]:
+            raise Failed("a cart has another etag than it was created with")
+    finally:
+        call(edge, pool, CARTS, "DeleteCart", cart, secret)
+    print("cart: created, read with its secret, deleted")
+
+
+def check_secret(edge: grpc.Channel, pool: DescriptorPool, cart_id: str, secret: str) -> None:
+    try:
+        call(edge, pool, CARTS, "GetCart", {"id": cart_id}, secret)
+    except Failed as failed:
+        if ("NOT_FOUND" if GUESTS or not TOKENS else "UNAUTHENTICATED") not in str(failed):
+            raise
+    else:
+        raise Failed(f"cart {cart_id} was read with a wrong secret")
 
 
 def no_reflection(database: ProtoReflectionDescriptorDatabase) -> None:
@@ -106,14 +134,17 @@ def healthy(edge: grpc.Channel, service: str) -> None:
         raise Failed(f"the health of {service or 'the shop'} is {health}")
 
 
-def call(edge: grpc.Channel, pool: DescriptorPool, service: str, method: str, fields: dict[str, Any]) -> dict[str, Any]:
+def call(
+    edge: grpc.Channel, pool: DescriptorPool, service: str, method: str, fields: dict[str, Any], secret: str = ""
+) -> dict[str, Any]:
     found = pool.FindServiceByName(service).FindMethodByName(method)
     request, response = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
     stub = edge.unary_unary(
         f"/{service}/{method}", request_serializer=request.SerializeToString, response_deserializer=response.FromString
     )
     try:
-        return MessageToDict(stub(request(**fields), timeout=10))
+        metadata = (("cart-secret", secret),) if secret else ()
+        return MessageToDict(stub(request(**fields), timeout=10, metadata=metadata))
     except grpc.RpcError as error:
         raise Failed(f"{service}/{method}: {error.code()} {error.details()}") from None
 

@@ -4,10 +4,10 @@ It places an order only with the demo issuer (PLACE_ORDER): a guest cannot cance
 """
 
 import os
-import uuid
 from typing import Any
 
 from access import GUESTS, check_refused
+from cart import Cart
 from edge import Failed, call, eventually, main, send
 from watch import PATH, Watch
 
@@ -19,6 +19,7 @@ def check() -> None:
     check_refused("GET", f"/api/v1/orders/{UNKNOWN}", "TOKEN_REQUIRED")
     if not GUESTS:
         check_refused("POST", "/api/v1/orders", "TOKEN_REQUIRED", order_of(UNKNOWN))
+        check_refused("POST", "/api/v1/carts", "TOKEN_REQUIRED", {})
         print("guests: refused")
         return
     check_refused("GET", f"/api/v1/orders/{UNKNOWN}", "TICKET_INVALID", headers={"order-ticket": "none"})
@@ -26,6 +27,11 @@ def check() -> None:
     status, response = send("POST", "/api/v1/orders", order_of(UNKNOWN))
     if status in (200, 401, 403) or status >= 500:
         raise Failed(f"an order of an unknown product: {status} {response}")
+    check_refused("GET", f"/api/v1/carts/{UNKNOWN}", "TOKEN_REQUIRED")
+    check_refused("GET", "/api/v1/carts:mine", "TOKEN_REQUIRED")
+    status, response = send("GET", f"/api/v1/carts/{UNKNOWN}", headers={"Cart-Secret": "none"})
+    if (status, response.get("code")) != (404, 5):
+        raise Failed(f"a cart that does not exist: {status} {response}")
     print("guests: admitted")
     if os.environ.get("PLACE_ORDER") == "true":
         place_and_follow()
@@ -41,7 +47,13 @@ def place_and_follow() -> None:
     if not in_stock:
         print("no product is in stock, so no order was placed")
         return
-    order = call("POST", "/api/v1/orders", order_of(in_stock[0]), **{"Idempotency-Key": str(uuid.uuid4())})
+    cart = Cart()
+    try:
+        check_refused("GET", cart.path, "TOKEN_REQUIRED")
+        cart.add(in_stock[0], 1)
+        order = cart.order_twice(cart.get())
+    finally:
+        cart.delete()
     path, ticket = f"/api/v1/orders/{order['id']}", order["ticket"]
     check_refused("GET", path, "TOKEN_REQUIRED")
     if call("GET", path, **{"order-ticket": ticket})["id"] != order["id"]:
@@ -53,7 +65,7 @@ def place_and_follow() -> None:
     version, status = next(iter(Watch(order["id"], ticket=stream_ticket)))
     if not version or status not in PATH:
         raise Failed(f"the stream sent {version} {status}")
-    print(f"order {order['number']}: placed by a guest, read and followed with tickets")
+    print(f"order {order['number']}: placed by a guest out of a cart, read and followed with tickets")
 
 
 main(check)

@@ -1,11 +1,11 @@
-"""Places an order for a new product, moves it through its statuses, and follows it until `completed`.
+"""Buys a new product through a cart, moves the order through its statuses, and follows it until `completed`.
 
-It cleans up: the product is deleted, and the order ends as RECEIVED, or as cancelled if the check fails.
+It cleans up: the product and the cart are deleted, and the order ends as RECEIVED, or as cancelled if the check fails.
 """
 
-import uuid
 from typing import Any
 
+from cart import Cart
 from edge import Failed, call, create_product, eventually, main, send
 from watch import PATH, Watch, advance
 
@@ -20,28 +20,39 @@ def check() -> None:
 
 
 def follow(product_id: str) -> None:
-    body = {
-        "items": [{"productId": product_id, "quantity": 2}],
-        "customer": {"name": "Helm Test", "email": "helm-test@example.com"},
-        "notes": "made by helm test",
-    }
-    key = str(uuid.uuid4())
-    order = call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})
+    cart = Cart()
     try:
-        check_order(product_id, order, body, key)
-    except BaseException:
-        send("POST", f"/api/v1/orders/{order['id']}:cancel", {})
-        raise
+        order = cart.order_twice(fill(cart, product_id))
+        try:
+            check_order(product_id, order)
+        except BaseException:
+            send("POST", f"/api/v1/orders/{order['id']}:cancel", {})
+            raise
+    finally:
+        cart.delete()
 
 
-def check_order(product_id: str, order: dict[str, Any], body: object, key: str) -> None:
-    if call("POST", "/api/v1/orders", body, **{"Idempotency-Key": key})["id"] != order["id"]:
-        raise Failed("a retry with the same Idempotency-Key placed another order")
+def fill(cart: Cart, product_id: str) -> Any:
+    """Puts two pieces into a cart, one by one. Returns the cart."""
+    cart.add(product_id, 1)
+    cart.add(product_id, 1)
+    status, response = send("GET", cart.path, headers={"Cart-Secret": "none"})
+    if (status, response.get("code")) != (404, 5):
+        raise Failed(f"a wrong secret of a cart: {status} {response}")
+    seen = cart.get()
+    if [(each["productId"], each["quantity"]) for each in seen["items"]] != [(product_id, 2)]:
+        raise Failed(f"a piece and another one are {seen['items']}")
+    if seen["items"][0]["problems"]:
+        raise Failed(f"the cart has {seen['items'][0]['problems']}")
+    return seen
+
+
+def check_order(product_id: str, order: dict[str, Any]) -> None:
     if order["total"] != {"currencyCode": "EUR", "units": "19", "nanos": 980000000}:
         raise Failed(f"two pieces at 9.99 cost {order['total']}")
     if call("GET", f"/api/v1/products/{product_id}")["stock"] != "0":
         raise Failed("the order reserved no stock")
-    print(f"order {order['number']}: placed once")
+    print(f"order {order['number']}: placed once, out of a cart")
 
     seen: list[tuple[int, str]] = []
     for version, status in Watch(order["id"]):

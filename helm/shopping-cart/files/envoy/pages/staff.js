@@ -1,0 +1,92 @@
+// The page for staff: products, stock, and orders that are moved on by hand.
+//
+// In a shop that verifies tokens, it asks for a token of staff. Only the shop decides what a token may do: this page asks it.
+
+import { call, idempotencyKey } from "./api.js";
+import { attempt, byId, element, icon } from "./dom.js";
+import { onSession, session, signIn, signOut, startSession } from "./session.js";
+import { closeOrders, openOrders, startOrders } from "./staff-orders.js";
+import { openProducts, startProducts } from "./staff-products.js";
+
+const VIEWS = { products: "Products", orders: "Orders" };
+
+let allowed = false;
+
+// Asks the shop to move on an order that cannot exist: staff are told so, and nobody else gets that far.
+async function isStaff() {
+  try {
+    await call("POST", `/api/v1/orders/${idempotencyKey()}:process`, { repeatable: true });
+  } catch (error) {
+    if (error.code === "NOT_FOUND") return true;
+    if (error.code === "PERMISSION_DENIED" || error.code === "UNAUTHENTICATED") return false;
+    throw error;
+  }
+  return false;
+}
+
+async function checkAccess() {
+  allowed = false;
+  showView();
+  const place = byId("access");
+  if (!session.canSignIn) {
+    const text = "This shop has no sign-in: anyone who reaches this page can change its products and orders.";
+    place.replaceChildren(element("div", { class: "callout" }, icon("warning"), element("p", {}, text)));
+    allowed = true;
+  } else if (!session.subject) {
+    const open = element("button", { type: "button", class: "primary", onclick: () => signIn() }, "Sign in");
+    place.replaceChildren(gate("Sign in as staff", "This page is for the staff of the shop, who sign in with a token.", open));
+  } else if (await isStaff()) {
+    place.replaceChildren();
+    allowed = true;
+  } else if (session.subject) { // a token that is not accepted has signed out by now
+    const text = `You are signed in as ${session.subject}, a customer. Your orders are in the shop.`;
+    const shop = element("a", { class: "button primary", href: "/#/orders" }, "Go to the shop");
+    const other = element("button", { type: "button", onclick: () => signOut() }, "Sign in as somebody else");
+    place.replaceChildren(gate("This page is for staff only", text, shop, other));
+  }
+  showView();
+}
+
+function gate(title, text, ...buttons) {
+  return element(
+    "div",
+    { class: "card gate" },
+    element("h1", {}, title),
+    element("p", { class: "muted" }, text),
+    element("div", { class: "row-buttons" }, ...buttons),
+  );
+}
+
+function currentView() {
+  const name = location.hash.replace("#/", "");
+  return name in VIEWS ? name : "products";
+}
+
+function showView() {
+  const current = currentView();
+  document.title = `${VIEWS[current]} – Shop staff`;
+  for (const name of Object.keys(VIEWS)) {
+    byId(name).hidden = !allowed || name !== current;
+    if (name === current) byId(`${name}-link`).setAttribute("aria-current", "page");
+    else byId(`${name}-link`).removeAttribute("aria-current");
+  }
+  closeOrders();
+  if (!allowed) return;
+  if (current === "orders") openOrders();
+  else openProducts();
+}
+
+async function start() {
+  await startSession({ staff: true });
+  startProducts();
+  startOrders();
+  onSession(() => attempt(checkAccess));
+  window.addEventListener("hashchange", () => {
+    if (!location.hash.startsWith("#/")) return;
+    showView();
+    byId(`${currentView()}-title`).focus();
+  });
+  await checkAccess();
+}
+
+attempt(start);
