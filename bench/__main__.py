@@ -1,4 +1,4 @@
-"""The benchmarks' command: `python -m bench auth|compare|growth|profile|streams`."""
+"""The benchmarks' command: `python -m bench auth|carts|compare|growth|profile|scaling|streams|telemetry`."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from bench import auth, compare, growth, profile, streams
+from bench import auth, carts, compare, growth, profile, scaling, streams, telemetry
 from bench.files import TooFewFilesError
 from bench.load import LoadError
 from bench.report import ReportError
@@ -25,7 +25,15 @@ def _parser() -> argparse.ArgumentParser:
     tokens = commands.add_parser("auth", help="measure what a token costs")
     tokens.add_argument("--rounds", type=int, default=auth.ROUNDS)
     tokens.add_argument("--seconds", type=int, default=auth.SECONDS, help="seconds of each round")
-    for each in (comparison, growth_, tokens):
+    observed = commands.add_parser("telemetry", help="measure what metrics, logs and traces cost")
+    observed.add_argument("--rounds", type=int, default=telemetry.ROUNDS)
+    observed.add_argument("--seconds", type=int, default=telemetry.SECONDS, help="seconds of each round")
+    of_carts = commands.add_parser("carts", help="measure carts, their purge, and a rush for one product")
+    of_carts.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(carts.MEASURES))
+    scales = commands.add_parser("scaling", help="measure what a shop costs, and compute how far it grows")
+    scales.add_argument("cases", nargs="*", metavar="PART", help=", ".join(scaling.PARTS))
+    scales.add_argument("--quick", action="store_true", help="measure for a shorter time")
+    for each in (comparison, growth_, tokens, observed, of_carts, scales):
         each.add_argument(
             "--write", type=Path, metavar="FILE", help="write the figures into a page of the documentation"
         )
@@ -49,10 +57,22 @@ def main() -> int:
         case "streams":
             _check(parser, arguments.cases, streams.CASES)
             return asyncio.run(streams.run(arguments.cases))
+        case "carts":
+            _check(parser, arguments.cases, carts.MEASURES)
+            if arguments.write and arguments.cases:
+                parser.error("--write needs the figures of all cases: name none")
+            return carts.carts(arguments.cases, arguments.write)
         case "auth":
             return auth.auth(rounds=arguments.rounds, seconds=arguments.seconds, write_to=arguments.write)
+        case "telemetry":
+            return telemetry.telemetry(rounds=arguments.rounds, seconds=arguments.seconds, write_to=arguments.write)
         case "growth":
             return growth.growth(write_to=arguments.write)
+        case "scaling":
+            _check(parser, arguments.cases, scaling.PARTS)
+            if arguments.quick and arguments.write:
+                parser.error("--quick is too short for --write")
+            return scaling.scaling(arguments.cases, arguments.write, quick=arguments.quick)
         case "profile":
             return profile.profile(arguments.case)
         case _:

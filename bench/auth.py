@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.bench_shop import BenchShop, running
 from bench.data import HOT, fill_orders, fill_products, order_id, product_id
-from bench.load import installed, run
+from bench.load import installed
 from bench.report import check, section, write
+from bench.rounds import POSTGRES, one_round
 from bench.table import Round, markdown, save
 from demo.signing_key import SigningKey
 from local.edge import EdgeAuth, EdgeSettings
@@ -132,21 +133,6 @@ def _fill(shop: BenchShop) -> None:
     asyncio.run(shop.ready())
 
 
-def _url(shop: BenchShop) -> str:
-    return f"http://127.0.0.1:{shop.edge_ports[0]}"
-
-
-def _spent(shop: BenchShop, service: str) -> dict[str, float]:
-    return {"envoy": shop.cpu("envoy"), service: shop.cpu(service), "postgres": shop.postgres_cpu()}
-
-
-def _round(shop: BenchShop, case: Case, file: Path, salt: int, seconds: int) -> Round:
-    before = _spent(shop, case.service)
-    load = run(_url(shop), "get", file, salt, connections=CONNECTIONS, seconds=seconds)
-    after = _spent(shop, case.service)
-    return Round(load, {part: 1000 * (after[part] - before[part]) / load.requests for part in after})
-
-
 def summarise(found: Mapping[Case, Sequence[Round]]) -> list[Result]:
     """Returns the medians of the rounds of each case."""
     results: list[Result] = []
@@ -200,7 +186,9 @@ def measure(shops: Mapping[str, BenchShop], tokens: Sequence[str], *, rounds: in
             shop = shops[case.shop]
             file = shop.state / f"auth-{index}.txt"
             file.write_text("\n".join(_requests(case, tokens)) + "\n")
-            took = _round(shop, case, file, number * len(CASES) + index + 1, seconds)
+            salt = number * len(CASES) + index + 1
+            parts = ("envoy", case.service, POSTGRES)
+            took = one_round(shop, parts, "get", file, salt, connections=CONNECTIONS, seconds=seconds)
             if number:
                 found[case].append(took)
         print(f"round {number} of {rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)

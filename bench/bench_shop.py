@@ -72,16 +72,24 @@ class BenchShop(Fleet):
     def start(self) -> None:
         """Starts everything. Raises ChildError if a process fails."""
         prepare(self._state)
-        self._stack.callback(self.postgres.stop)
-        self.postgres.start()
+        self.start_databases()
         for service in ("product", "order"):
-            environment = self.environment(DATABASE_URL=self.postgres.service(service))
+            environment = self.environment(DATABASE_URL=self.database(service).service(service))
             run(f"migrate-{service}", [sys.executable, "-m", service, "migrate"], self.logs, environment, READY_TIMEOUT)
         names = ["product"]
         names += [f"order-{n}" for n in range(len(self._orders))]
         names += [f"{part}-{n}" for n in range(len(self._edges)) for part in ("sse", "envoy")]
         for name in names:
             self.launch(name)
+
+    def start_databases(self) -> None:
+        """Starts the servers of the databases."""
+        self._stack.callback(self.postgres.stop)
+        self.postgres.start()
+
+    def database(self, service: str) -> Postgres:
+        """Returns the server that has the database of a service."""
+        return self.postgres
 
     def command(self, name: str) -> Command:
         part, _, number = name.partition("-")
@@ -92,7 +100,7 @@ class BenchShop(Fleet):
         if part == "sse":
             return command, self.environment(GRPC_PORT=str(self._edges[n][3]), HTTP_PORT=str(self._edges[n][2]))
         port = self._product if part == "product" else self._orders[n]
-        return command, self.environment(GRPC_PORT=str(port), DATABASE_URL=self.postgres.service(part))
+        return command, self.environment(GRPC_PORT=str(port), DATABASE_URL=self.database(part).service(part))
 
     def kill(self, name: str) -> None:
         self._spent[name] += _cpu(self.children[name].process.pid)
@@ -118,7 +126,7 @@ class BenchShop(Fleet):
             TimeoutError: It takes too long.
         """
         deadline = time.monotonic() + SETTLE_TIMEOUT
-        with psycopg.connect(self.postgres.service("order"), autocommit=True) as connection:
+        with psycopg.connect(self.database("order").service("order"), autocommit=True) as connection:
             while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() != (False,):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the outbox is not empty after {SETTLE_TIMEOUT:g} s")
@@ -148,8 +156,7 @@ class BenchShop(Fleet):
 
     def postgres_cpu(self) -> float:
         """Returns the CPU seconds of PostgreSQL, including those of connections that have ended."""
-        parent = self.postgres.pid
-        return _cpu(parent, children=True) + sum(_cpu(pid) for pid in descendants(parent))
+        return server_cpu(self.postgres)
 
     def resident(self, kind: str) -> int:
         """Returns the bytes of resident memory of all processes of a kind."""
@@ -178,6 +185,11 @@ class BenchShop(Fleet):
             memory=MEMORY,
             rate_limit=0,  # all clients have the same address here
         )
+
+
+def server_cpu(postgres: Postgres) -> float:
+    """Returns the CPU seconds of a PostgreSQL server, including those of connections that have ended."""
+    return _cpu(postgres.pid, children=True) + sum(_cpu(pid) for pid in descendants(postgres.pid))
 
 
 def _cpu(pid: int, *, children: bool = False) -> float:

@@ -61,7 +61,7 @@ _ITEMS: LiteralString = """
 def fill_products(conninfo: str, products: int) -> None:
     """Writes products, all of them in stock. Product 1 is the newest."""
     params = {"products": products, "words": list(WORDS), "things": list(THINGS), "description": DESCRIPTION}
-    with psycopg.connect(conninfo) as connection, _indexed_after(connection, "product"):
+    with psycopg.connect(conninfo) as connection, indexed_after(connection, "product"):
         connection.execute(_PRODUCTS, params)
     vacuum(conninfo, "product")
 
@@ -84,7 +84,7 @@ _ORDERS: LiteralString = f"""
 
 def fill_reservations(conninfo: str, products: int, orders: int) -> None:
     """Writes the confirmed reservations of the orders that `fill_orders` writes."""
-    with psycopg.connect(conninfo) as connection, _indexed_after(connection, "reservation"):
+    with psycopg.connect(conninfo) as connection, indexed_after(connection, "reservation"):
         connection.execute(_RESERVATIONS, {"products": products, "orders": orders})
     vacuum(conninfo, "reservation")
 
@@ -102,8 +102,8 @@ def fill_orders(conninfo: str, products: int, orders: int, *, ours: bool, open_o
     query = _ORDERS.format(column="" if ours else ", key", value="" if ours else f", {_ORDER_ID}")
     with (
         psycopg.connect(conninfo) as connection,
-        _indexed_after(connection, "orders"),
-        _indexed_after(connection, "order_event"),
+        indexed_after(connection, "orders"),
+        indexed_after(connection, "order_event"),
     ):
         connection.execute(
             query,
@@ -123,7 +123,7 @@ def fill_orders(conninfo: str, products: int, orders: int, *, ours: bool, open_o
 
 
 @contextmanager
-def _indexed_after(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
+def indexed_after(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
     """Drops a table's indexes, but not those of constraints, and builds them after the block, which is much faster."""
     indexes = connection.execute(
         """

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
@@ -25,6 +25,7 @@ from product.stock_store import StockStore
 from product.store import ProductStore
 from runtime.database import ONE_PROCESSOR
 from runtime.pages import Position
+from runtime.prices import Price
 
 PAGE = 20
 DEEP = 10_000
@@ -102,6 +103,7 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
     for name, (words, why) in _SEARCHES.items():
         cases[f"search: {name}"] = _Case(_listing(store, "", "", words=words), grows=why)
     hold = Hold(uuid4(), [RequestedItem(product_id(rows // 2), 1)], timedelta(minutes=1))
+    priced = replace(hold, expected=Price("EUR", 10**12))
     held, confirmed, held_far = hold_id(1), order_id(rows // 2), hold_id(rows // 10)
     states = [ReservationState.HELD, ReservationState.CONFIRMED]
     with psycopg.connect(product) as connection:
@@ -113,8 +115,10 @@ def _product_cases(product: str, rows: int, plans: Any, searches: Any) -> Mappin
         "CreateProduct": _Case(lambda: store.create(uuid4(), content, 1, b"")),
         "AdjustStock": _Case(lambda: store.adjust(product_id(rows // 2), 1, uuid4(), None)),
         "ReserveStock": _Case(lambda: stock.reserve([hold])),
+        "ReserveStock, with a total": _Case(lambda: stock.reserve([priced])),
         "ConfirmReservation": _Case(lambda: stock.confirm([held])),
         "ReleaseReservation": _Case(lambda: stock.release([confirmed])),
+        "BatchGetOffers, 50": _Case(lambda: stock.batch_get_offers(_ids(product_id, rows, 50))),
         "BatchGetReservations, 50": _Case(lambda: stock.batch_get(_ids(order_id, rows, 50))),
         "ListExpiredReservations": _Case(
             lambda: stock.list_expired(None, EXPIRED_PAGE),
