@@ -102,6 +102,13 @@ def shop_with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
         yield running
 
 
+@pytest.fixture(scope="session")
+def measured_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
+    """Another one, with TELEMETRY=1: its processes serve metrics."""
+    with run_shop(tmp_path_factory.mktemp("measured-shop"), {"TELEMETRY": "1"}) as running:
+        yield running
+
+
 @pytest.fixture
 def shop_url(shop: RunningShop) -> str:
     return shop.url

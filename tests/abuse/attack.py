@@ -1,6 +1,6 @@
 """The attackers' process: `python -m tests.abuse.attack NAME PORT SECONDS TARGET`. It ends by itself.
 
-TARGET is the id of an order; for FLOODS_OF_REQUESTS, it is the URL of the issuer of tokens.
+TARGET is the id of an order; for FLOODS_OF_REQUESTS, it is the URL of the issuer of tokens, or the id of a cart.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from secrets import token_urlsafe
 
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -170,12 +171,13 @@ def _event_streams(port: int, order_id: str) -> Flood:
 
 
 def _requests(port: int, headers: Callable[[], tuple[tuple[str, str], ...]]) -> Flood:
-    """As many small requests as possible: each that is answered is followed by another one at once."""
+    """As many small reads as possible."""
+    return _calls(port, lambda: Request(_headers("GET", "/api/v1/categories", *headers()), again=0.02))
 
-    def make(flood: Flood) -> Http2:
-        return Http2(flood, Request(_headers("GET", "/api/v1/categories", *headers()), again=0.02), 50)
 
-    return Flood(port, 20, make)
+def _calls(port: int, request: Callable[[], Request]) -> Flood:
+    """As many calls as possible: each that is answered is followed by another one at once."""
+    return Flood(port, 20, lambda flood: Http2(flood, request(), 50))
 
 
 def _bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -197,15 +199,33 @@ def _unknown_keys(port: int, issuer: str) -> Flood:
     return _requests(port, lambda: _bearer(Issuer(issuer, keys=[new_key()]).token()))
 
 
+def _write(path: str, body: bytes, *headers: tuple[str, str]) -> Request:
+    return Request(_headers("POST", path, ("content-type", "application/json"), *headers), body, again=0.02)
+
+
+def _new_carts(port: int, issuer: str) -> Flood:
+    return _calls(port, lambda: _write("/api/v1/carts", b"{}"))
+
+
+def _wrong_secrets(port: int, cart_id: str) -> Flood:
+    """Each connection tries a secret of its own on a cart that exists."""
+    body = json.dumps({"productId": cart_id, "quantity": 1}).encode()
+    return _calls(port, lambda: _write(f"/api/v1/carts/{cart_id}:add", body, ("cart-secret", token_urlsafe(32))))
+
+
 KNOWN_KEY = "known"
 """The name of the issuer's key."""
 
 UNKNOWN_KEYS = "tokens of unknown keys"
+NEW_CARTS = "new carts"
+WRONG_SECRETS = "wrong secrets of a cart"
 
 FLOODS_OF_REQUESTS: Mapping[str, Callable[[int, str], Flood]] = {
     "requests": _plain_requests,
     "bad tokens": _bad_tokens,
     UNKNOWN_KEYS: _unknown_keys,
+    NEW_CARTS: _new_carts,
+    WRONG_SECRETS: _wrong_secrets,
 }
 """Attacks that the limit of requests is for."""
 

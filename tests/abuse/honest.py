@@ -92,6 +92,14 @@ class Honest:
             order_id = (await rest.order(self._product))["id"]
             (await http.get(f"/api/v1/orders/{order_id}")).raise_for_status()
 
+        async def filling_carts() -> None:
+            made = (await http.post("/api/v1/carts", json={})).raise_for_status().json()
+            cart, secret = f"/api/v1/carts/{made['cart']['id']}", made.get("secret")
+            own = {"cart-secret": secret} if secret else {}
+            body = {"productId": self._product, "quantity": 1}
+            (await http.post(f"{cart}:add", json=body, headers=own)).raise_for_status()
+            (await http.get(cart, headers=own)).raise_for_status()
+
         async def following() -> None:
             async with http.stream("GET", f"/api/orders/stream?order_id={order_id}") as answer:
                 answer.raise_for_status()
@@ -113,7 +121,13 @@ class Honest:
             await call.write(reflection_pb2.ServerReflectionRequest(list_services="*"))
             await _first(call)
 
-        return [shopping, self._after(lambda: order_id, following), calling, self._after(lambda: order_id, streaming)]
+        return [
+            shopping,
+            filling_carts,
+            self._after(lambda: order_id, following),
+            calling,
+            self._after(lambda: order_id, streaming),
+        ]
 
     @staticmethod
     def _after(ready: Callable[[], str], call: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

@@ -1,11 +1,12 @@
-"""One client that only asks, with bad tokens or none: it is limited, and another client is served meanwhile."""
+"""One client that asks, makes carts and guesses secrets, without a good token: it is limited, and others are served."""
 
 import asyncio
 
 import httpx
+import psycopg
 import pytest
 
-from tests.abuse.attack import FLOODS_OF_REQUESTS, UNKNOWN_KEYS
+from tests.abuse.attack import FLOODS_OF_REQUESTS, NEW_CARTS, UNKNOWN_KEYS, WRONG_SECRETS
 from tests.abuse.conftest import Row
 from tests.abuse.honest import Honest
 from tests.abuse.measure import SECONDS, check_attack
@@ -31,11 +32,30 @@ async def test_flood_of_requests_is_limited(token_shop: TokenShop, rows: list[Ro
     provider.fetches.clear()
     passed = await _served(shop)
     honest = Honest(shop.target, product_id, token=provider.token("ada"))
-    await check_attack(shop, attack, provider.url, honest, rows, MAX_ERRORS)
+    target = await _cart(shop) if attack == WRONG_SECRETS else provider.url
+    before = _carts(shop)
+    await check_attack(shop, attack, target, honest, rows, MAX_ERRORS)
     burst, rate = shop.edge_settings(0).rate_burst, shop.edge_settings(0).rate_limit
     # The honest client makes three requests in a call at the most.
     assert await _served(shop) - passed < burst + rate * (SECONDS + 3) + 3 * len(honest.seconds)
+    after = _carts(shop)
+    assert before.items() <= after.items(), "no cart of others has changed"
+    # The honest client is a customer, who has one cart of its own. A busy machine makes few carts.
+    assert bool(after.keys() - before.keys()) is (attack == NEW_CARTS)
     assert provider.fetches[JWKS] <= (FETCHES if attack == UNKNOWN_KEYS else 3)
+
+
+async def _cart(shop: TokenShop) -> str:
+    """Returns the id of a guest's new cart."""
+    async with httpx.AsyncClient(base_url=f"http://{shop.target}", timeout=30) as http:
+        made = (await http.post("/api/v1/carts", json={})).raise_for_status().json()
+        return str(made["cart"]["id"])
+
+
+def _carts(shop: TokenShop) -> dict[str, str]:
+    """Returns the etag of each guest's cart."""
+    with psycopg.connect(shop.postgres.service("order")) as connection:
+        return dict(connection.execute("SELECT id::text, etag::text FROM cart WHERE owner = ''").fetchall())
 
 
 async def _served(shop: TokenShop) -> int:

@@ -2,26 +2,36 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from playwright.async_api import Locator, Route
+from playwright.async_api import Route, expect
 
 from local.settings import LOOPBACK, REPOSITORY
 from order.tickets import Kind, TicketConfig, Tickets
-from tests.support.browser import Visit, needs_chromium, visit
+from tests.support.browser import needs_chromium, visit
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
+from tests.support.storefront import Storefront
 
 pytestmark = needs_chromium
 
+STATUSES = ["Placed", "Packed", "On its way", "Received"]
+
 SHORT_TTL = 5
 """Seconds until a ticket of these tests expires, whereas a shop's own takes a minute or more."""
+
+REMEMBER_TOLD = """
+() => {
+  const node = document.querySelector("#order .spoken[role=status]");
+  window.told = [node.textContent];
+  new MutationObserver(() => told.push(node.textContent)).observe(node, { childList: true, subtree: true });
+}
+"""
+"""Remembers what a screen reader is told of the status."""
 
 REMEMBER_STREAMS = """
 () => {
@@ -33,30 +43,9 @@ REMEMBER_STREAMS = """
 """
 
 
-@pytest.fixture
-async def staff(shop_with_tokens: RunningShop) -> AsyncIterator[Rest]:
-    headers = shop_with_tokens.authorization(staff=True)
-    async with httpx.AsyncClient(base_url=shop_with_tokens.url, headers=headers, timeout=30) as http:
-        yield Rest(http)
-
-
 async def move(staff: Rest, order_id: str, *verbs: str) -> None:
     for verb in verbs:
         (await staff.http.post(f"/api/v1/orders/{order_id}:{verb}", json={})).raise_for_status()
-
-
-async def order_one(opened: Visit, product: dict[str, Any]) -> Locator:
-    """Orders a product on the page. Returns the order's line."""
-    await opened.page.fill("#search", product["name"])
-    await opened.page.locator("#products tr", has_text=product["name"]).get_by_role("button", name="Order one").click()
-    line = opened.page.locator("#orders li", has_text=product["name"])
-    await line.locator("strong", has_text="PLACED").wait_for()
-    return line
-
-
-async def newest_order(staff: Rest) -> str:
-    orders = (await staff.http.get("/api/v1/orders", params={"pageSize": "1"})).json()["orders"]
-    return str(orders[0]["id"])
 
 
 def stream_ticket(shop: RunningShop, order_id: str) -> str:
@@ -68,10 +57,14 @@ def stream_ticket(shop: RunningShop, order_id: str) -> str:
 async def test_guest_places_and_follows_an_order(shop_with_tokens: RunningShop, staff: Rest) -> None:
     product = await staff.product(name="Guest lamp", stock=2)
     async with visit(shop_with_tokens.url) as opened:
-        line = await order_one(opened, product)
-        assert await line.get_by_role("button").count() == 0, "a guest cannot cancel an order"
-        await move(staff, await newest_order(staff), "process", "deliver", "receive")
-        await line.locator("strong", has_text="PLACED → PROCESSED → DELIVERED → RECEIVED").wait_for()
+        store = Storefront(opened.page)
+        order_id = await store.buy(product["name"])
+        await store.wait_for_status("PLACED")
+        cancel = store.page.get_by_role("button", name="Cancel the order")
+        assert await cancel.count() == 0, "a guest cannot cancel an order"
+        await move(staff, order_id, "process", "deliver", "receive")
+        await store.wait_for_status("RECEIVED")
+        await expect(store.reached).to_have_text(STATUSES)
         assert await staff.stock(product["id"]) == 1
 
         (exchange,) = [each for each in opened.requests if each.url.endswith(":ticket")]
@@ -85,6 +78,19 @@ async def test_guest_places_and_follows_an_order(shop_with_tokens: RunningShop, 
         for shown in (opened.page.url, await opened.page.content(), *opened.console):
             assert secret not in shown
             assert ticket not in shown
+    assert opened.problems == []
+
+
+async def test_guest_finds_an_order_of_this_browser_again(shop_with_tokens: RunningShop, staff: Rest) -> None:
+    product = await staff.product(name="Found lamp", stock=2)
+    async with visit(shop_with_tokens.url) as opened:
+        store = Storefront(opened.page)
+        await store.buy(product["name"])
+        await store.page.reload()
+        await store.wait_for_status("PLACED")
+        await store.page.get_by_role("link", name="All your orders").click()
+        await store.page.locator(".orders li", has_text="Found lamp").get_by_role("link").click()
+        await store.wait_for_status("PLACED")
     assert opened.problems == []
 
 
@@ -105,15 +111,19 @@ async def test_page_gets_a_new_ticket_when_one_has_expired(shop_with_tokens: Run
     async with Proxy(int(shop_with_tokens.target.rpartition(":")[2])).running() as proxy:
         async with visit(f"http://{LOOPBACK}:{proxy.port}") as opened:
             await opened.page.route("**/*:ticket", expire_soon)
-            line = await order_one(opened, product)
-            order_id = await newest_order(staff)
+            store = Storefront(opened.page)
+            order_id = await store.buy(product["name"])
+            await store.wait_for_status("PLACED")
+            await opened.page.evaluate(REMEMBER_TOLD)
             await move(staff, order_id, "process")
-            await line.locator("strong", has_text="PLACED → PROCESSED").wait_for()
+            await store.wait_for_status("PROCESSED")
             await asyncio.sleep(SHORT_TTL)
             proxy.cut()
-            await line.get_by_text("The live status goes on with a new ticket.").wait_for(timeout=20_000)
+            await expect(store.live).to_have_text("Live again, with a new ticket", timeout=20_000)
             await move(staff, order_id, "deliver", "receive")
-            await line.locator("strong", has_text=re.compile("^PLACED → PROCESSED → DELIVERED → RECEIVED$")).wait_for()
+            await store.wait_for_status("RECEIVED")
+            await expect(store.reached).to_have_text(STATUSES)
+            assert await opened.page.evaluate("told") == [f"Status: {status}" for status in STATUSES]
     assert tickets == 2
 
 
@@ -134,13 +144,34 @@ async def test_page_says_when_it_gets_no_new_ticket(shop_with_tokens: RunningSho
         async with visit(f"http://{LOOPBACK}:{proxy.port}") as opened:
             await opened.page.route("**/*:ticket", expire_then_refuse)
             await opened.page.evaluate(REMEMBER_STREAMS)
-            line = await order_one(opened, product)
+            store = Storefront(opened.page)
+            await store.buy(product["name"])
+            await store.wait_for_status("PLACED")
             await asyncio.sleep(SHORT_TTL)
             proxy.cut()
-            await line.get_by_text("The ticket of the live status has expired.").wait_for(timeout=20_000)
-            await opened.page.locator("#problem", has_text="ticket").wait_for()
+            await expect(store.live).to_have_text("The ticket of the live status has expired.", timeout=20_000)
             assert await opened.page.evaluate("streams.map(each => each.readyState)") == [2], "closed for good"
     assert tickets == 2
+
+
+async def test_reconnect_is_shown(shop_with_tokens: RunningShop, staff: Rest) -> None:
+    """While the stream is cut, and when it is live again. No status is missed or shown twice."""
+    product = await staff.product(name="Cut lamp", stock=2)
+    async with Proxy(int(shop_with_tokens.target.rpartition(":")[2])).running() as proxy:
+        async with visit(f"http://{LOOPBACK}:{proxy.port}") as opened:
+            store = Storefront(opened.page)
+            order_id = await store.buy(product["name"])
+            await expect(store.live).to_have_text("Live")
+            await opened.page.context.set_offline(True)
+            proxy.cut()
+            await expect(store.live).to_have_text("Reconnecting…")
+            await move(staff, order_id, "process", "deliver")
+            await opened.page.context.set_offline(False)
+            await expect(store.live).to_have_text("Live again", timeout=30_000)
+            await store.wait_for_status("DELIVERED")
+            await expect(store.reached).to_have_text(STATUSES[:3])
+            await move(staff, order_id, "receive")
+            await expect(store.live).to_have_text("This was the last change.")
 
 
 @pytest.mark.parametrize("mode", ["none", "jwt"])
@@ -150,10 +181,13 @@ async def test_client_in_readme_follows_an_order(mode: str, request: pytest.Fixt
     async with httpx.AsyncClient(base_url=shop.url, headers=shop.authorization(staff=True)) as http:
         product = await Rest(http).product()
         async with httpx.AsyncClient(base_url=shop.url) as guest:
-            order = await Rest(guest).order(product["id"])
+            created = (await guest.post("/api/v1/carts", json={})).json()
+            item, secret = {"productId": product["id"], "quantity": 1}, {"Cart-Secret": created["secret"]}
+            added = await guest.post(f"/api/v1/carts/{created['cart']['id']}:add", json=item, headers=secret)
         async with visit(shop.url) as opened:
-            await opened.page.evaluate(f"async (order) => {{ {client} }}", order)
+            run = f"async ([cart, secret]) => {{ {client}; return order.id; }}"
+            order = await opened.page.evaluate(run, [added.json(), created["secret"]])
             await eventually(lambda: any("PLACED" in line for line in opened.console), 10)
-            await move(Rest(http), order["id"], "cancel")
+            await move(Rest(http), order, "cancel")
             await eventually(lambda: any("CANCELLED" in line for line in opened.console), 10)
     assert opened.problems == []

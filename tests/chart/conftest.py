@@ -14,3 +14,4 @@ def helm() -> None:
 def kubeconform() -> None:
     tools.require(tools.kubeconform)
     tools.require(tools.schemas)
+    tools.require(tools.crds)

@@ -6,6 +6,11 @@ SETS: dict[str, tuple[str, ...]] = {
     "default": (),
     "production": ("--values", "helm/shopping-cart/values-production.yaml"),
     "cnpg": ("--values", "k8s/cnpg/values-cnpg.yaml"),
+    "cnpg-pooler": (
+        "--values", "k8s/cnpg/values-cnpg.yaml", "--values", "k8s/cnpg/values-pooler.yaml",
+        "--values", "k8s/cnpg/values-read-only.yaml",
+    ),
+    "autoscaling": ("--values", "k8s/autoscaling/values-autoscaling.yaml"),
     "gateway-api": ("--values", "k8s/values-gateway-api.yaml"),
     "demo-issuer": ("--set", "auth.mode=jwt,auth.demoIssuer.enabled=true"),
     # Everything that no documented set uses.

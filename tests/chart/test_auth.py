@@ -206,6 +206,26 @@ def test_demo_issuer_reaches_nothing() -> None:
     assert callers == list(CALLED)
 
 
+def test_gateway_reaches_the_demo_issuer() -> None:
+    """For keys, and for the tokens that it gives to anyone at /demo/token."""
+    [policy] = named("NetworkPolicy", "gateway", DEMO)
+    reached = {
+        (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], rule["ports"][0]["port"])
+        for rule in policy["spec"]["egress"]
+        if "to" in rule and "podSelector" in rule["to"][0]
+    }
+    assert ("issuer", 8082) in reached
+    [config] = named("ConfigMap", "gateway", DEMO)
+    assert "path: /demo/token" in config["data"]["envoy.yaml"]
+    assert "shop-shopping-cart-issuer" in config["data"]["envoy.yaml"].partition("- name: issuer\n")[2]
+
+
+@pytest.mark.parametrize("sets", ["auth.mode=none", PROVIDER])
+def test_no_tokens_are_given_without_the_demo_issuer(sets: str) -> None:
+    [config] = named("ConfigMap", "gateway", sets)
+    assert "/demo/token" not in config["data"]["envoy.yaml"]
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_issuer_exists_only_if_enabled(name: str) -> None:
     found = {each["kind"] for each in tools.objects(*SETS[name]) if each["metadata"]["name"].endswith("-issuer")}

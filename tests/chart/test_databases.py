@@ -159,6 +159,81 @@ def test_extra_env_replaces_file_of_own_secret() -> None:
     assert credential_files(sets).keys() == {"port", "username", "password", "dbname"}
 
 
+OWN = "product.database.existingSecret=one,order.database.existingSecret=two"
+
+
+@pytest.mark.parametrize("service", ["product", "order"])
+def test_pooler_is_for_the_service_only(service: str) -> None:
+    """A migration needs a session, which a pooler in transaction mode does not give."""
+    sets = ("--set", f"{OWN},{service}.database.pooler.host=pooler,{service}.database.pooler.port=6432")
+    found = variables(spec(f"Deployment/shop-shopping-cart-{service}", *sets)["containers"][0])
+    assert found["DATABASE_POOLER_URL"] == "host=pooler port=6432"
+    migration = variables(spec(f"Job/shop-shopping-cart-{service}-migrate", *sets)["containers"][0])
+    assert "DATABASE_POOLER_URL" not in migration
+
+
+def test_replicas_are_for_the_service_only() -> None:
+    sets = ("--set", f"{OWN},product.database.readOnly.host=replicas,product.database.readOnly.maxLag=3")
+    found = variables(spec("Deployment/shop-shopping-cart-product", *sets)["containers"][0])
+    assert found["DATABASE_READ_URL"] == "host=replicas port=5432"
+    assert (found["DATABASE_READ_POOL_SIZE"], found["DATABASE_READ_MAX_LAG"]) == ("6", "3")
+    migration = variables(spec("Job/shop-shopping-cart-product-migrate", *sets)["containers"][0])
+    assert not {each for each in migration if each.startswith("DATABASE_READ")}
+
+
+def egress(name: str, *sets: str) -> list[tuple[int, Any]]:
+    """Returns the ports, each with its peers, that a policy lets pods connect to; without those for DNS."""
+    [policy] = [
+        each
+        for each in tools.objects(*sets)
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == f"shop-shopping-cart-{name}"
+    ]
+    rules = [(each["ports"][0]["port"], each.get("to")) for each in policy["spec"]["egress"]]
+    return [rule for rule in rules if rule[0] != 53]
+
+
+def test_policies_admit_pooler_and_replicas_elsewhere() -> None:
+    """A rule that would only repeat that of the database is left out."""
+    near = ("--values", "k8s/cnpg/values-cnpg.yaml", "--values", "k8s/cnpg/values-pooler.yaml")
+    database = (5432, [{"podSelector": {"matchLabels": {"cnpg.io/cluster": "product-db"}}}])
+    assert egress("product", *near) == [database]
+    sets = "product.database.pooler.port=6432,product.database.readOnly.host=replicas"
+    far = ("--set", f"{sets},product.database.readOnly.to[0].ipBlock.cidr=192.0.2.0/24")
+    assert egress("product", *near, *far) == [
+        database,
+        (6432, database[1]),
+        (5432, [{"ipBlock": {"cidr": "192.0.2.0/24"}}]),
+    ]
+    assert egress("product-migrate", *near, *far) == [database]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [f"{service}.database.{key}" for service in ("product", "order") for key in ("host", "dbname", "pooler.host")]
+    + ["product.database.readOnly.host"],
+)
+def test_servers_of_bundled_database_are_rejected(key: str) -> None:
+    done = tools.run("template", "shop", str(tools.CHART), "--set", f"{key}=elsewhere")
+    assert done.returncode != 0
+    assert f"{key} has no effect with the bundled database" in done.stderr
+
+
+def test_only_public_files_of_authorities_are_mounted() -> None:
+    """The Secret of an authority may have its private key, as CloudNativePG's `…-ca` does."""
+    sets = f"auth.mode=jwt,auth.issuer=https://login,auth.audience=shop,auth.ca.secretName=ca,demo.enabled=false,{OWN}"
+    found = []
+    for database in ("product", "order"):
+        sets += f",{database}.database.ca.secretName={database}-ca,{database}.database.ca.key=root.pem"
+    for pod, _, pod_spec in pods("--set", f"{sets},auth.jwks.secretName=keys"):
+        for volume in pod_spec.get("volumes", []):
+            if volume["name"] in {"ca", "issuer-ca", "jwks"}:
+                found.append((pod, volume["name"]))
+                file = {"ca": "root.pem", "issuer-ca": "ca.crt", "jwks": "jwks.json"}[volume["name"]]
+                assert volume["secret"]["items"] == [{"key": file, "path": file}], found[-1]
+    assert {name for _, name in found} == {"ca", "issuer-ca", "jwks"}
+    assert len([name for _, name in found if name == "ca"]) == 4, "two services, and their migrations"
+
+
 def test_scripts_of_bundled_databases_are_unchanged() -> None:
     """A change of them restarts the bundled databases with the next upgrade, and calls fail meanwhile.
 

@@ -11,6 +11,7 @@ import yaml
 
 from helm.files import FOLDER, copies, differences
 from local.edge import TEMPLATES, EdgeAuth, EdgeSettings, render, template, values
+from local.pages import pages, repeat
 from tests.chart import tools
 
 
@@ -42,13 +43,14 @@ EDGE = EdgeSettings(
     order="shop-shopping-cart-order:50053",
     sse_http_port=8081,
     sse_grpc_port=50054,
+    metrics_port=9465,
     max_streams=10_000,
 )
 
 
 def test_envoy_variables_are_the_same_everywhere(tmp_path: Path) -> None:
     """In Envoy's files, in local/edge.py and in the chart. A value without a name would be a setting without effect."""
-    used = set(re.findall(r"[$][{]([A-Z_]+)[}]", "".join(template(name) for name in TEMPLATES)))
+    used = set(re.findall(r"[$][{]([A-Z_]+)[}]", "".join(repeat(template(name)) for name in TEMPLATES)))
     text = '{{ include "shopping-cart.envoy.values" . | fromYaml | keys | sortAlpha | toJson }}'
     probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}, "data": {"names": text}}
     file = tmp_path / "values.yaml"
@@ -56,6 +58,24 @@ def test_envoy_variables_are_the_same_everywhere(tmp_path: Path) -> None:
     [found] = tools.objects("--values", str(file), "--show-only", "templates/extra-objects.yaml")
     assert json.loads(found["data"]["names"]) == sorted(used)
     assert values(EDGE).keys() == used
+
+
+def test_chart_has_no_page_with_live_numbers() -> None:
+    rendered = str(tools.objects("--set", "telemetry.metrics.enabled=true"))
+    assert "/debug" not in rendered
+    assert "name: debug" not in rendered
+
+
+def test_chart_has_all_pages_in_a_config_map() -> None:
+    """A ConfigMap has at most 1 MiB, and so has what Helm stores of a release."""
+    [config] = (
+        each
+        for each in tools.objects()
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].endswith("-gateway")
+    )
+    for page in pages():
+        assert config["data"][page.file.name] == page.file.read_text(), page.file
+    assert len(json.dumps(config)) < 512 * 1024
 
 
 @pytest.mark.parametrize(
@@ -81,19 +101,27 @@ def test_envoy_variables_are_the_same_everywhere(tmp_path: Path) -> None:
         ),
         (
             "auth.mode=jwt,auth.demoIssuer.enabled=true",
-            replace(EDGE, auth=EdgeAuth(issuer="http://shop-shopping-cart-issuer:8082", audiences=("shop",))),
+            replace(
+                EDGE,
+                auth=EdgeAuth(issuer="http://shop-shopping-cart-issuer:8082", audiences=("shop",)),
+                issuer="shop-shopping-cart-issuer:8082",
+            ),
         ),
         ("gateway.rateLimit.requestsPerSecond=0", replace(EDGE, rate_limit=0)),
         ("gateway.tls.secretName=tls", replace(EDGE, tls=Path("/tls"))),
         (
             "telemetry.endpoint=http://collector.observability:4317",
-            replace(EDGE, otlp_endpoint="http://collector.observability:4317"),
+            replace(EDGE, otlp_endpoint="http://collector.observability:4317", sample_ratio=0.01),
         ),
         ("telemetry.endpoint=https://collector.observability:4317", EDGE),
-        ("telemetry.endpoint=http://[2001:db8::1]:4317", replace(EDGE, otlp_endpoint="http://[2001:db8::1]:4317")),
+        (
+            "telemetry.endpoint=http://[2001:db8::1]:4317,telemetry.traces.sampleRatio=0.25",
+            replace(EDGE, otlp_endpoint="http://[2001:db8::1]:4317", sample_ratio=0.25),
+        ),
         ("ipFamilies={IPv6}", replace(EDGE, listen="[::]:8080")),
         ("ipFamilyPolicy=PreferDualStack", replace(EDGE, listen="[::]:8080")),
         ("ipFamilyPolicy=PreferDualStack,gateway.listenHost=0.0.0.0", EDGE),
+        ("telemetry.metrics.enabled=false", replace(EDGE, metrics_port=0)),
         ("gateway.sse.maxStreams=100", replace(EDGE, max_streams=5100)),
         ("gateway.envoy.resources.limits.memory=1Gi", replace(EDGE, memory=1024**3)),
         ("gateway.envoy.resources.limits.memory=805306368", replace(EDGE, memory=768 * 1024**2)),

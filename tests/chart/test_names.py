@@ -1,6 +1,10 @@
 """Names: invalid ones are rejected early, and no two releases share one."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+import yaml
 
 from tests.chart import tools
 
@@ -43,3 +47,23 @@ def test_fullname_override_allows_any_release() -> None:
     found = tools.objects("--set", "fullnameOverride=shop", release="1shop")
     services = {each["metadata"]["name"] for each in found if each["kind"] == "Service"}
     assert services == {"shop-gateway", "shop-order", "shop-order-db", "shop-product", "shop-product-db"}
+
+
+def test_names_of_digits_are_texts() -> None:
+    """Kubernetes refuses a label or a namespace that is a number, and the operator such a label of an alert."""
+    monitoring = [f"telemetry.metrics.{each}.enabled=true" for each in ("podMonitor", "rules")]
+    sets = ["fullnameOverride=shop", "nameOverride=789", *monitoring]
+    arguments = [part for each in sets for part in ("--set-string" if "name" in each else "--set", each)]
+    done = tools.run("template", "123", str(tools.CHART), "--namespace", "456", *arguments)
+    assert done.returncode == 0, done.stderr
+    for each in yaml.safe_load_all(done.stdout):
+        assert not {123, 456, 789} & set(numbers(each)), each["metadata"]["name"]
+
+
+def numbers(node: Any) -> Iterator[int]:
+    """Yields all whole numbers of an object."""
+    if isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from numbers(each)
+    elif isinstance(node, int):
+        yield node

@@ -33,6 +33,24 @@ def test_notes_warn_of_hidden_client_addresses(sets: str, warned: bool) -> None:
     assert ("Set gateway.service.externalTrafficPolicy: Local" in notes(sets)) == warned
 
 
+SCRAPED = "telemetry.metrics.podMonitor.enabled=true"
+
+
+@pytest.mark.parametrize(
+    ("sets", "warned"),
+    [
+        (SCRAPED, True),
+        ("telemetry.metrics.scrapeAnnotations.enabled=true", True),
+        (f"{SCRAPED},telemetry.metrics.from[0].podSelector.matchLabels.app=prometheus", False),
+        (f"{SCRAPED},networkPolicy.extraIngress[0].ports[0].port=9464", False),
+        (f"{SCRAPED},networkPolicy.enabled=false", False),
+        ("telemetry.metrics.enabled=true", False),
+    ],
+)
+def test_notes_warn_of_metrics_that_nobody_may_scrape(sets: str, warned: bool) -> None:
+    assert ("Set telemetry.metrics.from" in notes(sets)) == warned
+
+
 BEHIND = "networkPolicy.from[0].namespaceSelector.matchLabels.name=gateways"
 PARENT = "parentRefs[0].name=public"
 
@@ -88,6 +106,12 @@ def test_notes_warn_of_kept_test_order() -> None:
     assert "Its order stays, as RECEIVED" in notes("auth.mode=none")
 
 
+def test_notes_buy_as_guest_without_tokens() -> None:
+    found = notes("auth.mode=none")
+    assert 'curl -s -H "Cart-Secret: $SECRET" -X POST "${CART}:checkout"' in found
+    assert "Authorization" not in found
+
+
 PROVIDER = "auth.mode=jwt,auth.issuer=https://login.example.com,auth.audience={shop,api},demo.enabled=false"
 DEMO = "auth.mode=jwt,auth.demoIssuer.enabled=true"
 
@@ -107,8 +131,10 @@ def test_notes_make_tokens_with_demo_issuer() -> None:
     make = "kubectl --namespace default exec deployment/shop-shopping-cart-issuer -- demo token"
     assert f"TOKEN=$({make} --sub ada --ttl 1h)" in found
     assert f"STAFF_TOKEN=$({make} --role staff --sub grace --ttl 1h)" in found
-    assert 'curl -s -H "Authorization: Bearer $TOKEN" -X POST http://localhost:8080/api/v1/orders' in found
+    assert 'curl -s -H "Authorization: Bearer $TOKEN" -X POST "${CART}:checkout"' in found
+    assert "Cart-Secret" not in found
     assert "the demo issuer is for trying only" in found
+    assert "a token of any customer from POST /demo/token" in found
     assert "eyJ" not in found
 
 

@@ -118,5 +118,6 @@ def test_production_example_admits_gateway_only() -> None:
     }
     assert rendered["Service", "shop-shopping-cart-gateway"]["type"] == "ClusterIP"
     assert not {kind for kind, _ in rendered} & {"Ingress", "HTTPRoute", "GRPCRoute"}
-    [rule] = rendered["NetworkPolicy", "shop-shopping-cart-gateway"]["ingress"]
+    rules = rendered["NetworkPolicy", "shop-shopping-cart-gateway"]["ingress"]
+    [rule] = (rule for rule in rules if {"port": 8080, "protocol": "TCP"} in rule["ports"])
     assert all("podSelector" in peer for peer in rule["from"])

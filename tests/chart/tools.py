@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,10 +32,18 @@ HELM3_FLAGS = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}" for 
 """As in its releases. Without these flags it renders for Kubernetes 1.20."""
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@v0.316.0"
+PROMTOOL_TAGS = "remove_all_sd"
+"""Leaves out what discovers targets in clouds: half of the code, and of the time that the build takes."""
 SCHEMAS_PACKAGE = "kubernetes-validate==1.37.0"
 """A Python package that contains the JSON schemas of many Kubernetes versions."""
 VERSIONS = ("1.29.0", "1.37.0")
 """The oldest Kubernetes version that the chart supports, and the newest that has schemas."""
+
+OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+"""A Go module that contains the Prometheus Operator's custom resource definitions."""
+CRDS = ("podmonitors", "prometheusrules")
+"""Those of the kinds that the chart has."""
 
 REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 
@@ -112,15 +121,21 @@ def helm3() -> str:
     return str(own / "helm" if (own / "helm").exists() else _build(HELM3, own, HELM3_FLAGS))
 
 
-def _build(program: str, folder: Path, flags: str = "") -> Path:
-    """Builds a Go program into a folder. Returns its path. `flags` are for the linker."""
-    name = program.partition("@")[0].rpartition("/")[2]
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if not go:
+def _go(name: str) -> str:
+    """Returns Go's path. `name` is what needs it."""
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if not found:
         raise GoMissing(f"{name} is not on PATH, or too new, and there is no Go to build it")
+    return found
+
+
+def _build(program: str, folder: Path, flags: str = "", tags: str = "") -> Path:
+    """Builds a Go program into a folder. Returns its path. `flags` are for the linker, `tags` choose files."""
+    name = program.partition("@")[0].rpartition("/")[2]
+    go = _go(name)
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOBIN": str(folder)}
-    command = [go, "install", f"-ldflags={flags}", program]
+    command = [go, "install", f"-ldflags={flags}", f"-tags={tags}", program]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         raise ToolMissing(f"go cannot build {name}: {done.stderr.strip().splitlines()[-1:]}")
@@ -133,6 +148,24 @@ def actionlint() -> str:
     if found := _find("actionlint"):
         return found
     return str(_build(ACTIONLINT, CACHE))
+
+
+@cache
+def promtool() -> str:
+    """Returns promtool's path. Its build takes minutes, once."""
+    if found := _find("promtool"):
+        return found
+    return str(_build(PROMTOOL, CACHE, tags=PROMTOOL_TAGS))
+
+
+def build_promtool() -> None:
+    """Builds promtool if it is missing, in the first process of pytest: it takes longer than a test may.
+
+    Without Go, the tests that need it are skipped.
+    """
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        with suppress(ToolMissing):
+            promtool()
 
 
 @cache
@@ -160,6 +193,44 @@ def schemas() -> Path:
                     (making / version / name.rpartition("/")[2]).write_text(text)
         making.rename(own)
     return own
+
+
+@cache
+def crds() -> list[Path]:
+    """Returns the files with the custom resource definitions of CRDS."""
+    own = CACHE / "crds"
+    if not own.exists():
+        command = [_go("the definition of PodMonitor"), "mod", "download", "-json", OPERATOR]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise ToolMissing(f"go cannot download {OPERATOR}: {done.stdout}{done.stderr}")
+        folder = Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
+        making = CACHE / "crds.new"
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        for name in CRDS:
+            text = (folder / f"monitoring.coreos.com_{name}.yaml").read_text()
+            (making / f"{name}.yaml").write_text(text)
+            definition = yaml.safe_load(text)["spec"]
+            [version] = definition["versions"]
+            schema = _strict(version["schema"]["openAPIV3Schema"])
+            kind = definition["names"]["singular"]
+            (making / f"{kind}-monitoring-{version['name']}.json").write_text(json.dumps(schema))
+        making.rename(own)
+    return sorted(own.glob("*.yaml"))
+
+
+def _strict(schema: Any) -> Any:
+    """Returns a schema that rejects unknown keys, as an API server reports them."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _strict(value) for key, value in schema.items()}
+    open_by_intent = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and not open_by_intent:
+        made["additionalProperties"] = False
+    return made
 
 
 def _standalone(text: str, definitions: dict[str, Any]) -> str:

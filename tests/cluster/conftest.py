@@ -11,11 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import yaml
 
-from tests.chart import tools
-from tests.support.kube import CommandFailed, Namespace, kubectl, namespace
-from tests.support.release import Release
+from tests.support.kube import Namespace, namespace, require_cluster
+from tests.support.release import Release, image_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,22 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster() -> None:
-    try:
-        kubectl("get", "nodes", timeout=30)
-    except (CommandFailed, OSError) as error:
-        pytest.exit(f"no cluster answers, as KUBECONFIG has it: {error}", returncode=1)
-
-
-def _default(repository: str) -> str:
-    values = yaml.safe_load((tools.CHART / "values.yaml").read_text())
-    chart = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
-    image = values["image"] if repository == "image" else values["postgresql"]["image"]
-    return f"{image['repository']}:{image['tag'] or chart['appVersion']}"
+    require_cluster()
 
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    return os.environ.get("IMAGE") or _default("image")
+    return image_of("shop")
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +40,7 @@ def previous_image(image: str) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_image() -> str:
-    return os.environ.get("POSTGRES_IMAGE") or _default("postgresql")
+    return image_of("postgres")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from tests.support.release import Release
 PUBLIC = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 SERVED = {
     "product": ("shop.product.v1.ProductService", "shop.product.v1.StockService", *PUBLIC),
-    "order": ("shop.order.v1.OrderService", "shop.order.v1.StatusFeedService", *PUBLIC),
+    "order": ("shop.order.v1.OrderService", "shop.cart.v1.CartService", "shop.order.v1.StatusFeedService", *PUBLIC),
 }
 
 

@@ -4,7 +4,6 @@ A cluster's DNS makes the difference: where answers are kept for 30 seconds, as 
 for half a minute that a pod was replaced.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -12,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.kube import CommandFailed, Namespace, eventually, namespace
+from tests.support.kube import eventually, namespace
 from tests.support.release import COMPONENTS, Release
-from tests.support.rotation import end_sessions, files_have, role_accepts
+from tests.support.rotation import end_sessions, files_have, refresh_files, role_accepts
 from tests.support.traffic import Outcome, traffic
 
 REPLICAS = 2
@@ -40,7 +39,7 @@ def test_evicting_two_pods_fails_no_call(pair: Release) -> None:
         for component in COMPONENTS:
             began = time.monotonic()
             for name in [pod["metadata"]["name"] for pod in pair.pods(component)]:
-                eventually(partial(_evicted, pair.namespace, name), 150, f"{name} may go")
+                eventually(partial(pair.namespace.evict, name), 150, f"{name} may go")
                 print(f"{name} evicted after {time.monotonic() - began:.1f} s")
         time.sleep(STALE)
         for component in COMPONENTS:
@@ -48,19 +47,6 @@ def test_evicting_two_pods_fails_no_call(pair: Release) -> None:
     _well(outcome)
     assert outcome.failures == []
     assert outcome.connections > outcome.watched, "no stream was cut: no gateway went"
-
-
-def _evicted(place: Namespace, pod: str) -> bool:
-    """Asks for what `kubectl drain` asks for. False where the disruption budget says no."""
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": place.name}}
-    path = f"/api/v1/namespaces/{place.name}/pods/{pod}/eviction"
-    try:
-        place.kubectl("create", "--raw", path, "--filename", "-", stdin=json.dumps(body))
-    except CommandFailed as failed:
-        if "disruption budget" not in str(failed):
-            raise
-        return False
-    return True
 
 
 @pytest.mark.timeout(500, func_only=True)
@@ -76,6 +62,7 @@ def test_new_passwords_restart_nothing_and_fail_no_call(pair: Release) -> None:
         pair.upgrade(
             *(part for key, value in passwords.items() for part in ("--set-string", f"{key}.database.password={value}"))
         )
+        refresh_files(pair, *passwords, *(f"{service}-db" for service in passwords))
         for service, password in passwords.items():
             eventually(partial(role_accepts, pair, service, password), 180, "the role has it")
             eventually(partial(files_have, pair, service, password), 180, "the pods have it")

@@ -24,13 +24,23 @@ MANIFESTS = sorted(
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_api_server_accepts_manifest(manifest: str) -> None:
     """A dry run at the server, with the admission of the operators whose kinds they are."""
-    found: Object = yaml.safe_load((tools.ROOT / manifest).read_text())
-    group = found["apiVersion"].partition("/")[0]
-    if "." in group and found["kind"] not in kubectl("api-resources", f"--api-group={group}", "--no-headers"):
-        pytest.skip(f"the cluster knows no {found['kind']} of {group}")
-    # The namespace of the manifests need not be there.
-    found["metadata"].pop("namespace", None)
-    kubectl("apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump(found))
+    found: list[Object] = list(yaml.safe_load_all((tools.ROOT / manifest).read_text()))
+    for each in found:
+        group = each["apiVersion"].partition("/")[0]
+        if "." in group and each["kind"] not in kubectl("api-resources", f"--api-group={group}", "--no-headers"):
+            pytest.skip(f"the cluster knows no {each['kind']} of {group}")
+        # The namespace of the manifests need not be there.
+        each["metadata"].pop("namespace", None)
+    kubectl("apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump_all(found))
+
+
+def test_api_server_accepts_autoscalers_with_metrics() -> None:
+    rendered = tools.objects("--values", str(tools.ROOT / "k8s" / "autoscaling" / "values-autoscaling.yaml"))
+    autoscalers = [each for each in rendered if each["kind"] == "HorizontalPodAutoscaler"]
+    assert len(autoscalers) == 3
+    for each in autoscalers:
+        each["metadata"].pop("namespace", None)
+    kubectl("apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump_all(autoscalers))
 
 
 def test_kind_has_two_workers() -> None:
@@ -46,7 +56,7 @@ def skaffold() -> str:
     return found
 
 
-@pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
+@pytest.mark.parametrize("profile", ["", "dev", "cnpg", "cnpg-pooler"])
 def test_skaffold_values_exist_in_the_chart(skaffold: str, profile: str) -> None:
     """As skaffold reads its file, and the chart's schema takes the values: also where the two cannot work together."""
     said = run([skaffold, "diagnose", "--yaml-only", *_which(profile)])
@@ -56,7 +66,7 @@ def test_skaffold_values_exist_in_the_chart(skaffold: str, profile: str) -> None
     _check(tools.objects(*files, *sets), profile)
 
 
-@pytest.mark.parametrize("profile", ["", "dev", "cnpg"])
+@pytest.mark.parametrize("profile", ["", "dev", "cnpg", "cnpg-pooler"])
 def test_skaffold_renders_the_shop(skaffold: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With Helm 3, which skaffold 2.16 needs."""
     helm = Path(tools.require(tools.helm3))
@@ -78,7 +88,7 @@ def _check(rendered: list[Object], profile: str) -> None:
     environment = {each["name"]: each for each in product["env"]}
     assert environment["LOG_FORMAT"]["value"] == ("text" if profile == "dev" else "json")
     bundled = [each for each in rendered if each and each["kind"] == "StatefulSet"]
-    assert len(bundled) == (0 if profile == "cnpg" else 2)
+    assert len(bundled) == (0 if profile.startswith("cnpg") else 2)
 
 
 def test_skaffold_refuses_unknown_profile(skaffold: str) -> None:

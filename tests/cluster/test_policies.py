@@ -58,11 +58,15 @@ def inside(shop: Release) -> dict[str, str]:
         "admin": f"{gateway}:9901",
         "sse": f"{gateway}:8081",
         "sse-grpc": f"{gateway}:50054",
+        "product-metrics": f"{shop.component('product')}:9464",
+        "order-metrics": f"{shop.component('order')}:9464",
+        "sse-metrics": f"{gateway}:9464",
+        "envoy-metrics": f"{gateway}:9465",
     }
 
 
 def test_other_pods_reach_the_edge_only(shop: Release, listener: str) -> None:
-    """No database, no StockService (on product's port), no Envoy admin."""
+    """No database, no StockService (on product's port), no metrics, no Envoy admin."""
     edge = f"{shop.component('gateway')}:8080"
     others = list(inside(shop).values())
     assert reached(shop.namespace, shop.image, [edge, listener], others) == {edge, listener}
@@ -94,7 +98,7 @@ def test_component_reaches_only_what_it_needs(
 def test_service_reaches_its_own_database_only(
     shop: Release, listener: str, service: str, open_to_it: set[str]
 ) -> None:
-    names = {address: name for name, address in inside(shop).items() if name != service}
+    names = {address: name for name, address in inside(shop).items() if name not in (service, f"{service}-metrics")}
     wanted = [address for address, name in names.items() if name in open_to_it]
     others = [listener, *(address for address in names if address not in wanted)]
     said = shop.namespace.execute(shop.pod(service), "python", "-", *wanted, "--", *others, stdin=REACH)

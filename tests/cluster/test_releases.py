@@ -48,6 +48,11 @@ def leftovers(release: Release, before: set[tuple[str, str]]) -> set[str]:
 
 def everything(namespace: Namespace) -> set[tuple[str, str]]:
     """Kind and name of every object in a namespace."""
+    # Tests that run beside this one add and remove kinds.
+    return eventually(lambda: _everything(namespace), 30, "the objects are listed")
+
+
+def _everything(namespace: Namespace) -> set[tuple[str, str]]:
     kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
     wanted = ",".join(sorted(set(kinds) - PASSING))
     items = json.loads(namespace.kubectl("get", wanted, "--output", "json"))["items"]

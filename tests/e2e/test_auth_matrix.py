@@ -3,7 +3,8 @@
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 from uuid import uuid4
 
 import grpc
@@ -15,9 +16,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from runtime.access.secret import CURRENT
 from tests.support.auth_callers import Keys, token_of
 from tests.support.auth_doors import Door, Events, Grpc, RestDoor, Web, invoke
-from tests.support.auth_matrix import TICKETS, Identity, Mode, expected, methods
+from tests.support.auth_matrix import CARTS, ORDERS, SECRETS, TICKETS, Identity, Method, Mode, expected, methods, named
 from tests.support.auth_requests import SAMPLES, Subject
-from tests.support.auth_world import IN_URL, Wanted, World, at_edge, check, create_world, in_url, named
+from tests.support.auth_world import IN_URL, Wanted, World, at_edge, check, create_world, in_url
 from tests.support.oidc import Provider, oidc_provider
 from tests.support.shop import RunningShop, run_shop
 
@@ -29,7 +30,7 @@ MODES = {JWT: Mode(), NO_GUESTS: Mode(guests=False), NONE: Mode(tokens=False)}
 FOREIGN = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 SERVED = {
     "product": ("shop.product.v1.ProductService", "shop.product.v1.StockService", *FOREIGN),
-    "order": ("shop.order.v1.OrderService", "shop.order.v1.StatusFeedService", *FOREIGN),
+    "order": (ORDERS, CARTS, "shop.order.v1.StatusFeedService", *FOREIGN),
     "sidecar": FOREIGN,
 }
 """The services of each process."""
@@ -104,8 +105,9 @@ async def matrix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 OPEN = (
     *(Identity.NOBODY, Identity.MALFORMED, Identity.EXPIRED, Identity.STAFF),
     *(Identity.FORGED_TICKET, Identity.CREDENTIAL, Identity.WRONG_CREDENTIAL),
+    *(Identity.CART_SECRET, Identity.OTHER_SECRET, Identity.WRONG_SECRET),
 )
-"""Those who call the shop that verifies no tokens: all are equal there."""
+"""Those who call the shop that verifies no tokens: all are equal there, but for the secrets of their carts."""
 
 
 async def check_all_doors(matrix: Matrix, identity: Identity) -> None:
@@ -123,7 +125,7 @@ async def test_shop_with_tokens(matrix: Matrix, identity: Identity) -> None:
     await check_all_doors(matrix, identity)
 
 
-@pytest.mark.parametrize("identity", [Identity.NOBODY, Identity.OWNER, *TICKETS])
+@pytest.mark.parametrize("identity", [Identity.NOBODY, Identity.OWNER, Identity.STAFF, *TICKETS, *SECRETS])
 @pytest.mark.parametrize("matrix", [NO_GUESTS], indirect=True, scope="module")
 async def test_shop_without_guests(matrix: Matrix, identity: Identity) -> None:
     await check_all_doors(matrix, identity)
@@ -155,23 +157,38 @@ async def test_processes_serve_no_other_services(matrix: Matrix) -> None:
     assert {method.service for method in methods()} == {each for services in SERVED.values() for each in services}
 
 
-@pytest.mark.parametrize("matrix", [JWT], indirect=True, scope="module")
-@pytest.mark.parametrize("name", ["GetOrder", "CancelOrder", "StreamOrderStatus", "CreateOrderTicket"])
-async def test_order_of_another_seems_not_to_exist(matrix: Matrix, name: str) -> None:
-    """The errors differ in nothing but the order's id."""
-    method = named(f"shop.order.v1.OrderService.{name}")
-    headers = matrix.world.headers[Identity.ANOTHER_CUSTOMER]
+async def check_seems_not_to_exist(
+    matrix: Matrix, method: Method, identity: Identity, field: Literal["order", "cart"]
+) -> None:
+    """Checks that the refusal of a method differs from that for an unknown id in nothing but the id."""
+    subject = matrix.world.subject(identity)
 
-    async def refusal(door: Door, order: str) -> str:
-        answer = await door.call(method, SAMPLES[method.full_name].make(Subject(matrix.world.product, order)), headers)
+    async def refusal(door: Door, about: Subject, name: str) -> str:
+        answer = await door.call(method, SAMPLES[method.full_name].make(about), matrix.world.headers[identity])
         assert answer.code == "NOT_FOUND"
         # What each response has of its own: its id, and the time.
         varying = r"'x-request-id', '[^']+'|'date', '[^']+'"
-        return re.sub(varying, "", answer.text.replace(order, "ORDER"))
+        return re.sub(varying, "", answer.text.replace(name, "ID"))
 
+    existing: str = getattr(subject, field)
+    unknown = str(uuid4())
     for door in (matrix.past_the_edge["order"], *matrix.edge):
         if door.serves(method):
-            assert await refusal(door, matrix.world.owners_order) == await refusal(door, str(uuid4()))
+            expected = await refusal(door, replace(subject, **{field: unknown}), unknown)
+            assert await refusal(door, subject, existing) == expected
+
+
+@pytest.mark.parametrize("matrix", [JWT], indirect=True, scope="module")
+@pytest.mark.parametrize("name", ["GetOrder", "CancelOrder", "StreamOrderStatus", "CreateOrderTicket"])
+async def test_order_of_another_seems_not_to_exist(matrix: Matrix, name: str) -> None:
+    await check_seems_not_to_exist(matrix, named(f"{ORDERS}.{name}"), Identity.ANOTHER_CUSTOMER, "order")
+
+
+@pytest.mark.parametrize("matrix", [JWT], indirect=True, scope="module")
+@pytest.mark.parametrize("identity", [Identity.ANOTHER_CUSTOMER, Identity.STAFF, Identity.OTHER_SECRET])
+@pytest.mark.parametrize("name", [method.name for method in methods() if method.names_a_cart])
+async def test_cart_of_another_seems_not_to_exist(matrix: Matrix, name: str, identity: Identity) -> None:
+    await check_seems_not_to_exist(matrix, named(f"{CARTS}.{name}"), identity, "cart")
 
 
 @pytest.mark.parametrize("matrix", [JWT], indirect=True, scope="module")
@@ -185,3 +202,13 @@ async def test_token_in_the_url_opens_nothing(matrix: Matrix, parameter: str) ->
             answer = await http.get(path, params={parameter: value})
             assert answer.status_code in (400, 401), path
             assert value not in answer.text
+
+
+@pytest.mark.parametrize("matrix", [JWT], indirect=True, scope="module")
+@pytest.mark.parametrize("parameter", ["cart-secret", "cart_secret", "cartSecret", "secret"])
+async def test_secret_in_the_url_opens_nothing(matrix: Matrix, parameter: str) -> None:
+    cart = matrix.world.guests_cart
+    async with httpx.AsyncClient(base_url=matrix.shop.url, timeout=20) as http:
+        answer = await http.get(f"/api/v1/carts/{cart.id}", params={parameter: cart.secret})
+        assert answer.status_code in (400, 401)
+        assert cart.secret not in answer.text

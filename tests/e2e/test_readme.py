@@ -93,12 +93,30 @@ async def test_printed_commands_work(
         assert "event: completed" in run_all(commands(shop))
 
 
-async def test_refused_order_prints_the_reason(shop: RunningShop) -> None:
-    (block,) = [each for each in readme(shop) if "orders/stream" in each]
-    done = bash("PRODUCT=00000000-0000-4000-8000-000000000000\nORDER=$(" + block.split("ORDER=$(")[1])
+async def test_refused_product_prints_the_reason(shop: RunningShop) -> None:
+    """Of README's first order, whose product does not exist."""
+    done = bash(first_order(shop, "00000000-0000-4000-8000-000000000000"))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"[^\n]*00000000-0000-4000-8000-000000000000[^\n]*\n", done.stderr), done.stderr
+    assert done.stderr == "product 00000000-0000-4000-8000-000000000000 not found\n"
+
+
+async def test_sold_out_product_prints_the_reason(shop: RunningShop, rest: Rest) -> None:
+    """And the command that README has for this case helps."""
+    product = await rest.product(name="Rare", stock=0)
+    done = bash(first_order(shop, product["id"]))
+    assert done.returncode == 1
+    assert "INSUFFICIENT_STOCK" in done.stdout, "the cart says so"
+    assert re.fullmatch(r"[^\n]*Rare[^\n]*\n", done.stderr), done.stderr
+    (adjust,) = re.findall(r"(?m)^ {4}(curl .*:adjustStock.*)$", (REPOSITORY / "README.md").read_text())
+    run_all([f"PRODUCT={product['id']}\n" + adjust.replace("localhost:8080", f"localhost:{port(shop.target)}")])
+    assert await rest.stock(product["id"]) == 5
+
+
+def first_order(shop: RunningShop, product_id: str) -> str:
+    """README's first order, of a product."""
+    (block,) = [each for each in readme(shop) if "orders/stream" in each]
+    return re.sub(r"(?s)PRODUCT=\$\(.*?\n(?=CART=)", f"PRODUCT={product_id}\n", block)
 
 
 async def test_printed_commands_with_tokens_work(shop_with_tokens: RunningShop) -> None:
@@ -112,14 +130,16 @@ async def test_printed_commands_with_tokens_work(shop_with_tokens: RunningShop) 
 async def test_readme_shows_orders_to_staff_and_to_their_customer(shop_with_tokens: RunningShop) -> None:
     staff = shop_with_tokens.authorization(staff=True)
     async with httpx.AsyncClient(base_url=shop_with_tokens.url, headers=staff) as http:
-        product = await Rest(http).product()
+        product, placed = await Rest(http).product(), {}
         for subject in ("ada", "grace"):
             http.headers.update(shop_with_tokens.authorization(subject))
-            await Rest(http).order(product["id"])
+            placed[subject] = (await Rest(http).order(product["id"]))["id"]
     (block,) = readme(shop_with_tokens)
     for_staff, for_ada, for_guest = (
         json.loads(run_all([command])) for command in block.splitlines() if command.startswith("curl")
     )
     assert len(for_staff["orders"]) >= 2
-    assert len(for_ada["orders"]) == 1
+    seen = {each["id"] for each in for_ada["orders"]}
+    assert placed["ada"] in seen
+    assert placed["grace"] not in seen
     assert for_guest["code"] == 16

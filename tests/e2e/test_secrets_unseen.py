@@ -1,4 +1,4 @@
-"""No log, trace or statistic has what is private: personal data, tokens, tickets, the shop's own secrets."""
+"""No log, trace or metric has what is private: personal data, tokens, tickets, secrets of carts and of the shop."""
 
 import json
 import re
@@ -10,9 +10,11 @@ from urllib.parse import quote
 import grpc
 import httpx
 import pytest
+from shop.cart.v1 import cart_pb2, cart_pb2_grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
+from runtime.access.caller_hash import caller_hash
 from runtime.access.secret import CURRENT
 from tests.support.auth_callers import Keys, bearer, forged
 from tests.support.eventually import eventually
@@ -24,6 +26,7 @@ from tests.support.shop import RunningShop, run_shop
 CUSTOMER = {"name": "Zerlina Quuxworth", "email": "zerlina.quux@example.com", "phone": "+44 20 7946 0999"}
 ADDRESS = "221 Quaggy Street, Quibbleton"
 NOTES = "ring the quadruple bell"
+DETAILS = {"customer": CUSTOMER, "shippingAddress": ADDRESS, "paymentMethod": "CARD", "notes": NOTES}
 SUBJECT = "auth0|zerlina-7731"
 PERSONAL = (
     *CUSTOMER.values(),
@@ -38,8 +41,23 @@ PERSONAL = (
 )
 
 
+SERVICES = ("product", "order", "sse")
+
+
+async def page(port: int) -> str:
+    """What a port for metrics shows, Envoy's or a service's."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        for path in ("/metrics", "/stats/prometheus"):
+            if (answer := await http.get(path)).is_success:
+                return answer.text
+    raise AssertionError(f"port {port} shows no metrics")
+
+
 class Life:
-    """A whole life of a guest's order and a customer's, with calls that fail. It keeps what must be seen nowhere."""
+    """A whole life of orders and carts, a guest's and a customer's, with calls that fail.
+
+    It keeps what must be seen nowhere.
+    """
 
     def __init__(self, shop: RunningShop, provider: Provider, keys: Keys) -> None:
         self._shop = shop
@@ -47,6 +65,7 @@ class Life:
         self._keys = keys
         self.secrets = {keys.credential, keys.tickets}
         self.orders: list[str] = []
+        self.carts: list[str] = []
         self._ticket = ""
 
     def _token(self, subject: str = SUBJECT, **claims: object) -> str:
@@ -68,19 +87,14 @@ class Life:
             product = (await Rest(staff).product())["id"]
             await self._guest(product, staff)
             await self._customer(product)
+            await self._carts(product)
             for query in (f"customerEmail={quote(CUSTOMER['email'])}", f"customerEmail={CUSTOMER['email']}"):
                 (await staff.get(f"/api/v1/orders?{query}")).raise_for_status()
         await self._bad_tokens(product)
         await self._past_the_edge(product)
 
     async def _order(self, http: httpx.AsyncClient, product: str) -> Json:
-        body = {
-            "items": [{"productId": product, "quantity": 1}],
-            "customer": CUSTOMER,
-            "shippingAddress": ADDRESS,
-            "paymentMethod": "CARD",
-            "notes": NOTES,
-        }
+        body = {"items": [{"productId": product, "quantity": 1}], **DETAILS}
         answer = await http.post("/api/v1/orders", json=body)
         assert answer.status_code == 200, answer.text
         order: Json = answer.json()
@@ -123,6 +137,57 @@ class Life:
             assert (await http.post(f"{path}:process", json={})).status_code == 403
             assert (await http.get(f"/api/v1/orders/{self.orders[0]}")).status_code == 404
 
+    async def _cart(self, http: httpx.AsyncClient, product: str) -> tuple[str, dict[str, str]]:
+        """Makes a guest's cart with something in it. Returns its path and the header with its secret."""
+        made = (await http.post("/api/v1/carts", json={})).raise_for_status().json()
+        self.carts.append(made["cart"]["id"])
+        path, secret = f"/api/v1/carts/{made['cart']['id']}", {"cart-secret": self._keep(made["secret"])}
+        body = {"productId": product, "quantity": 2}
+        (await http.post(f"{path}:add", json=body, headers=secret)).raise_for_status()
+        return path, secret
+
+    async def _check_out(self, http: httpx.AsyncClient, path: str, headers: dict[str, str]) -> None:
+        etag = (await http.get(path, headers=headers)).raise_for_status().json()["etag"]
+        body = {"etag": etag, **DETAILS}
+        placed, again = [await http.post(f"{path}:checkout", json=body, headers=headers) for _ in range(2)]
+        order = placed.raise_for_status().json()
+        assert again.raise_for_status().json()["id"] == order["id"]
+        if ticket := order.get("ticket"):
+            self._keep(ticket)
+        self.orders.append(order["id"])
+        another = {"etag": etag, **DETAILS, "notes": f"{NOTES} twice"}
+        assert (await http.post(f"{path}:checkout", json=another, headers=headers)).status_code == 409
+        changed = {"etag": self.carts[0], **DETAILS}
+        assert (await http.post(f"{path}:checkout", json=changed, headers=headers)).status_code == 409
+
+    async def _carts(self, product: str) -> None:
+        async with self._client() as http, self._client(self._token()) as customer:
+            path, secret = await self._cart(http, product)
+            await self._check_out(http, path, secret)
+            right = secret["cart-secret"]
+            for wrong in (self._keep(right[::-1]), self._keep(f"{right}x"), self._keep("wrong-secret-0123456789" * 5)):
+                assert (await http.get(path, headers={"cart-secret": wrong})).status_code == 404
+                body = {"cartId": self.carts[0], "secret": wrong}
+                assert (await customer.post("/api/v1/carts:merge", json=body)).status_code in (400, 404)
+            for name, value in (("cart-secret", right), ("secret", right), ("cartSecret", right)):
+                assert (await http.get(path, params={name: value})).status_code in (400, 401)
+            twice = [("cart-secret", right), ("cart-secret", right)]
+            assert (await http.get(path, headers=twice)).status_code in (400, 404)
+            # grpc logs a header that is not UTF-8, by itself.
+            answer = await http.get(path, headers=[(b"cart-secret", right.encode() + b"\xa0")], timeout=5)
+            assert answer.status_code in (401, 404), answer.text
+
+            path, secret = await self._cart(http, product)
+            body = {"cartId": self.carts[-1], "secret": secret["cart-secret"]}
+            _, merged = [await customer.post("/api/v1/carts:merge", json=body) for _ in range(2)]
+            mine = merged.raise_for_status().json()
+            assert (await http.get(path, headers=secret)).status_code == 404
+            for call in ((path, {}), (f"/api/v1/carts/{mine['id']}", secret)):
+                assert (await http.get(call[0], headers=call[1])).status_code in (401, 404)
+            await self._check_out(customer, f"/api/v1/carts/{mine['id']}", {})
+            (await customer.post(f"/api/v1/carts/{mine['id']}:clear", json={})).raise_for_status()
+            (await customer.delete(f"/api/v1/carts/{mine['id']}")).raise_for_status()
+
     async def _bad_tokens(self, product: str) -> None:
         async with self._client() as http:
             for token in (
@@ -156,6 +221,10 @@ class Life:
             reservations = stock_pb2_grpc.StockServiceStub(products)
             await reservations.ListReservations(stock_pb2.ListReservationsRequest(), metadata=right)
             order = order_pb2_grpc.OrderServiceStub(orders)
+            carts = cart_pb2_grpc.CartServiceStub(orders)
+            cart = await carts.CreateCart(cart_pb2.CreateCartRequest())
+            secret = (("cart-secret", self._keep(cart.secret)),)
+            await carts.GetCart(cart_pb2.GetCartRequest(id=cart.cart.id), metadata=secret)
             token = bearer(self._token())
             await order.GetOrder(order_pb2.GetOrderRequest(id=self.orders[1]), metadata=token)
             for refused in (
@@ -164,31 +233,42 @@ class Life:
                     product_pb2.DeleteProductRequest(id=product), metadata=bearer(self._token(ttl=-600))
                 ),
                 order.GetOrder(order_pb2.GetOrderRequest(id=self.orders[0]), metadata=token),
+                carts.GetCart(cart_pb2.GetCartRequest(id=self.carts[0]), metadata=secret),
+                carts.MergeCart(cart_pb2.MergeCartRequest(cart_id=self.carts[0], secret=cart.secret), metadata=token),
             ):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await refused
 
 
-async def test_private_data_is_in_no_log_trace_or_statistic(tmp_path: Path) -> None:
-    async with otlp_receiver() as spans:
+async def test_private_data_is_in_no_log_trace_or_metric(tmp_path: Path) -> None:
+    async with otlp_receiver() as sent:
         with oidc_provider() as provider:
-            variables = provider.variables(LOG_LEVEL="DEBUG", LOG_FORMAT="json", **spans.variables())
+            variables = provider.variables(LOG_LEVEL="DEBUG", LOG_FORMAT="json", TELEMETRY="1", **sent.variables())
             with run_shop(tmp_path, variables) as shop:
                 folder = shop.shop.logs.parent
                 keys = Keys(*((folder / name / CURRENT).read_text() for name in ("credentials", "ticket-keys")))
                 life = Life(shop, provider, keys)
                 await life.run()
-                await eventually(lambda: {"shop-edge", "order", "product"} <= {owner for owner, _ in spans.spans})
+                await eventually(lambda: {owner for owner, _ in sent.spans} == {"shop-edge", *SERVICES})
+                kept = {f"metrics of {name}": await page(port) for name, port in shop.shop.metrics_ports.items()}
+                await eventually(lambda: sent.value("order", "shop.orders.transitions") >= len(life.orders))
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{shop.shop.admin_port}") as admin:
-                    kept = {f"Envoy's {path}": (await admin.get(path)).text for path in ("stats", "stats/prometheus")}
+                    kept["Envoy's statistics"] = (await admin.get("stats")).text
         # The processes have ended, and have written and sent everything.
         kept |= {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
-        kept["spans"] = spans.text()
+        kept["spans"], kept["sent metrics"] = sent.text(), sent.metrics_text()
 
     assert {"product.log", "order.log", "sse.log", "envoy.log"} <= set(kept)
+    measured = {"sent metrics", "Envoy's statistics", *(f"metrics of {name}" for name in (*SERVICES, "envoy"))}
+    for name in measured:
+        assert kept[name]
+        # Labels are bounded: none is an id.
+        assert not [each for each in (*life.orders, *life.carts) if each in kept[name]], name
     for name in ("order.log", "envoy.log", "spans"):
         assert any(order in kept[name] for order in life.orders), f"no order is seen in {name}: is nothing written?"
+        assert name == "spans" or any(cart in kept[name] for cart in life.carts), f"no cart is seen in {name}"
     assert re.search(r'"level": ?"DEBUG"', kept["order.log"])
+    assert caller_hash(SUBJECT, keys.credential) in kept["order.log"], "a customer's calls can be found"
     found = [
         f"{name} has {private!r}: {re.findall(rf'.{{0,80}}{re.escape(private)}.{{0,20}}', text)[:1]}"
         for name, text in kept.items()

@@ -1,65 +1,66 @@
-"""One trace from the edge through order, product and SQL, received over OTLP in this very process."""
+"""The traces of a cart that becomes an order and is followed to its end, received over OTLP in this very process."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
-from tests.support.otlp import Receiver, otlp_receiver
-from tests.support.rest import Rest
+from tests.support.eventually import eventually
+from tests.support.otlp import attributes_of, otlp_receiver
 from tests.support.shop import run_shop
+from tests.support.traced_life import Life, check, check_unsampled, trade
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with otlp_receiver() as running:
-        yield running
+async def live(folder: Path) -> Life:
+    """Runs a shop whose edge samples nothing, and callers that decide for themselves."""
+    life = Life()
+    async with otlp_receiver() as life.receiver:
+        variables = {"LOG_FORMAT": "json", "TRACES_SAMPLE_RATIO": "0", **life.receiver.variables()}
+        with run_shop(folder, variables) as shop:
+            async with httpx.AsyncClient(base_url=shop.url, timeout=20) as http:
+                await trade(http)
+            await eventually(lambda: life.complete)
+        life.logs = {path.name: path.read_text() for path in (folder / "logs").iterdir()}
+    return life
 
 
-async def test_order_is_one_trace_from_edge_to_sql(receiver: Receiver, tmp_path: Path) -> None:
-    trace = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
-    with run_shop(tmp_path, {**receiver.variables(), "LOG_FORMAT": "json"}) as shop:
-        async with httpx.AsyncClient(base_url=shop.url) as http:
-            product = await Rest(http).product()
-            headers = {"traceparent": f"00-{trace.hex()}-b7ad6b7169203331-01"}
-            answer = await http.post("/api/v1/orders", json=Rest.order_body(product["id"]), headers=headers)
-            assert answer.status_code == 200, answer.text
-            order_id = answer.json()["id"]
-            await http.post(f"/api/v1/orders/{order_id}:cancel")
-            for path in (
-                "/api/v1/orders?customerEmail=ada%40example.com",
-                "/api/v1/orders?customerEmail=ada@example.com&status=PLACED",
-                "/api/v1/products?search=secret-word",
-                f"/api/orders/stream?order_id={order_id}&token=secret-token",
-            ):
-                assert (await http.get(path, headers=headers)).status_code == 200, path
-
-        async with asyncio.timeout(20):
-            while not (
-                (reserve := receiver.find("product", "stock.reserve", trace))
-                and (insert := receiver.find("order", "order.insert", trace))
-                # edge → order (server) → SQL, and edge → order (server) → order (client) → product (server) → SQL
-                and compact(receiver.chain(insert)) == ["shop-edge", "order"]
-                and compact(receiver.chain(reserve)) == ["shop-edge", "order", "product"]
-                and receiver.find("order", "order.list", trace)
-                and receiver.find("product", "product.search", trace)
-            ):
-                await asyncio.sleep(0.1)
-        assert reserve.parent_span_id != insert.parent_span_id
-        # Nothing of whoever ordered, nor of what anybody looked for, in anything that anybody sent or logged.
-        kept = receiver.text() + "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
-        for private in ("ada@", "ada%40", "Lovelace", "James", "+44", "secret-"):
-            assert private not in kept, private
-
-        logs = "".join(path.read_text() for path in sorted((tmp_path / "logs").glob("order*.log")))
-        lines = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
-        placed = [line for line in lines if line.get("trace_id") == trace.hex()]
-        assert placed, "the order's log lines have its trace"
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+    return asyncio.run(live(tmp_path_factory.mktemp("shop")))
 
 
-def compact(chain: list[str]) -> list[str]:
-    """Neighbours of one service counted once."""
-    return [each for index, each in enumerate(chain) if index == 0 or chain[index - 1] != each]
+def test_request_is_one_trace_to_both_databases(life: Life) -> None:
+    check(life)
+
+
+def test_opening_of_a_stream_ends_before_the_stream(life: Life) -> None:
+    opened, edge = life.span("follow", "stream.open"), life.span("follow", "ingress")
+    assert opened.end_time_unix_nano < edge.end_time_unix_nano
+
+
+def test_unsampled_call_sends_nothing_and_passes_its_context_on(life: Life) -> None:
+    check_unsampled(life)
+    for log in ("order.log", "product.log"):
+        for name in ("buy", "buy-unsampled"):
+            assert life.lines(log, name), f"no line of {log} has the trace id of {name}"
+
+
+def test_spans_have_the_attributes_of_the_conventions(life: Life) -> None:
+    insert = attributes_of(life.span("order", "order.insert").attributes)
+    text = insert.pop("db.query.text")
+    assert insert == {"db.system.name": "postgresql", "db.namespace": "order", "db.query.summary": "order.insert"}
+    assert "INSERT INTO orders" in text
+    order = attributes_of(life.server_span("order").attributes)
+    assert (order["rpc.service"], order["rpc.method"]) == ("shop.order.v1.OrderService", "CreateOrder")
+    missing = life.server_span("missing")
+    [code] = [each.value.int_value for each in missing.attributes if each.key == "rpc.grpc.status_code"]
+    assert code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert not missing.status.code, "a refusal is no error of the server"
+
+
+def test_nothing_private_is_sent_or_logged(life: Life) -> None:
+    kept = life.receiver.text() + life.receiver.metrics_text() + "".join(life.logs.values())
+    for private in ("ada@", "ada%40", "Lovelace", "James", "+44", "secret-"):
+        assert private not in kept, private

@@ -2,29 +2,24 @@
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
 import grpc
+from shop.cart.v1 import cart_pb2_grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc
 
 from local.settings import LOOPBACK
 from runtime.client import channel
-from tests.support.order import create_request, status_name
-from tests.support.product import Refusal, euros, refusal_of
-
-T = TypeVar("T")
-
-RETRYABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
-"""The codes after which a client tries again."""
-
-RETRY_TIMEOUT = 60.0
-"""Seconds for which a client tries again."""
+from tests.faults.attempts import RETRY_TIMEOUT, RETRYABLE, Attempt, Record, Refused
+from tests.faults.shoppers import Basket, Shoppers
+from tests.support.access import bearer, senders
+from tests.support.oidc import Issuer
+from tests.support.order import create_request
+from tests.support.product import euros
 
 Step = tuple[str, Callable[..., Any], str]
 """A status, and the request and the method that lead to it."""
@@ -37,78 +32,46 @@ STEPS: list[Step] = [
 CANCEL: Step = ("CANCELLED", order_pb2.CancelOrderRequest, "CancelOrder")
 
 
-class Refused(Exception):
-    """A call that was refused for good."""
+class Clients(Record):
+    """All clients, and what they know. They act as staff, except for those that buy through carts."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.code} {refusal.reason}: {refusal.message}")
-        self.refusal = refusal
+    shoppers: Shoppers
 
-
-@dataclass
-class Attempt:
-    """One idempotency key, and the responses that its client got."""
-
-    key: str
-    items: dict[str, int]
-    id: str = ""
-    number: str = ""
-    status: str = ""
-    """The last status that was acknowledged; empty if no order was."""
-    refusal: str = ""
-    """The reason why it was refused for good."""
-    answers: set[tuple[str, str]] = field(default_factory=set)
-    """Each id and number that a response had. More than one is an error."""
-    time: float = 0.0
-    """When it was acknowledged, by the event loop's clock."""
-    seen: list[int] = field(default_factory=list)
-    """The versions that its watcher saw, if it had one."""
-    watched: bool = False
-
-
-MOVED_ON = 100_000
-"""How far the order numbers are moved on in a restored database, as docs/operations.md says."""
-
-
-class Clients:
-    """All clients, and what they know."""
-
-    def __init__(self, product: str, orders: Sequence[int], *, timeout: float = 3.0) -> None:
+    def __init__(self, product: str, orders: Sequence[int], issuer: Issuer, *, timeout: float = 3.0) -> None:
         """Connects with the block.
 
         Args:
             product: The address of the product service.
             orders: The ports of the replicas of the order service.
+            issuer: Makes the tokens that the order service accepts.
             timeout: Seconds that one call may take.
         """
+        super().__init__()
         self._stack = AsyncExitStack()
         self._product = product
         self._ports = list(orders)
         self._timeout = timeout
-        self._dice = random.Random(7)
-        self.attempts: list[Attempt] = []
+        self._issuer = issuer
         self.stock: dict[str, int] = {}
         """The pieces of each product that ever existed."""
-        self.problems: list[str] = []
-        """Refusals that no client should ever get."""
-        self.told: Counter[str] = Counter()
-        """The messages after which clients tried again, and how often."""
-        self.restored = False
-        """Whether a database was restored. Orders may then be missing, or have an earlier status."""
         self._group: asyncio.TaskGroup
         self._watchers: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        async def opened(address: str) -> grpc.aio.Channel:
-            return await self._stack.enter_async_context(channel(address))
+        staff = bearer(self._issuer.token("staff", staff=True))
 
+        async def opened(address: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
+            return await self._stack.enter_async_context(channel(address, interceptors))
+
+        replicas = [f"ipv4:{LOOPBACK}:{port}" for port in self._ports]
         both = "ipv4:" + ",".join(f"{LOOPBACK}:{port}" for port in self._ports)
-        self._orders: Any = order_pb2_grpc.OrderServiceStub(await opened(both))
+        self._orders: Any = order_pb2_grpc.OrderServiceStub(await opened(both, senders(lambda: staff)))
         self._each: list[Any] = [
-            order_pb2_grpc.OrderServiceStub(await opened(f"ipv4:{LOOPBACK}:{port}")) for port in self._ports
+            order_pb2_grpc.OrderServiceStub(await opened(each, senders(lambda: staff))) for each in replicas
         ]
         self._products: Any = product_pb2_grpc.ProductServiceStub(await opened(f"ipv4:{self._product}"))
+        carts = [cart_pb2_grpc.CartServiceStub(await opened(each)) for each in (both, *replicas)]
+        self.shoppers = Shoppers(self, self._issuer, carts[0], carts[1:], self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -116,6 +79,11 @@ class Clients:
             task.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self._stack.aclose()
+
+    @property
+    def baskets(self) -> Sequence[Basket]:
+        """All carts."""
+        return self.shoppers.baskets
 
     # --- what clients do
 
@@ -126,25 +94,35 @@ class Clients:
             made = await self._products.CreateProduct(product_pb2.CreateProductRequest(product=product))
             self.stock[made.id] = stock
 
-    async def shop(self, number: int, per_second: float) -> None:
-        """Lets clients arrive at a steady rate. Each places an order and then does something with it."""
+    async def shop(self, number: int, per_second: float, *, first: int = 0) -> None:
+        """Lets clients arrive at a steady rate. Each places an order and then does something with it.
+
+        Args:
+            number: How many clients arrive.
+            per_second: How many of them in a second.
+            first: The number of clients that have arrived before. It makes these do something else.
+        """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for turn in range(number):
+            for turn in range(first, first + number):
                 group.create_task(self._client(turn))
                 await asyncio.sleep(1 / per_second)
 
     def crowd(self, number: int) -> None:
-        """Lets more clients arrive at once, while `shop` runs."""
+        """Lets more clients arrive at once, while `shop` runs. Without carts, they reserve at once."""
         for turn in range(number):
-            self._group.create_task(self._client(turn))
+            self._group.create_task(self._client(turn // 2 * 4 + turn % 2))
 
     async def _client(self, turn: int) -> None:
         dice = random.Random(turn)
         ids = list(self.stock)[:-1]
-        items = {each: dice.randint(1, 3) for each in dice.sample(ids, dice.randint(1, 3))}
-        # One in three clients does not retry after a failure.
-        attempt = await self.order(self._orders, items, retry_timeout=0 if turn % 3 == 1 else RETRY_TIMEOUT)
+        items = _some_of(ids, dice)
+        # One in three clients does not retry after a failure. Every other pair buys through carts.
+        retry_timeout = 0 if turn % 3 == 1 else RETRY_TIMEOUT
+        if turn % 4 < 2:
+            attempt = await self.order(self._orders, items, retry_timeout=retry_timeout)
+        else:
+            attempt = await self.shoppers.buy(turn, items, retry_timeout=retry_timeout)
         if not attempt.status:
             return
         if turn % 5 == 0:
@@ -157,6 +135,12 @@ class Clients:
                 return
         if turn % 10 == 3:
             await self._adjust(dice.choice(ids))
+        if turn % 10 == 5:
+            await self._reprice(dice.choice(ids), dice.randint(1, 9))
+
+    def new_carts(self, number: int) -> list[dict[str, int]]:
+        """Returns what goes into so many carts: products that do not run out."""
+        return [_some_of(list(self.stock)[:-2], self.dice) for _ in range(number)]
 
     async def order(
         self, stub: Any, items: dict[str, int], *, retry_timeout: float = RETRY_TIMEOUT, timeout: float | None = None
@@ -168,25 +152,15 @@ class Clients:
 
         async def create() -> order_pb2.Order:
             order: order_pb2.Order = await stub.CreateOrder(request, timeout=timeout or self._timeout)
-            attempt.answers.add((order.id, order.number))
             return order
 
         try:
-            order = await self._insist(create, retry_timeout)
-            attempt.id, attempt.number, attempt.status = order.id, order.number, status_name(order)
-            attempt.time = asyncio.get_running_loop().time()
-            self._news.set()
-            if self._dice.random() < 0.1:  # as if the response was lost
-                again = await self._insist(create, retry_timeout)
-                if self.restored and _sequence(order) < MOVED_ON <= _sequence(again):
-                    # It was lost with the restore in between, and is a new one: its client has seen that alone.
-                    attempt.number, attempt.answers = again.number, {(again.id, again.number)}
-                    attempt.status, attempt.time = status_name(again), asyncio.get_running_loop().time()
+            await self.place(attempt, create, retry_timeout)
         except Refused as error:
             final = error.refusal.reason in ("INSUFFICIENT_STOCK", "ORDER_EXPIRED") and not attempt.status
             if final:
                 attempt.refusal = error.refusal.reason
-            elif retry_timeout or error.refusal.code not in RETRYABLE:
+            elif retry_timeout or not error.is_retryable:
                 self.problems.append(f"create: {error}")
         return attempt
 
@@ -196,7 +170,7 @@ class Clients:
         etag = str(len(_path(attempt.status))) if with_etag else ""
         request = kind(id=attempt.id, etag=etag)
         try:
-            await self._insist(lambda: getattr(self._orders, method)(request, timeout=self._timeout), RETRY_TIMEOUT)
+            await self.insist(lambda: getattr(self._orders, method)(request, timeout=self._timeout))
         except Refused as error:
             if not self.restored:
                 self.problems.append(f"{method}: {error}")
@@ -216,29 +190,14 @@ class Clients:
     async def _adjust(self, product: str, delta: int = 1) -> None:
         request = product_pb2.AdjustStockRequest(id=product, delta=delta, request_id=str(uuid4()))
         self.stock[product] += delta
-        await self._insist(lambda: self._products.AdjustStock(request, timeout=self._timeout), RETRY_TIMEOUT)
+        await self.insist(lambda: self._products.AdjustStock(request, timeout=self._timeout))
 
-    async def _insist(self, call: Callable[[], Awaitable[T]], retry_timeout: float) -> T:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + retry_timeout
-        while True:
-            try:
-                return await call()
-            except grpc.aio.AioRpcError as error:
-                refusal = refusal_of(error)
-            if refusal.code not in RETRYABLE or clock() >= deadline:
-                raise Refused(refusal)
-            self.told[refusal.message] += 1
-            await asyncio.sleep(min(refusal.retry_after or 0.2, 0.5) * self._dice.uniform(0.5, 1))
+    async def _reprice(self, product: str, price: int) -> None:
+        change = product_pb2.Product(id=product, price=euros(price))
+        request = product_pb2.UpdateProductRequest(product=change)
+        await self.insist(lambda: self._products.UpdateProduct(request, timeout=self._timeout))
 
     # --- what clients observe
-
-    async def acknowledged(self, number: int) -> None:
-        """Waits until so many orders are placed."""
-        async with asyncio.timeout(90):
-            while sum(bool(each.status) for each in self.attempts) < number:
-                self._news.clear()
-                await self._news.wait()
 
     async def recovery(self, ended: float) -> float:
         """Returns the seconds from the end of a fault until each replica has placed an order that came after it."""
@@ -276,8 +235,9 @@ class Clients:
             await asyncio.sleep(0.3)
 
 
-def _sequence(order: order_pb2.Order) -> int:
-    return int(order.number.rpartition("-")[2])
+def _some_of(products: list[str], dice: random.Random) -> dict[str, int]:
+    """Returns what a client wants: some pieces of some products."""
+    return {each: dice.randint(1, 3) for each in dice.sample(products, dice.randint(1, 3))}
 
 
 def _path(status: str) -> list[str]:

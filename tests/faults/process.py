@@ -1,8 +1,8 @@
 """A real service with a fault in it: `python -m tests.faults.process SERVICE [SETTING=VALUE…] [FAULT]`.
 
 Production code has no hooks. This process wraps methods of it, so that a fault strikes at a given point, and sets
-constants, so that a hold expires after seconds. `crash`, `late` and `setting` make these arguments, and fail if a name
-in them does not exist.
+constants, so that a hold expires after seconds. `crash`, `late`, `broken`, `blocking` and `setting` make these
+arguments, and fail if a name in them does not exist.
 """
 
 import argparse
@@ -13,12 +13,20 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
+from order.cart.merge import Merge
+from order.domain import Order
+from order.jobs.expired_carts import CartPurger, ExpiredRows
+from order.jobs.expired_holds import ExpiredHoldReaper
 from order.jobs.relay import Message, Outbox
+from order.live.tailer import Tailer
 from order.store import OrderStore
 from product.stock_store import StockStore
+from product.store import ProductStore
 from runtime import cli
 
 log = logging.getLogger(__name__)
@@ -38,9 +46,18 @@ def _has_release(messages: list[Message]) -> bool:
 POINTS: dict[str, tuple[type, str, Callable[[Any], bool] | None]] = {
     "order-reserved": (OrderStore, "insert", None),
     "order-inserted": (OrderStore, "insert", bool),
+    "cart-reserved": (OrderStore, "insert_from_cart", None),
+    "cart-ordered": (OrderStore, "insert_from_cart", lambda outcome: isinstance(outcome, Order)),
+    "cart-merged": (Merge, "__call__", bool),
+    "order-read": (OrderStore, "get", None),
     "relay-claimed": (Outbox, "claim", _has_release),
     "relay-sent": (Outbox, "delete", None),
+    "carts-purged": (ExpiredRows, "delete_batch", bool),
+    "carts-purged-next": (CartPurger, "step", None),
+    "holds-reaped": (ExpiredHoldReaper, "step", None),
+    "log-read": (Tailer, "poll", None),
     "product-reserved": (StockStore, "reserve", bool),
+    "products-listed": (ProductStore, "list", None),
 }
 """The points by name: a class and its method, and which of its results count. Without the last, a fault strikes before
 the method runs, otherwise after it."""
@@ -73,6 +90,16 @@ def late(point: str, *, after: int, calls: int, seconds: int) -> str:
         seconds: How late they are.
     """
     return f"late:{_check_point(point)}:{after}:{calls}:{seconds}"
+
+
+def broken(point: str, *, one_in: int) -> str:
+    """Returns a fault: calls fail at a point, as they do by a bug; one in so many."""
+    return f"broken:{_check_point(point)}:{one_in}"
+
+
+def blocking(point: str, *, milliseconds: int) -> str:
+    """Returns a fault: each call blocks the event loop at a point, as a long computation does."""
+    return f"blocking:{_check_point(point)}:{milliseconds}"
 
 
 def setting(path: str, value: float) -> str:
@@ -122,10 +149,32 @@ def _late(after: int, calls: int, seconds: float) -> Callable[[], Awaitable[None
     return point
 
 
+def _broken(one_in: int) -> Callable[[], Awaitable[None]]:
+    calls = count(1)
+
+    async def point() -> None:
+        if next(calls) % one_in == 0:
+            raise RuntimeError("a bug that a test has made")
+
+    return point
+
+
+def _blocking(milliseconds: int) -> Callable[[], Awaitable[None]]:
+    async def point() -> None:
+        time.sleep(milliseconds / 1000)
+
+    return point
+
+
 def inject(fault: str) -> None:
     """Wraps the method of a fault's point."""
     kind, name, *numbers = fault.split(":")
-    kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {"crash": _crash, "late": _late}
+    kinds: dict[str, Callable[..., Callable[[], Awaitable[None]]]] = {
+        "crash": _crash,
+        "late": _late,
+        "broken": _broken,
+        "blocking": _blocking,
+    }
     point = kinds[kind](*map(int, numbers))
     owner, method, counts = POINTS[name]
     original = getattr(owner, method)

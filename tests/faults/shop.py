@@ -19,7 +19,9 @@ from local.databases import SERVICES
 from local.server_programs import installed
 from local.settings import LOOPBACK, free_ports
 from tests.faults.process import setting
+from tests.faults.recorder import Pace, Target
 from tests.support.database import DatabaseServer
+from tests.support.oidc import Issuer
 from tests.support.proxy import Proxy
 
 T = TypeVar("T")
@@ -29,11 +31,24 @@ REPLICAS = 2
 RESTART = 0.5
 """Seconds until a process that has ended is started again, as Kubernetes does."""
 
-DATABASE_DOWNTIME = 4.0
-"""Seconds from the kill of a database to its start: longer than a client waits for one response."""
+DATABASE_DOWNTIME = 7.0
+"""Seconds from the kill of a database to its start: longer than a client waits for one response, and long enough
+for its alert."""
 
-SETTINGS = (setting("order.stock.HOLD_TTL", 5), setting("order.jobs.expired_holds.HOLD_POLL_INTERVAL", 1.0))
+SETTINGS = (setting("order.stock.HOLD_TTL", 5), setting("order.jobs.expired_holds.HOLD_POLL_INTERVAL", 1))
 """A hold expires after seconds here, not after a minute."""
+
+PACE = Pace(interval=1, stretch=20, tailer=2)
+"""A second counts as 20 seconds for the rules, since Kubernetes takes longer to start a process or a database again."""
+
+PACED = (
+    setting("order.jobs.backlog.BACKLOG_POLL_INTERVAL", 1),
+    setting("order.jobs.expired_carts.PURGE_INTERVAL", 15),
+    setting("order.jobs.retention.PRUNE_INTERVAL", 15),
+    setting("runtime.server.UNREADY_DELAY", 1.5),
+    setting("runtime.telemetry.event_loop.WINDOW", 1),
+)
+"""Intervals that are shorter by as much."""
 
 _SERVICE_NAMES = {"product": "shop.product.v1.ProductService", "order": "shop.order.v1.OrderService"}
 
@@ -76,6 +91,8 @@ class FaultShop(Fleet):
         databases: Mapping[str, str],
         faults: Mapping[str, str],
         settings: Sequence[str],
+        *,
+        more_ports: int = 0,
     ) -> None:
         """Starts nothing yet: see `running`.
 
@@ -84,20 +101,32 @@ class FaultShop(Fleet):
             servers: The database servers.
             databases: A connection string for each service.
             faults: Faults of tests/faults/process.py, by the name of the process.
-            settings: Settings of tests/faults/process.py for the order service.
+            settings: Settings of tests/faults/process.py, each for the process that has the module.
+            more_ports: How many more ports are to be free.
         """
         super().__init__(state)
         self.servers = servers
         self.databases = databases
         self._faults = dict(faults)
-        self._settings = settings
-        self._product, *self.orders = free_ports(1 + REPLICAS)
+        self._ended: set[str] = set()
+        self._settings = (*PACED, *settings)
+        self._product, *ports = free_ports(2 + 2 * REPLICAS + more_ports)
+        self.orders, ports = ports[:REPLICAS], ports[REPLICAS:]
+        names = ["product", *(f"order-{n}" for n in range(REPLICAS))]
+        self.targets = {
+            name: Target(name.partition("-")[0], f"shop-{name}", port) for name, port in zip(names, ports, strict=False)
+        }
+        """Where each process has its metrics."""
+        self.more_ports = ports[len(names) :]
+        """Ports that are free."""
         self.proxies = {
             "order database": Proxy(servers.of["order"].postgres.port),
             "product database": Proxy(servers.of["product"].postgres.port),
             "product": Proxy(self._product),
         }
         """The connections that can be broken: from each service to its database, and from order to product."""
+        self.issuer: Issuer = Issuer("https://login.example")
+        """Makes the tokens that the order service accepts. The product service accepts everybody."""
         self.restarted: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
         """The processes that were started again, and when, by the event loop's clock."""
 
@@ -109,14 +138,20 @@ class FaultShop(Fleet):
         part, _, number = name.partition("-")
         port = self._product if part == "product" else self.orders[int(number)]
         fault = self._faults.pop(name, "")
-        settings = self._settings if part == "order" else ()
+        settings = [each for each in self._settings if each.startswith((f"{part}.", "runtime."))]
         command = [sys.executable, "-m", "tests.faults.process", part, *settings, *([fault] if fault else [])]
-        return command, self.service_environment(part, GRPC_PORT=str(port))
+        metrics = str(self.targets[name].port)
+        return command, self.service_environment(part, GRPC_PORT=str(port), METRICS_PORT=metrics)
 
     def service_environment(self, service: str, **more: str) -> Mapping[str, str]:
         database = make_conninfo(self.databases[service], port=self.proxies[f"{service} database"].port)
         target = f"dns:///{LOOPBACK}:{self.proxies['product'].port}"
-        return self.environment(DATABASE_URL=database, PRODUCT_TARGET=target, **more)
+        access = self.access() if service == "order" else {}
+        return self.environment(DATABASE_URL=database, PRODUCT_TARGET=target, **access, **more)
+
+    def access(self) -> Mapping[str, str]:
+        """Returns the environment variables of a process that accepts the issuer's tokens."""
+        return self.issuer.in_file(self._state / "keys.json")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["FaultShop"]:
@@ -125,36 +160,46 @@ class FaultShop(Fleet):
             for proxy in self.proxies.values():
                 await stack.enter_async_context(proxy.running())
             stack.callback(self.stop)
-            names = ["product", *(f"order-{n}" for n in range(REPLICAS))]
-            for name in names:
+            for name in self.targets:
                 self.launch(name)
             async with asyncio.timeout(60):
-                await until_serving(self.product, _SERVICE_NAMES["product"])
-                for port in self.orders:
-                    await until_serving(f"{LOOPBACK}:{port}", _SERVICE_NAMES["order"])
+                await self.ready()
             restarting = asyncio.create_task(self._restart_processes())
             yield self
             restarting.cancel()
             with suppress(asyncio.CancelledError):
                 await restarting
 
+    async def ready(self) -> None:
+        """Waits until all processes serve. Has no time limit of its own."""
+        await until_serving(self.product, _SERVICE_NAMES["product"])
+        for port in self.orders:
+            await until_serving(f"{LOOPBACK}:{port}", _SERVICE_NAMES["order"])
+
+    def end(self, name: str) -> None:
+        """Ends a process as a crash would. It is not started again."""
+        self._ended.add(name)
+        self.kill(name)
+
     async def _restart_processes(self) -> None:
         """Starts processes again that have ended, as Kubernetes does."""
         while True:
             for name, child in list(self.children.items()):
-                if child.process.poll() is not None:
+                if child.process.poll() is not None and name not in self._ended:
                     await asyncio.sleep(RESTART)
                     self.launch(name)
                     await self.restarted.put((name, asyncio.get_running_loop().time()))
             await asyncio.sleep(0.05)
 
-    async def restart_of(self, name: str) -> float:
-        """Waits until a process was started again. Returns when, by the event loop's clock."""
+    async def restart_of(self, *names: str) -> float:
+        """Waits until these processes were started again. Returns when the last one was, by the event loop's clock."""
+        missing = set(names)
+        when = 0.0
         async with asyncio.timeout(60):
-            while True:
+            while missing:
                 part, when = await self.restarted.get()
-                if part == name:
-                    return when
+                missing.discard(part)
+        return when
 
     async def wait_for_log(self, name: str, text: str) -> float:
         """Waits until the log of a process has a text. Returns when, by the event loop's clock."""

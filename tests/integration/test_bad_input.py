@@ -5,11 +5,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from google.type import money_pb2
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
 from tests.support.access import internal_channel
-from tests.support.order import FakeStock, order_shop
+from tests.support.order import A, FakeStock, order_shop
 from tests.support.product import euros, product_shop, refusal_of, refused, reserve_request
 
 NOT_UTF_8 = b"\x0a\x01\xff"
@@ -44,6 +47,53 @@ async def test_invalid_utf8_is_refused_by_orders_and_streams(order_database: str
         with refused() as error:
             await raw(shop.address, method, NOT_UTF_8, streams=streams)
         assert error.what.code == "INVALID_ARGUMENT"
+
+
+async def test_bytes_that_are_no_cart_request_are_invalid_argument(order_database: str) -> None:
+    async with order_shop(order_database, FakeStock()) as shop:
+        for method in cart_pb2.DESCRIPTOR.services_by_name["CartService"].methods:
+            # A request without fields skips a text that it does not know.
+            for request in (TRUNCATED, NOT_UTF_8) if method.input_type.fields else (TRUNCATED,):
+                with refused() as error:
+                    await raw(shop.address, f"/shop.cart.v1.CartService/{method.name}", request)
+                assert (error.code, "Error" in error.message) == ("INVALID_ARGUMENT", False), method.name
+
+
+BAD_CARTS: dict[str, tuple[Message, set[str]]] = {
+    "nothing at all": (cart_pb2.AddCartItemRequest(), {"id", "product_id", "quantity"}),
+    "no quantity": (cart_pb2.AddCartItemRequest(id=A, product_id=A), {"quantity"}),
+    "pieces to take away": (cart_pb2.AddCartItemRequest(id=A, product_id=A, quantity=-1), {"quantity"}),
+    "too many pieces": (cart_pb2.AddCartItemRequest(id=A, product_id=A, quantity=100_000_001), {"quantity"}),
+    "a key that is none": (cart_pb2.AddCartItemRequest(id=A, product_id=A, quantity=1, request_id="x"), {"request_id"}),
+    "less than none": (cart_pb2.SetCartItemRequest(id=A, product_id=A, quantity=-1), {"quantity"}),
+    "a long etag": (cart_pb2.ClearCartRequest(id=A, etag="x" * 101), {"etag"}),
+    "no secret": (cart_pb2.MergeCartRequest(cart_id=A), {"secret"}),
+    "a long secret": (cart_pb2.MergeCartRequest(cart_id=A, secret="x" * 101), {"secret"}),
+    "no etag": (cart_pb2.CheckoutCartRequest(id=A), {"etag"}),
+    "everything": (
+        cart_pb2.CheckoutCartRequest(
+            id="x",
+            etag="x" * 101,
+            customer=order_pb2.Customer(name="x" * 201, email="x"),
+            shipping_address="\u202e",
+            payment_method="x\ny",
+            notes="x" * 2001,
+            expected_total=money_pb2.Money(currency_code="x", units=-1),
+        ),
+        {"id", "etag", "customer.name", "customer.email", "shipping_address", "payment_method", "notes"}
+        | {"expected_total.currency_code", "expected_total.units"},
+    ),
+}
+
+
+async def test_bad_cart_request_names_its_fields(order_database: str) -> None:
+    """And repeats nothing of it."""
+    async with order_shop(order_database, FakeStock()) as shop:
+        for what, (request, fields) in BAD_CARTS.items():
+            with refused() as error:
+                await getattr(shop.carts, type(request).__name__.removesuffix("Request"))(request)
+            assert (error.code, set(error.fields)) == ("INVALID_ARGUMENT", fields), what
+            assert "x" * 100 not in error.message, what
 
 
 async def test_error_about_fifty_bad_items_is_delivered(order_database: str) -> None:

@@ -18,10 +18,10 @@ RPC = "/shop.product.v1.ProductService/GetProduct"
 PATHS = ["/api/v1/products", "/api/v1/orders/abc:cancel", "/api/orders/stream", "/api/v1/orders/abc/status/stream", RPC]
 
 HEADERS = (
-    "authorization, baggage, b3, cache-control, connect-protocol-version, connect-timeout-ms, content-type, "
-    "grpc-timeout, idempotency-key, if-match, if-none-match, last-event-id, order-ticket, pragma, sentry-trace, "
-    "traceparent, tracestate, x-b3-traceid, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-grpc-web, "
-    "x-request-id, x-requested-with, x-user-agent"
+    "authorization, baggage, b3, cache-control, cart-secret, connect-protocol-version, connect-timeout-ms, "
+    "content-type, grpc-timeout, idempotency-key, if-match, if-none-match, last-event-id, order-ticket, pragma, "
+    "sentry-trace, traceparent, tracestate, x-b3-traceid, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, "
+    "x-grpc-web, x-request-id, x-requested-with, x-user-agent"
 )
 """What the API reads, and what clients and tracers add by themselves."""
 

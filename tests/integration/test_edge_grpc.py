@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
-from tests.support.echo import ORDER, PRODUCT
+from tests.support.echo import CART, ORDER, PRODUCT
 from tests.support.edge import Edge, edge, edge_fixture
 from tests.support.rest import Rest
 
@@ -85,7 +85,7 @@ async def test_internal_services_are_unimplemented(channel: grpc.aio.Channel) ->
     assert "{" not in (await feed.details() or "")
 
 
-@pytest.mark.parametrize("name", ["", PRODUCT, ORDER])
+@pytest.mark.parametrize("name", ["", PRODUCT, ORDER, CART])
 async def test_health_of_every_public_service_is_reported(channel: grpc.aio.Channel, name: str) -> None:
     stub: Any = health_pb2_grpc.HealthStub(channel)
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -104,7 +104,7 @@ async def test_reflection_responds_while_its_stream_is_open(channel: grpc.aio.Ch
     for _ in range(2):
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         answer = await call.read()
-        assert {PRODUCT, ORDER} <= {each.name for each in answer.list_services_response.service}
+        assert {PRODUCT, ORDER, CART} <= {each.name for each in answer.list_services_response.service}
     await call.done_writing()
 
 

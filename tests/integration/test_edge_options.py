@@ -235,9 +235,12 @@ def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate
             otlp_endpoint=endpoint,
             auth=tokens,
             rate_limit=rate,
+            max_connection_age=rate,
         )
         if tls:
             settings = replace(settings, hosts=("localhost", "[::1]"))
+        if tokens:
+            settings = replace(settings, issuer="issuer:8082", metrics_port=9465, debug_port=9466)
         command = [str(envoy_binary()), "--mode", "validate", "-l", "warning", "-c", str(write(settings))]
         checked = subprocess.run(command, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
@@ -246,8 +249,20 @@ def test_envoy_accepts_every_combination_of_settings(tmp_path: Path, certificate
 
 
 def test_disabled_option_leaves_no_configuration() -> None:
-    text = render(replace(SETTINGS, rate_limit=0))
-    words = ("cors.v3.CorsPolicy", "otlp", "tls.v3.DownstreamTlsContext", "if TLS", "jwt", "token", "ratelimit")
+    text = render(replace(SETTINGS, rate_limit=0, max_connection_age=0))
+    words = (
+        "cors.v3.CorsPolicy",
+        "issuer",
+        "otlp",
+        "tls.v3.DownstreamTlsContext",
+        "if TLS",
+        "jwt",
+        "token",
+        "max_connection_duration",
+        "ratelimit",
+        "metrics",
+        "debug",
+    )
     assert not [word for word in words if word in text]
 
 

@@ -173,7 +173,8 @@ async def test_unverified_tokens_count_for_the_address(http: httpx.AsyncClient) 
 async def test_payload_headers_open_no_new_bucket(http: httpx.AsyncClient) -> None:
     address = new_address()
     await exhaust(http, caller(address))
-    for name in ("x-jwt-payload", "x-jwt-claim-sub", "sub", "subject", "x-shop-caller", "x-envoy-external-address"):
+    names = ("x-jwt-payload", "x-jwt-claim-sub", "sub", "subject", "x-shop-caller", "x-envoy-external-address")
+    for name in (*names, "cart-secret", "order-ticket"):
         assert await is_limited(http, {name: "somebody-else", **caller(address)})
 
 

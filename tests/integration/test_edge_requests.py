@@ -9,10 +9,12 @@ import httpx
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
 from local.edge import SOURCE
+from local.pages import pages
 from tests.support.edge import Edge, edge, edge_fixture, http_fixture
 from tests.support.rest import Rest
 
@@ -29,7 +31,7 @@ http = http_fixture("HTTP/1.1", "HTTP/2")
 
 def rules() -> Iterator[tuple[MethodDescriptor, str, str, str]]:
     """Each REST method of the contract: (method, HTTP method, path of a resource, what the body is)."""
-    for file, name in ((product_pb2, "ProductService"), (order_pb2, "OrderService")):
+    for file, name in ((product_pb2, "ProductService"), (order_pb2, "OrderService"), (cart_pb2, "CartService")):
         for method in file.DESCRIPTOR.services_by_name[name].methods:
             rule = method.GetOptions().Extensions[annotations_pb2.http]
             if verb := rule.WhichOneof("pattern"):
@@ -43,10 +45,13 @@ def query_fields(method: MethodDescriptor, path: str, body: str) -> Iterator[Fie
             yield field
 
 
-RESOURCES = sorted({path for _, _, path, _ in rules()} | {"/api/orders/stream", "/api/v1/orders/abc/status/stream"})
+PAGES = [page.path for page in pages()]
+STREAMS = {"/api/orders/stream", "/api/v1/orders/abc/status/stream"}
+RESOURCES = sorted({path for _, _, path, _ in rules()} | STREAMS)
+READABLE = sorted({path for _, verb, path, _ in rules() if verb == "GET"} | STREAMS)
 
 
-@pytest.mark.parametrize("path", [*RESOURCES, "/", "/healthz"])
+@pytest.mark.parametrize("path", [*RESOURCES, *PAGES, "/healthz"])
 async def test_unsupported_method_gets_405_with_allow(http: httpx.AsyncClient, path: str) -> None:
     """`Allow` is what the contract has, HEAD where it has GET, and OPTIONS."""
     has = {verb for _, verb, at, _ in rules() if at == path} or {"GET"}
@@ -64,7 +69,7 @@ async def test_unsupported_method_gets_405_with_allow(http: httpx.AsyncClient, p
 
 @pytest.mark.parametrize(
     "path",
-    [*(path for path in RESOURCES if ":" not in path), "/", "/healthz", "/api/v1/products/missing", "/nothing"],
+    [*(path for path in READABLE if ":" not in path), *PAGES, "/healthz", "/api/v1/products/missing", "/nothing"],
 )
 async def test_head_equals_get_without_body(http: httpx.AsyncClient, path: str) -> None:
     head, get = await http.head(path), await http.get(path)
@@ -92,6 +97,11 @@ WRITES = [
     ("POST", "/api/v1/products/abc:adjustStock"),
     ("PATCH", "/api/v1/products/abc"),
     ("DELETE", "/api/v1/products/abc"),
+    ("POST", "/api/v1/carts"),
+    ("POST", "/api/v1/carts:merge"),
+    ("POST", "/api/v1/carts/abc:add"),
+    ("POST", "/api/v1/carts/abc%3Acheckout"),
+    ("DELETE", "/api/v1/carts/abc"),
 ]
 
 
@@ -112,7 +122,16 @@ async def _stream(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-@pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/abc:cancel", "/api/v1/orders/abc%3Acancel/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/orders",
+        "/api/v1/orders/abc:cancel",
+        "/api/v1/orders/abc%3Acancel/",
+        "/api/v1/carts",
+        "/api/v1/carts/abc:clear",
+    ],
+)
 async def test_simple_cross_site_post_gets_415(shop: Edge, http: httpx.AsyncClient, path: str) -> None:
     """Also without a body: `fetch(url, {method: "POST", mode: "no-cors", credentials: "include"})`."""
     shop.calls.count.clear()
@@ -157,11 +176,22 @@ OVERRIDES = [
     "requestId=123e4567-e89b-42d3-a456-426614174000",
     "items.productId=abc&items.quantity=1",
     "customer.name=Eve",
+    "secret=abc",
     "bogus=1",
 ]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/abc:cancel", "/api/v1/products/abc:adjustStock"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/orders",
+        "/api/v1/orders/abc:cancel",
+        "/api/v1/products/abc:adjustStock",
+        "/api/v1/carts",
+        "/api/v1/carts:merge",
+        "/api/v1/carts/abc:checkout",
+    ],
+)
 @pytest.mark.parametrize("query", OVERRIDES)
 async def test_query_parameter_of_a_write_is_refused(
     shop: Edge, http: httpx.AsyncClient, path: str, query: str
@@ -220,6 +250,11 @@ async def test_custom_verb_spellings_are_accepted(http: httpx.AsyncClient, colon
     """`encodeURIComponent(id + ":cancel")`, and clients that end each path with a slash."""
     cancelled = await http.post(f"/api/v1/orders/abc{colon}cancel{slash}", json={})
     assert (cancelled.status_code, cancelled.json()["id"]) == (200, "abc")
+    checked_out = await http.post(f"/api/v1/carts/abc{colon}checkout{slash}", json={})
+    assert (checked_out.status_code, checked_out.json()["id"]) == (200, "abc")
+    assert (await http.get(f"/api/v1/carts{colon}mine{slash}")).json()["id"] == "mine"
+    merged = await http.post(f"/api/v1/carts{colon}merge{slash}", json={"cartId": "abc"})
+    assert (merged.status_code, merged.json()["id"]) == (200, "abc")
     found = await http.get(f"/api/v1/products{colon}batchGet{slash}?ids=a")
     assert [each["id"] for each in found.json()["products"]] == ["a"]
     refused(await http.post(f"/api/v1/orders/abc{colon}zap{slash}", json={}), 404, 5)
@@ -230,7 +265,14 @@ async def test_custom_verb_spellings_are_accepted(http: httpx.AsyncClient, colon
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz", "/api/orders/stream", "/api/v1/orders/abc/status/stream", "/api/v1/products", "/api/v1/orders/abc"],
+    [
+        "/healthz",
+        "/api/orders/stream",
+        "/api/v1/orders/abc/status/stream",
+        "/api/v1/products",
+        "/api/v1/orders/abc",
+        "/api/v1/carts/abc",
+    ],
 )
 async def test_trailing_slash_is_ignored(http: httpx.AsyncClient, path: str) -> None:
     plain, slashed = await http.get(path), await http.get(path + "/")
@@ -250,10 +292,19 @@ async def test_grpc_request_to_a_rest_path_is_refused(shop: Edge, http: httpx.As
     assert not shop.calls.count
 
 
-@pytest.mark.parametrize(("path", "policy"), [("/api/v1/products/abc", "no-cache"), ("/api/v1/orders/abc", "no-store")])
-async def test_orders_are_not_stored_by_caches(http: httpx.AsyncClient, path: str, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/api/v1/products", "no-cache"),
+        ("/api/v1/products/abc", "no-cache"),
+        ("/api/v1/orders", "no-store"),
+        ("/api/v1/orders/abc", "no-store"),
+        ("/api/v1/carts/abc", "no-store"),
+        ("/api/v1/carts:mine", "no-store"),
+    ],
+)
+async def test_orders_and_carts_are_not_stored_by_caches(http: httpx.AsyncClient, path: str, policy: str) -> None:
     assert (await http.get(path)).headers["cache-control"] == policy
-    assert (await http.get(path.rpartition("/")[0])).headers["cache-control"] == policy
     assert (await http.get(f"{path}?bogus=1")).headers["cache-control"] == "no-store", "an error"
 
 
@@ -286,6 +337,7 @@ async def test_access_log_has_the_original_method_and_path(shop: Edge, http: htt
         ("HEAD", "/api/v1/products/logged"),
         ("PATCH", "/api/v1/products/logged"),
         ("POST", "/api/v1/orders/logged:cancel"),
+        ("POST", "/api/v1/carts/logged:checkout"),
         ("GET", "/api/v1/orders/logged/status/stream"),
     ]
     before = len(await shop.logged("logged", 0))

@@ -70,6 +70,7 @@ def test_tokens_outlive_a_restart(state: Path) -> None:
     """With the data of a shop that had no tokens: its orders are for staff to see."""
     with up(state) as (output, http):
         assert "no authentication" in output
+        assert http.post("/demo/token", json={"sub": "eve"}).status_code == 404
         assert not (state / "issuer" / "key.pem").exists()
         assert refusal(state) == f"shop: no shop with AUTH_MODE=jwt uses {state}: start one by `make up AUTH_MODE=jwt`"
         products = http.get("/api/v1/products?pageSize=100").json()["products"]
@@ -77,7 +78,7 @@ def test_tokens_outlive_a_restart(state: Path) -> None:
         body = {"items": [{"productId": in_stock, "quantity": 1}]}
         old = http.post("/api/v1/orders", json=body).json()
 
-    with up(state, AUTH_MODE="jwt") as (output, _):
+    with up(state, AUTH_MODE="jwt") as (output, http):
         assert "make -s STATE_DIR=" in output
         assert "no authentication" not in output
         assert stat.S_IMODE((state / "issuer" / "key.pem").stat().st_mode) == 0o600
@@ -85,6 +86,11 @@ def test_tokens_outlive_a_restart(state: Path) -> None:
         assert (staff.returncode, staff.stderr, staff.stdout.count("\n")) == (0, "", 1)
         claims = jwt.decode(ada.stdout.strip(), options={"verify_signature": False})
         assert (claims["sub"], claims["exp"] - claims["iat"]) == ("ada", 900)
+        given = http.post("/demo/token", json={"sub": "eve"}).json()["token"]
+        claims = jwt.decode(given, options={"verify_signature": False})
+        assert (claims["sub"], claims["exp"] - claims["iat"]) == ("eve", 3600)
+        eve = {"authorization": f"Bearer {given}"}
+        assert http.get("/api/v1/orders", headers=eve).json()["orders"] == [], "not staff: the old order is nobody's"
         assert refusal(state, TTL="soon") == "demo: the lifetime of a token must be like 90s, 15m, 1h or 7d, not 'soon'"
         assert refusal(state, ROLE="boss") == "demo: the role must be customer or staff, not 'boss'"
     assert "start one by" in refusal(state)
@@ -108,9 +114,10 @@ def test_provider_of_the_user_replaces_tokens_for_trying(state: Path, tmp_path: 
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"keys": [new_key().jwk()]}))
     variables = {"AUTH_ISSUER": "https://login.example", "AUTH_AUDIENCE": "shop", "AUTH_JWKS_FILE": str(keys)}
-    with up(state, AUTH_MODE="jwt", **variables) as (output, _):
+    with up(state, AUTH_MODE="jwt", **variables) as (output, http):
         assert "without the demo: it acts as staff, for which it has no token of https://login.example" in output
         assert "make -s" not in output
+        assert http.post("/demo/token", json={"sub": "eve"}).status_code == 404
         assert not (state / "issuer" / "key.pem").exists()
         assert not (state / "logs" / "demo-load.log").exists()
         assert refusal(state) == f"shop: the shop that uses {state} accepts tokens of https://login.example only"

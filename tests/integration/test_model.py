@@ -1,12 +1,13 @@
-"""The public API agrees with its model (tests/support/model.py), call after call."""
+"""The public API agrees with its model (tests/support/model.py and model_carts.py), call after call."""
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
+from tests.support.invariants_cart import check_carts
 from tests.support.invariants_order import check_logs, settled
-from tests.support.model import Shop
+from tests.support.model_carts import ShopWithCarts
 from tests.support.services import Services, services
 
 SETTINGS = settings(
@@ -23,13 +24,14 @@ async def check_all(both: Services) -> None:
     async with both.orders.connection() as orders, both.products.connection() as stock:
         await eventually(lambda: settled(orders, stock))
         await check_logs(orders)
+        await check_carts(orders)
         await check_stock(stock)
 
 
 def check_model(product_database: str, order_database: str, how: settings) -> None:
     with services(product_database, order_database) as both:
 
-        class ThisShop(Shop):
+        class ThisShop(ShopWithCarts):
             pass
 
         ThisShop.both = both

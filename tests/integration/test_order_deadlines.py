@@ -16,6 +16,7 @@ from order import stock as stock_module
 from order.domain import Line
 from order.stock import Reservation, ReservationState
 from runtime.errors import with_reason
+from runtime.prices import Price
 from tests.support.database import DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.locks import until_none_waits, until_waiting
@@ -56,8 +57,10 @@ async def test_create_of_disconnected_client_is_finished(order_database: str) ->
     reserved = asyncio.Event()
 
     class Slow(FakeStock):
-        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
-            reservation = await super().reserve(order_id, lines, timeout)
+        async def reserve(
+            self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+        ) -> Reservation:
+            reservation = await super().reserve(order_id, lines, timeout, expected)
             reserved.set()
             await asyncio.sleep(0.5)
             return reservation
@@ -203,10 +206,12 @@ async def test_replay_succeeds_if_product_refuses(order_database: str) -> None:
     class Restored(FakeStock):
         sold_out = False
 
-        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+        async def reserve(
+            self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+        ) -> Reservation:
             if self.sold_out:
                 raise with_reason(grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", "sold out")
-            return await super().reserve(order_id, lines, timeout)
+            return await super().reserve(order_id, lines, timeout, expected)
 
     stock = Restored()
     key = "7f3c2b1a-0000-4000-8000-000000000001"

@@ -17,9 +17,11 @@ from psycopg.conninfo import conninfo_to_dict
 from local.server_programs import installed
 from order.jobs import expired_holds, reconcile
 from order.jobs.comparison import Comparison
+from order.jobs.ordered_carts import OrderedCarts
 from order.jobs.reconcile import Options
 from order.jobs.repair import Repair, TooManyChanges
 from order.jobs.report import Report
+from order.product_calls import ProductCalls
 from order.stock import DatabasePair, ProductOutdated
 from order.stock_client import StockClient
 from order.store import OrderStore
@@ -186,11 +188,12 @@ class TestManyChanges:
         await database.open()
         lines: list[str] = []
         async with grpc.aio.insecure_channel(both.products.address) as channel:
-            orders, stock = OrderStore(database), StockClient(channel, credential())
+            orders, stock = OrderStore(database), StockClient(channel, ProductCalls(credential()))
+            carts = OrderedCarts(database)
             report = Report(lines.append, planned=False)
-            repair = Repair(orders, stock, report, max_changes=3)
+            repair = Repair(orders, stock, carts, report, max_changes=3)
             with pytest.raises(TooManyChanges):
-                await repair.apply_all(Comparison(orders, stock, report.counts).findings())
+                await repair.apply_all(Comparison(orders, stock, carts, report.counts).findings())
         await database.close()
         assert len(lines) == report.changes == 3
         async with both.products.connection() as connection:

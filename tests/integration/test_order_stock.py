@@ -12,6 +12,7 @@ from order import stock
 from order.domain import Line, derive_id
 from order.jobs import expired_holds
 from order.stock import ProductUnavailable, Reservation, ReservationState
+from runtime.prices import Price
 from tests.support.eventually import eventually
 from tests.support.invariants import check_stock
 from tests.support.invariants_order import check_logs, settled
@@ -193,8 +194,10 @@ async def test_slow_create_loses_against_the_reaper(order_database: str) -> None
     """Its hold expires between reserving and writing, and is settled: it must not become an order."""
 
     class Slow(FakeStock):
-        async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
-            reservation = await super().reserve(order_id, lines, timeout)
+        async def reserve(
+            self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+        ) -> Reservation:
+            reservation = await super().reserve(order_id, lines, timeout, expected)
             self.overdue.append(order_id)
 
             await eventually(lambda: order_id not in self.overdue)

@@ -12,6 +12,7 @@ from shop.product.v1 import stock_pb2
 
 from order import stock as stock_module
 from order.domain import Line
+from order.product_calls import ProductCalls
 from order.stock import ProductUnavailable, Reservation, ReservationState
 from order.stock_client import Hold, StockClient
 from runtime import batch
@@ -24,7 +25,7 @@ from tests.support.stock_server import Product, result, serving
 @asynccontextmanager
 async def stock_of(product: Product) -> AsyncIterator[StockClient]:
     async with serving(product) as address, grpc.aio.insecure_channel(address) as channel:
-        yield StockClient(channel, credential())
+        yield StockClient(channel, ProductCalls(credential()))
 
 
 LINES = [Line(product_id=UUID(A), quantity=1)]

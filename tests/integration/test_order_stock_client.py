@@ -1,14 +1,23 @@
 """How order handles errors and delays of the product service, over real gRPC."""
 
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from google.type import money_pb2
 
 from order import stock as stock_module
-from runtime.errors import database_full, query_timeout
-from tests.support.order import create_request, order_shop
-from tests.support.product import refused
+from order.domain import Line
+from order.product_calls import ProductCalls
+from order.stock import Stock
+from order.stock_client import StockClient
+from runtime.errors import ApiError, database_full, query_timeout, with_reason
+from runtime.prices import Price
+from tests.support.access import credential
+from tests.support.order import A, FakeStock, create_request, order_shop
+from tests.support.product import euros, product_shop, refused
 from tests.support.stock_server import Product, serving
 
 
@@ -73,3 +82,65 @@ async def test_late_product_response_is_unavailable(order_database: str, monkeyp
         with refused() as error:
             await shop.create()
         assert (error.code, error.message) == ("UNAVAILABLE", "the product service is unavailable")
+
+
+LINES = [Line(product_id=UUID(A), quantity=1)]
+
+
+@asynccontextmanager
+async def client_of(address: str) -> AsyncIterator[StockClient]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield StockClient(channel, ProductCalls(credential()))
+
+
+@pytest.mark.parametrize("knows_batches", [True, False])
+async def test_expected_total_reaches_product_service(knows_batches: bool) -> None:
+    product = Product(knows_batches=knows_batches)
+    largest = 5 * 10**18  # the most items, pieces and units of money
+    async with serving(product) as address, client_of(address) as stock:
+        await stock.reserve(uuid4(), LINES, None)
+        await stock.reserve(uuid4(), LINES, None, Price(currency="EUR", micros=12_500_000))
+        await stock.reserve(uuid4(), LINES, None, Price(currency="JPY", micros=largest * 1_000_000))
+    assert not product.requests[0].HasField("expected_total")
+    assert [each.expected_total for each in product.requests[1:]] == [
+        money_pb2.Money(currency_code="EUR", units=12, nanos=500_000_000),
+        money_pb2.Money(currency_code="JPY", units=largest),
+    ]
+
+
+@pytest.mark.parametrize("knows_batches", [True, False])
+async def test_price_change_is_passed_on_with_its_metadata(knows_batches: bool) -> None:
+    totals = {"expected_total": "12.50", "total": "13.00", "expected_currency": "EUR", "currency": "EUR"}
+    refusal = with_reason(grpc.StatusCode.FAILED_PRECONDITION, "PRICE_CHANGED", "it costs more", **totals)
+    product = Product(refusal=refusal, knows_batches=knows_batches)
+    async with serving(product) as address, client_of(address) as stock:
+        with pytest.raises(ApiError) as caught:
+            await stock.reserve(uuid4(), LINES, None, Price(currency="EUR", micros=12_500_000))
+    assert (caught.value.code, caught.value.text) == (refusal.code, refusal.text)
+    assert caught.value.details == refusal.details
+
+
+async def test_fake_stock_refuses_like_the_product_service(product_database: str) -> None:
+    """The same requests have the same outcomes, word for word."""
+
+    async def outcome(stock: Stock, line: Line, expected: Price, key: UUID) -> tuple[object, ...]:
+        try:
+            reservation = await stock.reserve(key, [line], None, expected)
+        except ApiError as error:
+            return error.code, error.text, error.details
+        return reservation.state, [item.price_micros for item in reservation.items]
+
+    async with product_shop(product_database) as products, client_of(products.address) as real:
+        watch = await products.create(price=euros(1.5))
+        line, fake = Line(product_id=UUID(watch.id), quantity=2), FakeStock()
+        replayed = uuid4()
+        cases = [
+            (Price(currency="EUR", micros=3_000_000), replayed),
+            (Price(currency="EUR", micros=2_990_000), replayed),
+            (Price(currency="EUR", micros=2_990_000), uuid4()),
+            (Price(currency="USD", micros=3_000_000), uuid4()),
+            (Price(currency="EUR", micros=3_010_000), uuid4()),
+        ]
+        found = [(await outcome(real, line, *case), await outcome(fake, line, *case)) for case in cases]
+    assert all(one == other for one, other in found), found
+    assert [one[0] is grpc.StatusCode.FAILED_PRECONDITION for one, _ in found] == [False, False, True, True, False]

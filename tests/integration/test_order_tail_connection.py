@@ -20,7 +20,7 @@ from tests.support.watching import Watching, silenced, tailer_pids
 
 async def test_silent_connection_is_given_up(order_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands, and the process at its other end is there; only a time limit tells that no event will come."""
-    monkeypatch.setattr(cursor, "STATEMENT_TIMEOUT", 0.5)
+    monkeypatch.setattr(cursor, "READ_TIMEOUT", 0.5)
     async with order_shop(order_database, FakeStock()) as shop:
         order = await shop.create()
         watching = Watching(shop, order.id)

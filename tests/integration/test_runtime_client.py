@@ -3,15 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import runtime.server
 from runtime.client import RETRY, channel
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
 from runtime.server import Server
-from runtime.telemetry import Telemetry
+from runtime.telemetry.config import TelemetryConfig
+from runtime.telemetry.process import Telemetry
 from tests.support.access import open_gate
+from tests.support.dns import dns
 
 
 @pytest.fixture
@@ -57,6 +62,7 @@ class Replicas:
     def __init__(self, port: int) -> None:
         env = {"SHUTDOWN_DELAY": "1", "SHUTDOWN_GRACE": "1"}
         self.hosts = ("127.0.0.1", "127.0.0.2")
+        self.port = port
         self.servers: list[Server] = []
         for host in self.hosts:
             variables = Env({**env, "LISTEN_HOST": host})
@@ -138,6 +144,39 @@ async def test_replica_closing_under_load_fails_no_call(replicas: Replicas) -> N
         await asyncio.sleep(0.2)
         await replicas.servers[0].stop()
         await asyncio.gather(*calling)
+
+
+@pytest.fixture
+def brief_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets servers end connections sooner, so that a test can wait for it."""
+    age = "grpc.max_connection_age_ms"
+    options = [(name, 1_000 if name == age else value) for name, value in runtime.server.OPTIONS]
+    monkeypatch.setattr(runtime.server, "OPTIONS", options)
+
+
+async def test_new_replica_gets_calls(brief_connections: None, replicas: Replicas) -> None:
+    """A client finds it in DNS although no connection is lost. No call fails, not even if another one leaves DNS."""
+    first, second = replicas.hosts
+    async with dns(first) as names, channel(f"dns://127.0.0.1:{names.port}/replicas.test:{replicas.port}") as to:
+        assert await answered(to) == {first}
+        names.addresses.append(second)
+        await becomes(to, {first, second})
+        names.addresses.remove(first)
+        await becomes(to, {second})
+
+
+async def test_stream_outlives_the_age_of_its_connection(brief_connections: None, replicas: Replicas) -> None:
+    first, _ = replicas.hosts
+    async with dns(first) as names, channel(f"dns://127.0.0.1:{names.port}/replicas.test:{replicas.port}") as to:
+        stub: Any = health_pb2_grpc.HealthStub(to)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        before = names.queries
+        async with asyncio.timeout(5):
+            while names.queries < before + 2:
+                await answered(to, 1)
+                await asyncio.sleep(0.01)
+        assert not watch.done()
 
 
 async def test_call_is_retried_until_a_replica_is_back(replicas: Replicas) -> None:

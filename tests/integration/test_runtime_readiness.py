@@ -79,6 +79,18 @@ async def test_unavailable_database_is_named_in_one_line() -> None:
     await database.close()
 
 
+async def test_server_is_checked_past_a_pooler_that_is_gone(empty_database: str) -> None:
+    """The tailer has a direct connection, and must leave a primary that was replaced even then."""
+    pooler = "host=127.0.0.1 port=1"
+    config = DatabaseConfig(conninfo=empty_database, pooler=pooler, pool_size=1, pool_waiting=1, timeout=0.5)
+    servers: list[str] = []
+    async with opened(Database(config, "test")) as database:
+        database.readiness.on_server_check.append(servers.append)
+        for _ in range(2):
+            assert (await database.check(SCHEMA)).startswith("the database is unavailable: ")
+        assert servers == [database.pool.server], "once in 10 seconds"
+
+
 async def test_calls_wait_less_during_a_known_outage(postgres: DatabaseServer, empty_database: str) -> None:
     """With the full timeout, a client whose calls the edge retries would wait three times as long."""
     config = DatabaseConfig(conninfo=empty_database, pool_size=2, pool_waiting=2, timeout=30)

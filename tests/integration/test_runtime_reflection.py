@@ -10,9 +10,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.reflection_pb2 import ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse
 
 from runtime import reflection
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
 from runtime.server import Server
-from runtime.telemetry import Telemetry
+from runtime.telemetry.config import TelemetryConfig
+from runtime.telemetry.process import Telemetry
 from sse.edge import ORDER, PRODUCT, public_descriptors
 from tests.support.access import open_gate
 

@@ -16,11 +16,12 @@ from shop.product.v1 import product_pb2
 
 from local.settings import free_ports
 from runtime import errors, server
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
 from runtime.guard import Guarded
 from runtime.limits import ResponseLimit
 from runtime.server import Server
-from runtime.telemetry import Telemetry
+from runtime.telemetry.config import TelemetryConfig
+from runtime.telemetry.process import Telemetry
 from tests.support.access import open_gate
 from tests.support.echo_server import EchoServer, echo_server
 from tests.support.eventually import eventually
@@ -213,4 +214,4 @@ async def test_failed_call_logs_a_structured_line(running: EchoServer, caplog: p
     with caplog.at_level(logging.INFO, "shop.rpc"), pytest.raises(grpc.aio.AioRpcError):
         await running.unary(b"reason")
     line = vars(next(entry for entry in caplog.records if entry.name == "shop.rpc"))
-    assert (line["method"], line["code"], line["error"]) == ("/test.Echo/Unary", "FAILED_PRECONDITION", "only 2 left")
+    assert (line["method"], line["code"], line["error"]) == ("test.Echo/Unary", "FAILED_PRECONDITION", "only 2 left")

@@ -17,13 +17,15 @@ import jwt
 import pytest
 from shop.order.v1 import status_feed_pb2
 
+from runtime.access.caller_hash import caller_hash
 from runtime.access.config import AccessConfig
 from runtime.config import Env
 from runtime.errors import unauthenticated, unavailable
 from sse.config import Limits, Timing
-from tests.support.access import credentials
+from tests.support.access import credential, credentials
 from tests.support.callers import GuardedShop, guarded_shop
 from tests.support.eventually import eventually
+from tests.support.logs import written_log
 from tests.support.oidc import Provider, oidc_provider
 from tests.support.product import UNKNOWN
 from tests.support.rest import Rest
@@ -79,6 +81,27 @@ async def shop(order_database: str, provider: Provider, keys: SecretFolder) -> A
         sidecar_before(f"ipv4:{guarded.shop.address}", access=access(provider)) as (_, http),
     ):
         yield Followed(guarded, http, keys)
+
+
+async def test_log_has_the_hash_of_the_caller(shop: Followed) -> None:
+    (secret,) = credential().secrets
+    order = await shop.guarded.customer("ada").create()
+    guests = await shop.guarded.guest().create()
+    ticket = (await shop.guarded.guest().with_ticket(guests.ticket).ticket(guests.id)).ticket
+    with written_log("shop.streams") as log:
+        await shop.first_block(order.id, authorization=f"Bearer {shop.guarded.provider.token('ada')}")
+        await shop.first_block(guests.id, f"&ticket={ticket}")
+        await shop.refused(order.id, authorization="Bearer nonsense")
+
+        async def ended() -> bool:
+            return len(log.lines) == 3
+
+        await eventually(ended)
+    assert {(line["result"], line.get("caller")) for line in log.lines} == {
+        ("client", caller_hash("ada", secret)),
+        ("client", "guest"),
+        ("UNAUTHENTICATED", None),
+    }
 
 
 def bearer(token: str) -> dict[str, str]:

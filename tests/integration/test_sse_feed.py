@@ -167,3 +167,17 @@ async def test_unfollowed_order_keeps_no_deadline() -> None:
             assert await rest(subscription) == [1, 2]
             left = [order.script.requests.get_nowait() for _ in range(order.script.requests.qsize())]
             assert [each.order_id for request in left for each in request.follow] == [], "the call was made again"
+
+
+async def test_old_call_is_replaced_by_one_to_another_replica() -> None:
+    """So replicas that came later get calls. The reader sees each event once."""
+    async with sidecar(pods=2, timing=Timing(feed_age=0.2)) as running:
+        feed, logs = running.sidecar.feed, running.logs
+        order = logs.place("PLACED")
+        async with following(feed, order) as subscription:
+            reading = asyncio.create_task(rest(subscription))
+            for status in STATUSES[1:]:
+                await asyncio.sleep(0.5)
+                logs.add(order, status)
+            assert await reading == [1, 2, 3, 4]
+        assert all(pod.feed.calls >= 2 for pod in running.pods)

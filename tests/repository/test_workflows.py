@@ -59,5 +59,5 @@ def test_ci_runs_every_python_of_the_classifiers() -> None:
 
 def test_ci_calls_the_targets_of_the_local_script() -> None:
     local = make_targets((ROOT / ".ci" / "run").read_text())
-    assert {"check", "coverage", "test-faults", "test-abuse"} <= local
+    assert {"check", "coverage", "test-races", "test-faults", "test-abuse"} <= local
     assert local - make_targets((ROOT / ".github" / "workflows" / "ci.yml").read_text()) == set()

@@ -3,7 +3,7 @@
 import atexit
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
@@ -43,22 +43,46 @@ def open_gate(*public: str) -> Gate:
     return Gate(open_access(), credential(), None)
 
 
-class _WithCredential(grpc.aio.ClientInterceptor):
-    def _with_credential(self, details: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *credential().metadata())
+Metadata = Sequence[tuple[str, str]]
+
+
+class _Sender(grpc.aio.ClientInterceptor):
+    """Adds metadata to each call."""
+
+    def __init__(self, metadata: Callable[[], Metadata]) -> None:
+        self._metadata = metadata
+
+    def _with_metadata(self, details: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *self._metadata())
         return details._replace(metadata=metadata)
 
 
-class _Unary(_WithCredential, grpc.aio.UnaryUnaryClientInterceptor):
+class _Unary(_Sender, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._with_credential(client_call_details), request)
+        return await continuation(self._with_metadata(client_call_details), request)
 
 
-class _Stream(_WithCredential, grpc.aio.StreamStreamClientInterceptor):
+class _Responses(_Sender, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._with_metadata(client_call_details), request)
+
+
+class _Stream(_Sender, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._with_credential(client_call_details), request_iterator)
+        return await continuation(self._with_metadata(client_call_details), request_iterator)
+
+
+def senders(metadata: Callable[[], Metadata]) -> list[grpc.aio.ClientInterceptor]:
+    """Returns the interceptors of a channel that sends metadata with each call."""
+    return [_Unary(metadata), _Responses(metadata), _Stream(metadata)]
+
+
+def bearer(token: str) -> tuple[tuple[str, str]]:
+    """Returns the metadata of a caller with a token."""
+    return (("authorization", f"Bearer {token}"),)
 
 
 def internal_channel(address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
-    """A channel that sends the credential with each call."""
-    return grpc.aio.insecure_channel(address, options=list(options), interceptors=[_Unary(), _Stream()])
+    """A channel that sends the credential with each call that the shop's own processes make."""
+    interceptors = [_Unary(credential().metadata), _Stream(credential().metadata)]
+    return grpc.aio.insecure_channel(address, options=list(options), interceptors=interceptors)

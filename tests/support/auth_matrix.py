@@ -27,6 +27,9 @@ PAGE = ROOT / "docs" / "api.md"
 PLACE = "who may call"
 """The name of the place in docs/api.md."""
 
+CARTS = "shop.cart.v1.CartService"
+ORDERS = "shop.order.v1.OrderService"
+
 
 class Identity(StrEnum):
     """What a caller sends to show who it is."""
@@ -43,7 +46,7 @@ class Identity(StrEnum):
     UNKNOWN_KEY = "a token of a key that the issuer does not have"
     ALG_NONE = "a token without a signature"
     ALG_HS256 = "a token signed with the public key as a secret"
-    OWNER = "the token of the customer whose order it is"
+    OWNER = "the token of the customer whose order or cart it is"
     ANOTHER_CUSTOMER = "another customer's token"
     STAFF = "a token of staff"
     TICKET = "the ticket of the guest's order that it is"
@@ -53,6 +56,11 @@ class Identity(StrEnum):
     STREAM_TICKET = "a stream ticket of the order"
     CUSTOMER_WITH_TICKET = "another customer's token, and the order's ticket"
     BAD_TOKEN_WITH_TICKET = "a malformed token, and the order's ticket"
+    CART_SECRET = "the secret of the guest's cart that it is"
+    OTHER_SECRET = "the secret of another cart"
+    WRONG_SECRET = "a wrong secret of a cart"
+    CUSTOMER_WITH_SECRET = "another customer's token, and the cart's secret"
+    BAD_TOKEN_WITH_SECRET = "a malformed token, and the cart's secret"
     CREDENTIAL = "the credential of the shop's own processes"
     WRONG_CREDENTIAL = "a wrong credential"
 
@@ -70,16 +78,28 @@ BAD_TOKENS = {
     Identity.ALG_NONE: "TOKEN_INVALID",
     Identity.ALG_HS256: "TOKEN_INVALID",
     Identity.BAD_TOKEN_WITH_TICKET: "TOKEN_INVALID",
+    Identity.BAD_TOKEN_WITH_SECRET: "TOKEN_INVALID",
 }
 """Who sends a token that no method accepts, and the reason."""
 
-CUSTOMERS = (Identity.OWNER, Identity.ANOTHER_CUSTOMER, Identity.CUSTOMER_WITH_TICKET)
+CUSTOMERS = (
+    *(Identity.OWNER, Identity.ANOTHER_CUSTOMER),
+    *(Identity.CUSTOMER_WITH_TICKET, Identity.CUSTOMER_WITH_SECRET),
+)
 
 TICKETS = (
     *(Identity.TICKET, Identity.OTHER_TICKET, Identity.FORGED_TICKET, Identity.EXPIRED_TICKET),
     *(Identity.STREAM_TICKET, Identity.CUSTOMER_WITH_TICKET, Identity.BAD_TOKEN_WITH_TICKET),
 )
 """Who is about the order of a guest, and not of a customer."""
+
+SECRETS = (
+    *(Identity.CART_SECRET, Identity.OTHER_SECRET, Identity.WRONG_SECRET),
+    *(Identity.CUSTOMER_WITH_SECRET, Identity.BAD_TOKEN_WITH_SECRET),
+)
+"""Who is about the cart of a guest, and not of a customer."""
+
+OPENS_GUESTS_CART = (Identity.CART_SECRET, Identity.CUSTOMER_WITH_SECRET)
 
 
 @dataclass(frozen=True)
@@ -101,6 +121,8 @@ class Outcome:
 
 
 OK = Outcome("OK")
+NO_TOKEN = Outcome("UNAUTHENTICATED", "TOKEN_REQUIRED")
+NO_CART = Outcome("NOT_FOUND", "CART_NOT_FOUND")
 
 
 @dataclass(frozen=True)
@@ -134,7 +156,12 @@ class Method:
     @property
     def names_an_order(self) -> bool:
         """Whether it is about one order, which the request names."""
-        return self.level == "CUSTOMER" and bool({"id", "order_id"} & set(self.descriptor.input_type.fields_by_name))
+        return self.service == ORDERS and bool({"id", "order_id"} & set(self.descriptor.input_type.fields_by_name))
+
+    @property
+    def names_a_cart(self) -> bool:
+        """Whether it is about one cart, which the request names and the caller opens."""
+        return self.service == CARTS and "id" in self.descriptor.input_type.fields_by_name
 
 
 @cache
@@ -163,6 +190,12 @@ def _method(descriptor: MethodDescriptor) -> Method:
     return Method(descriptor.containing_service.full_name, descriptor.name, level, guests, descriptor)
 
 
+def named(full_name: str) -> Method:
+    """Returns a method by its full name."""
+    (found,) = (method for method in methods() if method.full_name == full_name)
+    return found
+
+
 def _foreign_methods() -> Iterator[Method]:
     """Yields the methods of the services whose protos are not ours."""
     health, reflection = health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR
@@ -182,15 +215,17 @@ def expected(method: Method, identity: Identity, mode: Mode) -> Outcome:
     if method.level == "INTERNAL":
         return _internal(identity)
     if not mode.tokens:
-        return OK
+        return _cart_of_guests_only(method, identity) if method.service == CARTS else OK
     if identity in BAD_TOKENS:
         return Outcome("UNAUTHENTICATED", BAD_TOKENS[identity])
+    if method.service == CARTS:
+        return _cart(method, identity, mode)
     if method.level == "PUBLIC" or identity is Identity.STAFF:
         return OK
     if method.level == "STAFF":
         if identity in CUSTOMERS:
             return Outcome("PERMISSION_DENIED", "STAFF_REQUIRED")
-        return Outcome("UNAUTHENTICATED", "TOKEN_REQUIRED")
+        return NO_TOKEN
     assert method.level == "CUSTOMER", f"{method.full_name} has the level {method.level}"
     if identity in CUSTOMERS:
         return _customer(method, identity, mode)
@@ -204,6 +239,26 @@ def _internal(identity: Identity) -> Outcome:
     return Outcome(code, "CREDENTIAL_REQUIRED")
 
 
+def _cart(method: Method, identity: Identity, mode: Mode) -> Outcome:
+    """Whose cart it is may use it. Staff are customers here."""
+    assert method.level == "CUSTOMER", f"{method.full_name} has the level {method.level}"
+    is_signed_in = identity in CUSTOMERS or identity is Identity.STAFF
+    if not method.names_a_cart:
+        if method.name == "MergeCart" and is_signed_in and not mode.guests:
+            return NO_CART  # no guest has one
+        return OK if is_signed_in or (method.guests == "ALLOWED" and mode.guests) else NO_TOKEN
+    if identity is Identity.OWNER or (mode.guests and identity in OPENS_GUESTS_CART):
+        return OK
+    return NO_CART if is_signed_in or (mode.guests and identity in SECRETS) else NO_TOKEN
+
+
+def _cart_of_guests_only(method: Method, identity: Identity) -> Outcome:
+    """Where no tokens are verified, everybody is a guest, whose secret is the only thing that opens a cart."""
+    if method.guests == "GUESTS_UNSPECIFIED":
+        return Outcome("FAILED_PRECONDITION", "NOT_SIGNED_IN")
+    return OK if not method.names_a_cart or identity in OPENS_GUESTS_CART else NO_CART
+
+
 def _customer(method: Method, identity: Identity, mode: Mode) -> Outcome:
     if not method.names_an_order or identity is Identity.OWNER:
         return OK
@@ -214,7 +269,7 @@ def _customer(method: Method, identity: Identity, mode: Mode) -> Outcome:
 
 def _guest(method: Method, identity: Identity, mode: Mode) -> Outcome:
     if not mode.guests or method.guests == "GUESTS_UNSPECIFIED":
-        return Outcome("UNAUTHENTICATED", "TOKEN_REQUIRED")
+        return NO_TOKEN
     if method.guests == "ALLOWED":
         return OK
     match identity:
@@ -229,16 +284,17 @@ def _guest(method: Method, identity: Identity, mode: Mode) -> Outcome:
         case Identity.STREAM_TICKET:
             return OK if method.is_streaming else Outcome("UNAUTHENTICATED", "TICKET_INVALID")
         case _:
-            return Outcome("UNAUTHENTICATED", "TOKEN_REQUIRED")
+            return NO_TOKEN
 
 
-HTTP = {"OK": 200, "NOT_FOUND": 404, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
+HTTP = {"OK": 200, "NOT_FOUND": 404, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "FAILED_PRECONDITION": 400}
 """The HTTP status of each code that the matrix has."""
 
 COLUMNS = {
     "no token": Identity.NOBODY,
     "the order's ticket": Identity.TICKET,
     "its stream ticket": Identity.STREAM_TICKET,
+    "the cart's secret": Identity.CART_SECRET,
     "customer": Identity.OWNER,
     "another customer": Identity.ANOTHER_CUSTOMER,
     "staff": Identity.STAFF,

@@ -11,11 +11,12 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2, status_feed_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
-Kind = Literal["product", "deleted product", "PLACED", "PROCESSED", "DELIVERED"]
-"""What a request changes: a product, or an order with this status."""
+Kind = Literal["product", "deleted product", "PLACED", "PROCESSED", "DELIVERED", "cart", "guest's cart"]
+"""What a request changes: a product, an order with this status, the caller's cart, or any guest's."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Subject:
     order: str
     authorization: str = ""
     """What a client of the sidecar has sent, for AuthorizeStream."""
+    cart: str = ""
+    etag: str = ""
+    """The etag of the cart."""
+    guests_cart: str = ""
+    """A cart to merge."""
+    secret: str = ""
+    """Its secret."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,9 @@ class Sample:
 
 def new_product() -> product_pb2.Product:
     price = Money(currency_code="EUR", units=12, nanos=500_000_000)
-    return product_pb2.Product(name=f"Matrix {uuid4().hex[:12]}", stock=1_000, price=price)
+    # With a code of its own: those that are made from names differ in three letters only.
+    code = uuid4().hex[:12]
+    return product_pb2.Product(name=f"Matrix {code}", sku=f"MATRIX-{code}", stock=1_000, price=price)
 
 
 def new_order(product: str) -> order_pb2.CreateOrderRequest:
@@ -101,6 +111,25 @@ _ORDER: Mapping[str, Sample] = {
     "CreateOrderTicket": Sample(lambda subject: order_pb2.CreateOrderTicketRequest(id=subject.order)),
 }
 
+_CART: Mapping[str, Sample] = {
+    "CreateCart": Sample(lambda _: cart_pb2.CreateCartRequest()),
+    # Each of these finds the cart of before: a customer has one only, which another request may have deleted.
+    "GetCart": Sample(lambda subject: cart_pb2.GetCartRequest(id=subject.cart), "cart"),
+    "GetMyCart": Sample(lambda _: cart_pb2.GetMyCartRequest()),
+    "AddCartItem": Sample(
+        lambda subject: cart_pb2.AddCartItemRequest(id=subject.cart, product_id=subject.product, quantity=1), "cart"
+    ),
+    "SetCartItem": Sample(
+        lambda subject: cart_pb2.SetCartItemRequest(id=subject.cart, product_id=subject.product, quantity=2), "cart"
+    ),
+    "ClearCart": Sample(lambda subject: cart_pb2.ClearCartRequest(id=subject.cart), "cart"),
+    "DeleteCart": Sample(lambda subject: cart_pb2.DeleteCartRequest(id=subject.cart), "cart"),
+    "MergeCart": Sample(
+        lambda subject: cart_pb2.MergeCartRequest(cart_id=subject.guests_cart, secret=subject.secret), "guest's cart"
+    ),
+    "CheckoutCart": Sample(lambda subject: cart_pb2.CheckoutCartRequest(id=subject.cart, etag=subject.etag), "cart"),
+}
+
 _STOCK: Mapping[str, Sample] = {
     "ReserveStock": Sample(_hold),
     # An order's reservation has the id of the order. It is confirmed already, and stays so.
@@ -117,6 +146,7 @@ _STOCK: Mapping[str, Sample] = {
     "BatchGetReservations": Sample(
         lambda subject: stock_pb2.BatchGetReservationsRequest(reservation_ids=[subject.order])
     ),
+    "BatchGetOffers": Sample(lambda subject: stock_pb2.BatchGetOffersRequest(product_ids=[subject.product])),
     "ListReservations": Sample(lambda _: stock_pb2.ListReservationsRequest()),
     "PairDatabases": Sample(lambda _: stock_pb2.PairDatabasesRequest(order_database_id=str(uuid4()), read_only=True)),
 }
@@ -131,6 +161,7 @@ _HEALTH: Mapping[str, Sample] = {
 SAMPLES: Mapping[str, Sample] = {
     f"{service}.{name}": sample
     for service, samples in {
+        "shop.cart.v1.CartService": _CART,
         "shop.product.v1.ProductService": _PRODUCT,
         "shop.product.v1.StockService": _STOCK,
         "shop.order.v1.OrderService": _ORDER,

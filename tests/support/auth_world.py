@@ -1,4 +1,4 @@
-"""A shop's products, orders and callers for the matrix, and the check of its cells."""
+"""A shop's products, orders, carts and callers for the matrix, and the check of its cells."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,8 +9,22 @@ from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
 from tests.support.auth_callers import Keys, Tokens, bearer, forged, smuggled
+from tests.support.auth_carts import Carts, KnownCart, secrets_of, with_secret_of
 from tests.support.auth_doors import TICKET_PARAMETER, Answer, Door, Events, Grpc, Headers, RestDoor, Web, invoke
-from tests.support.auth_matrix import BAD_TOKENS, HTTP, OK, TICKETS, Identity, Method, Mode, Outcome, expected, methods
+from tests.support.auth_matrix import (
+    BAD_TOKENS,
+    HTTP,
+    OK,
+    SECRETS,
+    TICKETS,
+    Identity,
+    Method,
+    Mode,
+    Outcome,
+    expected,
+    methods,
+    named,
+)
 from tests.support.auth_requests import SAMPLES, Kind, Subject, new_order, new_product
 
 CONCURRENCY = 40
@@ -33,10 +47,14 @@ class World:
     """The product of orders and reservations."""
     owners_order: str
     guests_order: str
+    carts: Carts
+    owners_cart: KnownCart
+    """`check` looks it up anew, since calls may have ended it."""
+    guests_cart: KnownCart
     smuggled: Headers = ()
 
     async def state(self) -> Sequence[object]:
-        """Returns what no refused call may change: the product and the orders, and which ones there are."""
+        """Returns what no refused call may change: the product, the orders, which ones there are, and the carts."""
         staff = self.headers[Identity.STAFF]
 
         async def order(verb: str, **fields: Any) -> Any:
@@ -48,13 +66,19 @@ class World:
             await self._product("GetProduct", id=self.product),
             *[await order("GetOrder", id=each) for each in (self.owners_order, self.guests_order)],
             *(each.id for each in (*products.products, *orders.orders)),
+            *[await self.carts.state(each) for each in (self.owners_cart, self.guests_cart)],
         )
 
     def subject(self, identity: Identity) -> Subject:
         """Returns what the calls of an identity are about that change nothing."""
         order = self.guests_order if identity in TICKETS else self.owners_order
         staff = dict(self.headers[Identity.STAFF]).get("authorization", "")
-        return Subject(self.product, order, staff)
+        cart, guests = self.guests_cart if identity in SECRETS else self.owners_cart, self.guests_cart
+        return Subject(self.product, order, staff, cart.id, cart.etag, guests.id, guests.secret)
+
+    async def new_cart(self, identity: Identity) -> KnownCart:
+        """Returns a cart that the identity can change: a new one of a guest, if it sends a secret, or its own one."""
+        return await (self.carts.guests() if identity in SECRETS else self.carts.of(identity))
 
     async def new_subject(self, kind: Kind) -> Subject:
         """Makes a product, and an order of the owner, that one call can change."""
@@ -71,9 +95,7 @@ class World:
         return replace(self.subject(Identity.STAFF), product=product, order=order)
 
     async def _product(self, verb: str, **fields: Any) -> Any:
-        request = getattr(product_pb2, f"{verb}Request")(**fields)
-        method = named(f"shop.product.v1.ProductService.{verb}")
-        return await invoke(self.products.channel, method, request, self.headers[Identity.STAFF])
+        return await call_products(self.products, self.headers[Identity.STAFF], verb, **fields)
 
 
 VERBS: Mapping[str, tuple[str, ...]] = {
@@ -84,10 +106,9 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 """What brings a new order into a status."""
 
 
-def named(full_name: str) -> Method:
-    """Returns a method by its full name."""
-    (found,) = (method for method in methods() if method.full_name == full_name)
-    return found
+async def call_products(products: Grpc, staff: Headers, verb: str, **fields: Any) -> Any:
+    request = getattr(product_pb2, f"{verb}Request")(**fields)
+    return await invoke(products.channel, named(f"shop.product.v1.ProductService.{verb}"), request, staff)
 
 
 async def create_order(orders: Grpc, product: str, headers: Headers) -> order_pb2.Order:
@@ -98,7 +119,7 @@ async def create_order(orders: Grpc, product: str, headers: Headers) -> order_pb
 
 
 async def create_world(mode: Mode, products: Grpc, orders: Grpc, tokens: Tokens, keys: Keys) -> World:
-    """Makes a product and two orders, and what each identity sends.
+    """Makes products, orders and carts, and what each identity sends.
 
     Args:
         mode: How the shop is configured.
@@ -118,8 +139,12 @@ async def create_world(mode: Mode, products: Grpc, orders: Grpc, tokens: Tokens,
         headers[Identity.CREDENTIAL] = (("x-shop-credential", keys.credential),)
     headers[Identity.WRONG_CREDENTIAL] = (("x-shop-credential", "0123456789abcdef" * 4),)
 
-    unfinished = World(mode, products, orders, headers, {}, "", "", "", "")
-    product, ordered = [(await unfinished.new_subject("product")).product for _ in range(2)]
+    product, ordered = [
+        (await call_products(products, headers[Identity.STAFF], "CreateProduct", product=new_product())).id
+        for _ in range(2)
+    ]
+    carts = Carts(mode, orders, headers, ordered)
+    guests_cart = await carts.guests()
     owners = await create_order(orders, ordered, headers[Identity.OWNER])
     guest = headers[Identity.NOBODY if mode.guests else Identity.STAFF]
     first, second = [await create_order(orders, ordered, guest) for _ in range(2)]
@@ -131,13 +156,20 @@ async def create_world(mode: Mode, products: Grpc, orders: Grpc, tokens: Tokens,
             *headers[Identity.TICKET],
         )
         headers[Identity.BAD_TOKEN_WITH_TICKET] = (*headers[Identity.MALFORMED], *headers[Identity.TICKET])
-    return replace(
-        unfinished,
-        url_tickets=url_tickets,
-        product=product,
-        ordered=ordered,
-        owners_order=owners.id,
-        guests_order=first.id,
+    headers |= secrets_of(guests_cart, await carts.guests(), headers)
+    return World(
+        mode,
+        products,
+        orders,
+        headers,
+        url_tickets,
+        product,
+        ordered,
+        owners.id,
+        first.id,
+        carts,
+        owners_cart=await carts.of(Identity.OWNER),
+        guests_cart=guests_cart,
         smuggled=smuggled(keys.credential),
     )
 
@@ -209,6 +241,7 @@ async def check(doors: Doors, world: World, identity: Identity) -> list[str]:
 
     Refused calls are also made with headers that must not change anything.
     """
+    world = replace(world, owners_cart=await world.carts.of(Identity.OWNER))
     cells = [
         Cell(door, method, wanted(method, identity, world.mode))
         for door, wanted in doors
@@ -237,18 +270,30 @@ async def _check_all(cells: Sequence[Cell], world: World, identity: Identity) ->
 
 async def _check(cell: Cell, world: World, identity: Identity) -> str:
     """Makes a call. Returns what is not as it must be, in a line; empty if all is."""
-    door, method, sample = cell.door, cell.method, SAMPLES[cell.method.full_name]
+    sample = SAMPLES[cell.method.full_name]
     headers = world.headers.get(identity, ())
-    if door.name == IN_URL:
-        headers = ((TICKET_PARAMETER, world.url_tickets[identity]),)
-    more = world.smuggled if cell.smuggled else ()
-    if method.level == "INTERNAL" and not door.is_edge:
-        more = tuple(each for each in more if each[0] != "x-shop-credential")  # it would open the method
     subject = world.subject(identity)
+    if cell.door.name == IN_URL:
+        headers = ((TICKET_PARAMETER, world.url_tickets[identity]),)
+    if cell.wanted == OK and sample.changes in ("cart", "guest's cart"):
+        async with world.carts.changing:
+            cart, guests = await world.new_cart(identity), await world.carts.guests()
+            subject = replace(subject, product=world.ordered, cart=cart.id, etag=cart.etag)
+            subject = replace(subject, guests_cart=guests.id, secret=guests.secret)
+            return await _call(cell, world, identity, subject, with_secret_of(cart, headers))
     if cell.wanted == OK:
         made = await world.new_subject(sample.changes) if sample.changes else None
         subject = made or replace(subject, product=world.ordered)
-    answer = await door.call(method, sample.make(subject), (*headers, *more))
+    return await _call(cell, world, identity, subject, headers)
+
+
+async def _call(cell: Cell, world: World, identity: Identity, subject: Subject, headers: Headers) -> str:
+    door, method = cell.door, cell.method
+    more = world.smuggled if cell.smuggled else ()
+    if method.level == "INTERNAL" and not door.is_edge:
+        more = tuple(each for each in more if each[0] != "x-shop-credential")  # it would open the method
+    request = SAMPLES[method.full_name].make(subject)
+    answer = await door.call(method, request, (*headers, *more))
     found = "; ".join(problems(answer, cell.wanted, door, headers))
     with_more = ", smuggled headers" if cell.smuggled else ""
     return found and f"{door.name}, {method.full_name}, {identity}{with_more}: {found}"

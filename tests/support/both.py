@@ -8,9 +8,8 @@ from typing import Any
 import grpc
 
 from order.jobs.reconcile import Options, Reconciliation, add_options
-from order.pairing import Pairing
+from order.product_calls import ProductCalls
 from order.stock_client import StockClient
-from order.store import OrderStore
 from runtime.cli import CommandError
 from runtime.config import DatabaseConfig, Env
 from runtime.database import Database
@@ -44,9 +43,8 @@ class Both:
         await database.open()
         try:
             async with grpc.aio.insecure_channel(self.products.address) as channel:
-                stock = StockClient(channel, credential())
-                pairing = Pairing(database, stock)
-                await Reconciliation(OrderStore(database), stock, pairing, lines.append, parse(options)).run()
+                stock = StockClient(channel, ProductCalls(credential()))
+                await Reconciliation(database, stock, lines.append, parse(options)).run()
         except CommandError as error:
             lines.append(str(error))
         finally:
@@ -79,10 +77,10 @@ class Both:
 
 
 @asynccontextmanager
-async def both_shops(order_database: str, product_database: str) -> AsyncIterator[Both]:
-    """Runs both services on migrated databases."""
+async def both_shops(order_database: str, product_database: str, **variables: Any) -> AsyncIterator[Both]:
+    """Runs both services on migrated databases. `variables` are environment variables of the order service."""
     async with (
         product_shop(product_database) as products,
-        order_shop(order_database, products.address) as shop,
+        order_shop(order_database, products.address, **variables) as shop,
     ):
         yield Both(shop, products)

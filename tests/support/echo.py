@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import grpc
 from aiohttp import web
+from google.protobuf import empty_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from shop.cart.v1 import cart_pb2, cart_pb2_grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc
 from shop.product.v1 import product_pb2, product_pb2_grpc, stock_pb2, stock_pb2_grpc
 
@@ -23,6 +25,7 @@ from tests.support.access import open_gate
 
 PRODUCT = "shop.product.v1.ProductService"
 ORDER = "shop.order.v1.OrderService"
+CART = "shop.cart.v1.CartService"
 
 HUGE = 3_500_000
 """Characters in the description of the product `huge`."""
@@ -151,6 +154,55 @@ class Order(order_pb2_grpc.OrderServiceServicer):
             await asyncio.Event().wait()
 
 
+class Cart(cart_pb2_grpc.CartServiceServicer):
+    """Returns what was sent, or fails if the cart's id says so."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def CreateCart(self, request: cart_pb2.CreateCartRequest, context: Context) -> cart_pb2.CreateCartResponse:
+        self.calls.record("CreateCart", context)
+        return cart_pb2.CreateCartResponse(cart=cart_pb2.Cart(id="new"), secret="hidden")
+
+    async def GetCart(self, request: cart_pb2.GetCartRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record(f"GetCart {request.id}", context)
+        if request.id == "flaky" and self.calls.count["GetCart flaky"] < 3:
+            raise errors.unavailable("try again")
+        return cart_pb2.Cart(id=request.id)
+
+    async def GetMyCart(self, request: cart_pb2.GetMyCartRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record("GetMyCart", context)
+        return cart_pb2.Cart(id="mine")
+
+    async def AddCartItem(self, request: cart_pb2.AddCartItemRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record(f"AddCartItem {request.id}", context)
+        if request.id == "flaky":
+            raise errors.unavailable("try again")
+        item = cart_pb2.CartItem(product_id=request.product_id, quantity=request.quantity)
+        return cart_pb2.Cart(id=request.id, items=[item])
+
+    async def SetCartItem(self, request: cart_pb2.SetCartItemRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record("SetCartItem", context)
+        item = cart_pb2.CartItem(product_id=request.product_id, quantity=request.quantity)
+        return cart_pb2.Cart(id=request.id, etag=request.etag, items=[item])
+
+    async def ClearCart(self, request: cart_pb2.ClearCartRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record("ClearCart", context)
+        return cart_pb2.Cart(id=request.id, etag=request.etag)
+
+    async def DeleteCart(self, request: cart_pb2.DeleteCartRequest, context: Context) -> empty_pb2.Empty:
+        self.calls.record(f"DeleteCart {request.id} {request.etag}", context)
+        return empty_pb2.Empty()
+
+    async def MergeCart(self, request: cart_pb2.MergeCartRequest, context: Context) -> cart_pb2.Cart:
+        self.calls.record("MergeCart", context)
+        return cart_pb2.Cart(id=request.cart_id)
+
+    async def CheckoutCart(self, request: cart_pb2.CheckoutCartRequest, context: Context) -> order_pb2.Order:
+        self.calls.record("CheckoutCart", context)
+        return order_pb2.Order(id=request.id, notes=request.notes)
+
+
 async def _follow(request: web.Request) -> web.StreamResponse:
     """Sends one event with the request's headers. `order_id=cut` ends the connection without a response."""
     if request.query.get("order_id") == "cut":
@@ -202,7 +254,7 @@ async def echo_services(jwks: str = "") -> AsyncIterator[EchoServices]:
     calls = Calls(jwks=jwks)
     async with AsyncExitStack() as stack:
         # Not all of their methods are written, which type checkers take for abstract classes.
-        servicers: Any = {"product": Product, "stock": Stock, "order": Order}
+        servicers: Any = {"product": Product, "stock": Stock, "order": Order, "cart": Cart}
         product = await _serve(
             stack,
             calls,
@@ -211,9 +263,13 @@ async def echo_services(jwks: str = "") -> AsyncIterator[EchoServices]:
             (stock_pb2_grpc.add_StockServiceServicer_to_server, servicers["stock"]()),
         )
         order = await _serve(
-            stack, calls, (ORDER,), (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls))
+            stack,
+            calls,
+            (ORDER, CART),
+            (order_pb2_grpc.add_OrderServiceServicer_to_server, servicers["order"](calls)),
+            (cart_pb2_grpc.add_CartServiceServicer_to_server, servicers["cart"](calls)),
         )
-        sse_grpc = await _serve(stack, calls, (PRODUCT, ORDER))
+        sse_grpc = await _serve(stack, calls, (PRODUCT, ORDER, CART))
         app = web.Application()
         app.router.add_get("/api/orders/stream{slash:/?}", _follow)
         app.router.add_get("/api/v1/orders/{id}/status/stream{slash:/?}", _follow)

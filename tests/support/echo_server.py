@@ -1,5 +1,6 @@
 """A gRPC server with one service, `test.Echo`, that fails on request."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,9 +9,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runtime import errors
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
 from runtime.server import Server
-from runtime.telemetry import Telemetry
+from runtime.telemetry.config import TelemetryConfig
+from runtime.telemetry.process import Telemetry
 from tests.support.access import open_gate
 
 
@@ -30,6 +32,9 @@ async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes])
             raise errors.unavailable("try later", 1.5)
         case b"boom":
             raise Boom("password=s3cret")
+        case b"sleep":
+            await asyncio.sleep(60)
+            return request
         case _:
             return request
 
@@ -60,9 +65,9 @@ class EchoServer:
         self.channel = channel
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 
-    async def unary(self, request: bytes) -> bytes:
+    async def unary(self, request: bytes, timeout: float | None = None) -> bytes:
         call: Any = self.channel.unary_unary("/test.Echo/Unary")
-        answer: bytes = await call(request)
+        answer: bytes = await call(request, timeout=timeout)
         return answer
 
     def stream(self, request: bytes) -> Any:
@@ -79,9 +84,10 @@ class EchoServer:
 async def echo_server(free_port: int, **variables: str) -> AsyncIterator[EchoServer]:
     env = Env({"LISTEN_HOST": "127.0.0.1", "SHUTDOWN_DELAY": "0", "SHUTDOWN_GRACE": "1", **variables})
     telemetry = Telemetry(TelemetryConfig.from_env(env), "test")
-    made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, open_gate("test.Echo"), ["test.Echo"])
-    made.add(register, None)
-    await made.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
-        yield EchoServer(made, channel)
-    await made.stop()
+    async with telemetry.serving("127.0.0.1"):
+        made = Server(ServerConfig.from_env(env, grpc_port=free_port), telemetry, open_gate("test.Echo"), ["test.Echo"])
+        made.add(register, None)
+        await made.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            yield EchoServer(made, channel)
+        await made.stop()

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from local.edge import EdgeSettings, write
+from local.settings import free_ports
 from local.shop import envoy_binary
 from tests.support.echo import Calls, echo_services
 from tests.support.eventually import eventually
@@ -97,7 +98,9 @@ def envoy(settings: EdgeSettings, *options: str, rewrites: Rewrites | None = Non
         rewrites: Replacements in its configuration.
     """
     listen = "[::]:0" if settings.listen.startswith("[::]") else "127.0.0.1:0"
-    bootstrap = write(replace(settings, listen=listen, admin_port=0))
+    # The listener for metrics must know the admin port.
+    admin_port = free_ports(1)[0] if settings.metrics_port else 0
+    bootstrap = write(replace(settings, listen=listen, admin_port=admin_port))
     for old, new in (rewrites or {}).items():
         text = bootstrap.read_text()
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
@@ -120,10 +123,10 @@ def envoy(settings: EdgeSettings, *options: str, rewrites: Rewrites | None = Non
 
 
 def _port(admin: str) -> str:
-    """Returns the port that Envoy listens on, or an empty string while it is not ready."""
-    listening = httpx.get(f"{admin}/listeners?format=json").json()["listener_statuses"]
-    ready = httpx.get(f"{admin}/ready")
-    return str(listening[0]["local_address"]["socket_address"]["port_value"]) if ready.status_code == 200 else ""
+    """Returns the port of the shop, or an empty string while Envoy is not ready."""
+    statuses = httpx.get(f"{admin}/listeners?format=json").json()["listener_statuses"]
+    ports = {each["name"]: str(each["local_address"]["socket_address"]["port_value"]) for each in statuses}
+    return ports["edge"] if httpx.get(f"{admin}/ready").status_code == 200 else ""
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", log: Path, read: Callable[[], str]) -> str:

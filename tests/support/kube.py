@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 
 from tests.chart import tools
@@ -44,6 +45,25 @@ def helm(*arguments: str, timeout: float = 300) -> str:
 
 def kubectl(*arguments: str, stdin: str = "", timeout: float = 120) -> str:
     return run(["kubectl", *arguments], stdin=stdin, timeout=timeout)
+
+
+def require_cluster() -> None:
+    """Ends the run of pytest if no cluster responds."""
+    try:
+        kubectl("get", "nodes", timeout=30)
+    except (CommandFailed, OSError) as error:
+        pytest.exit(f"no cluster responds at the address in KUBECONFIG: {error}", returncode=1)
+
+
+def require_cnpg() -> None:
+    """Skips the test if the cluster lacks the CloudNativePG operator; fails it if REQUIRE_CNPG is set."""
+    try:
+        kubectl("get", "crd", "clusters.postgresql.cnpg.io")
+    except CommandFailed:
+        reason = "the cluster has no CloudNativePG operator"
+        if os.environ.get("REQUIRE_CNPG"):
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 def eventually(look: Callable[[], Found], seconds: float, what: str) -> Found:
@@ -156,6 +176,18 @@ class Namespace:
     def remove(self, pod: str) -> None:
         """Takes away what `pod` made."""
         self.kubectl("delete", f"pod/{pod}", f"configmap/{pod}", "--ignore-not-found", "--wait=true")
+
+    def evict(self, pod: str) -> bool:
+        """Asks for what `kubectl drain` asks for. Returns False if the disruption budget forbids it."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.name}}
+        path = f"/api/v1/namespaces/{self.name}/pods/{pod}/eviction"
+        try:
+            self.kubectl("create", "--raw", path, "--filename", "-", stdin=json.dumps(body))
+        except CommandFailed as failed:
+            if "disruption budget" not in str(failed):
+                raise
+            return False
+        return True
 
     @contextmanager
     def forward(self, target: str, port: int, local: int = 0) -> Iterator[int]:

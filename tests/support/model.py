@@ -191,6 +191,11 @@ class Shop(RuleBasedStateMachine):
 
     @rule(order=orders, change=st.sampled_from(["notes", "quantity", "email"]))
     def reuse_a_key(self, order: Order, change: str) -> None:
+        if answer := self._reuse(order, change):
+            refused(answer, "ALREADY_EXISTS", "IDEMPOTENCY_KEY_REUSED")
+
+    def _reuse(self, order: Order, change: str) -> Any:
+        """Places an order with the key of another one. Returns the answer; nothing if it was checked already."""
         items = dict(order.items)
         if change == "quantity":
             items[next(iter(items))] += 1
@@ -199,11 +204,7 @@ class Shop(RuleBasedStateMachine):
             request.notes += "!"
         elif change == "email":
             request.customer.email = f"x{self.email}"
-        refused(
-            self.both.call_or_refusal(lambda: self.both.orders.orders.CreateOrder(request)),
-            "ALREADY_EXISTS",
-            "IDEMPOTENCY_KEY_REUSED",
-        )
+        return self.both.call_or_refusal(lambda: self.both.orders.orders.CreateOrder(request))
 
     def _request(self, order: Order, items: dict[str, int]) -> order_pb2.CreateOrderRequest:
         return create_request(items, request_id=order.key, notes=order.notes, customer={"email": self.email})
@@ -218,25 +219,30 @@ class Shop(RuleBasedStateMachine):
                 return refused(answer, "FAILED_PRECONDITION", "PRODUCT_DELETED")
             if any(each.stock < order.items[each.id] for each in wanted):
                 return refused(answer, "FAILED_PRECONDITION", "INSUFFICIENT_STOCK")
-            assert isinstance(answer, order_pb2.Order)
-            assert answer.number not in {each.number for each in self.placed}
-            for each in wanted:
-                each.stock -= order.items[each.id]
-            order.id, order.number = answer.id, answer.number
-            order.total = sum(each.price * order.items[each.id] for each in wanted)
-            order.names = {each.id: each.name for each in wanted}
-            self._set_status(order, "PLACED")
-            self.placed.append(order)
-        assert isinstance(answer, order_pb2.Order)
+            self._place(order, answer)
         self._check(order, answer)
         return None
+
+    def _place(self, order: Order, answer: object) -> None:
+        """Notes an order that was placed."""
+        assert isinstance(answer, order_pb2.Order), answer
+        assert answer.number not in {each.number for each in self.placed}
+        wanted = [self.known[each] for each in order.items]
+        for each in wanted:
+            each.stock -= order.items[each.id]
+        order.id, order.number = answer.id, answer.number
+        order.total = sum(each.price * order.items[each.id] for each in wanted)
+        order.names = {each.id: each.name for each in wanted}
+        self._set_status(order, "PLACED")
+        self.placed.append(order)
 
     def _set_status(self, order: Order, status: str) -> None:
         order.status = status
         order.history.append(status)
 
-    def _check(self, order: Order, answer: order_pb2.Order) -> None:
+    def _check(self, order: Order, answer: object) -> None:
         """Checks that an order is as the model says, whatever happened to its products since."""
+        assert isinstance(answer, order_pb2.Order), answer
         assert (answer.id, answer.number, status_name(answer)) == (order.id, order.number, order.status)
         assert answer.etag == str(order.version)
         assert {item.product_id: item.quantity for item in answer.items} == order.items
@@ -257,7 +263,6 @@ class Shop(RuleBasedStateMachine):
                 for product, quantity in order.items.items():
                     self.known[product].stock += quantity
                 self._wait_for_stock(order)
-        assert isinstance(answer, order_pb2.Order)
         self._check(order, answer)
         return None
 

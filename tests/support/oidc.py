@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -170,6 +171,12 @@ class Issuer:
     def jwks(self) -> dict[str, Any]:
         """The public keys, as a JSON Web Key Set."""
         return {"keys": [key.jwk() for key in self.keys]}
+
+    def in_file(self, file: Path) -> dict[str, str]:
+        """Writes the keys to a file. Returns the variables of a process that accepts the tokens by this file alone."""
+        file.write_text(json.dumps(self.jwks()))
+        variables = {"AUTH_MODE": "jwt", "AUTH_ISSUER": self.url, "AUTH_AUDIENCE": self.audience}
+        return {**variables, "AUTH_JWKS_FILE": str(file)}
 
 
 class Provider(Issuer):

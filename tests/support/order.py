@@ -1,6 +1,6 @@
 """An order service in the process of the test, on a real database and a free port, with its clients."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,15 +8,18 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
+from shop.cart.v1 import cart_pb2_grpc
 from shop.order.v1 import order_pb2, order_pb2_grpc, status_feed_pb2_grpc
 
 from local.settings import free_ports
 from order.app import serving
 from order.config import Config
-from order.domain import Item, Line
+from order.domain import Item, Line, Offer, total_micros
 from order.live.logs import Followers
 from order.stock import DatabasePair, ProductUnavailable, Reservation, ReservationState, Stock, StoredReservation
 from runtime.config import Env
+from runtime.errors import from_domain
+from runtime.prices import Price, price_changed
 from runtime.server import Server
 from tests.support.access import credentials, internal_channel
 from tests.support.eventually import eventually
@@ -39,6 +42,9 @@ class FakeStock:
     """The expired holds."""
     down: bool = False
     price_micros: int = 1_500_000
+    currency: str = "EUR"
+    available: int = 1_000
+    """What it says that there is of each product."""
 
     def _record(self, name: str, order_id: UUID) -> None:
         self.calls.append((name, order_id))
@@ -54,7 +60,9 @@ class FakeStock:
         reservation = self.reservations.get(UUID(order_id))
         return reservation.state if reservation else None
 
-    async def reserve(self, order_id: UUID, lines: Sequence[Line], timeout: float | None) -> Reservation:
+    async def reserve(
+        self, order_id: UUID, lines: Sequence[Line], timeout: float | None, expected: Price | None = None
+    ) -> Reservation:
         self._record("reserve", order_id)
         items = [
             Item(
@@ -65,7 +73,16 @@ class FakeStock:
             )
             for line in lines
         ]
-        return self.reservations.setdefault(order_id, Reservation(ReservationState.HELD, "EUR", items))
+        total = Price(self.currency, total_micros(items))
+        if expected and order_id not in self.reservations and total.exceeds(expected):
+            raise from_domain(price_changed(expected, total))
+        return self.reservations.setdefault(order_id, Reservation(ReservationState.HELD, self.currency, items))
+
+    async def get_offers(self, product_ids: Sequence[UUID]) -> Mapping[UUID, Offer]:
+        if self.down:
+            raise ProductUnavailable
+        price = Price(self.currency, self.price_micros)
+        return {each: Offer(f"Product {str(each)[-1]}", price, self.available, deleted=False) for each in product_ids}
 
     async def confirm(self, order_id: UUID) -> Reservation | None:
         self._record("confirm", order_id)
@@ -126,6 +143,7 @@ class OrderShop:
     followers: Followers
     orders: "order_pb2_grpc.OrderServiceAsyncStub"  # known to the type checker only
     feed: "status_feed_pb2_grpc.StatusFeedServiceAsyncStub"
+    carts: "cart_pb2_grpc.CartServiceAsyncStub"
 
     async def create(self, items: dict[str, int] | None = None, **fields: Any) -> order_pb2.Order:
         return await self.orders.CreateOrder(create_request(items, **fields))
@@ -217,4 +235,5 @@ async def order_shop(
             running.followers,
             order_pb2_grpc.OrderServiceStub(channel),
             status_feed_pb2_grpc.StatusFeedServiceStub(channel),
+            cart_pb2_grpc.CartServiceStub(channel),
         )

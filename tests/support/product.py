@@ -116,9 +116,13 @@ class ProductShop:
         return (await self.get(product_id)).stock
 
     async def reserve(
-        self, items: dict[str, int], reservation_id: str | None = None, ttl: float = 60
+        self,
+        items: dict[str, int],
+        reservation_id: str | None = None,
+        ttl: float = 60,
+        expected: money_pb2.Money | None = None,
     ) -> stock_pb2.Reservation:
-        return await self.stock.ReserveStock(reserve_request(items, reservation_id, ttl))
+        return await self.stock.ReserveStock(reserve_request(items, reservation_id, ttl, expected))
 
     async def confirm(self, reservation_id: str) -> stock_pb2.Reservation:
         return await self.stock.ConfirmReservation(stock_pb2.ConfirmReservationRequest(reservation_id=reservation_id))
@@ -146,13 +150,17 @@ def euros(amount: float) -> money_pb2.Money:
 
 
 def reserve_request(
-    items: dict[str, int], reservation_id: str | None = None, ttl: float = 60
+    items: dict[str, int],
+    reservation_id: str | None = None,
+    ttl: float = 60,
+    expected: money_pb2.Money | None = None,
 ) -> stock_pb2.ReserveStockRequest:
     duration = duration_pb2.Duration(seconds=int(ttl), nanos=round(ttl % 1 * 1_000_000_000))
     return stock_pb2.ReserveStockRequest(
         reservation_id=reservation_id or str(uuid4()),
         items=[stock_pb2.StockItem(product_id=key, quantity=quantity) for key, quantity in items.items()],
         ttl=duration,
+        expected_total=expected,
     )
 
 

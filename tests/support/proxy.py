@@ -15,15 +15,19 @@ Chunk = tuple[float, bytes]
 class Link:
     """One connection through the proxy."""
 
+    target: int
     writers: list[asyncio.StreamWriter]
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Proxy:
-    """Forwards to `port` on loopback. Everything can be changed while it runs."""
+    """Forwards to the port `target` on loopback. Everything can be changed while it runs."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
+        """Where new connections go. Open ones stay where they are."""
+        self.lost_targets: set[int] = set()
+        """Targets that do not respond any more: connections to them are accepted, but nothing is forwarded."""
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -31,15 +35,30 @@ class Proxy:
         """Seconds by which responses are delayed. They keep their order."""
         self.silent = False
         """Whether new connections are accepted, but nothing is forwarded."""
+        self.refusing = False
+        """Whether new connections are ended at once."""
 
-    def hang(self) -> int:
-        """Leaves all connections half open: nothing is forwarded on them, and neither end notices.
+    def hang(self, target: int | None = None) -> int:
+        """Leaves connections half open: nothing is forwarded on them, and neither end notices.
 
         Later connections work. Returns how many connections are half open now.
+
+        Args:
+            target: Only connections to this port; by default all.
         """
-        for link in self._links:
+        links = [link for link in self._links if target in (None, link.target)]
+        for link in links:
             link.flowing.clear()
-        return len(self._links)
+        return len(links)
+
+    def links_to(self, target: int) -> int:
+        """Returns how many connections to a port are open."""
+        return sum(link.target == target for link in self._links)
+
+    def refuse(self) -> None:
+        """Ends all connections at both ends, and each new one at once, until `refusing` is set back."""
+        self.refusing = True
+        self.cut()
 
     def cut(self) -> None:
         """Ends all connections at both ends, whatever is under way on them. Later connections work."""
@@ -65,14 +84,17 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link([writer])
+        if self.refusing:
+            writer.transport.abort()
+            return
+        link = Link(self.target, [writer])
         self._links.add(link)
         try:
-            if self.silent:
+            if self.silent or link.target in self.lost_targets:
                 await asyncio.Event().wait()
             link.flowing.set()
             with suppress(OSError):
-                there, back = await asyncio.open_connection("127.0.0.1", self._target)
+                there, back = await asyncio.open_connection("127.0.0.1", link.target)
                 link.writers.append(back)
                 ends = [
                     asyncio.create_task(self._pump(link, reader, back, answers=False)),

@@ -1,15 +1,30 @@
 """A release of the chart on a cluster, and what tests look at in it."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
 
 from tests.chart import tools
 from tests.support.kube import Namespace, Object, eventually, helm
 
 COMPONENTS = ("product", "order", "gateway")
 """What has to be ready for the shop to be."""
+
+
+def image_of(name: str) -> str:
+    """Returns the image that is to be tested: `shop` as IMAGE names it, `postgres` as POSTGRES_IMAGE does.
+
+    Without these variables it is the chart's default.
+    """
+    variable = {"shop": "IMAGE", "postgres": "POSTGRES_IMAGE"}[name]
+    values = yaml.safe_load((tools.CHART / "values.yaml").read_text())
+    chart = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
+    image = values["image"] if name == "shop" else values["postgresql"]["image"]
+    return os.environ.get(variable) or f"{image['repository']}:{image['tag'] or chart['appVersion']}"
 
 
 @dataclass
@@ -80,10 +95,11 @@ class Release:
         `instead_of` is a pod that was killed: it has to be gone, and another of its component there.
         """
         began = time.monotonic()
-        eventually(lambda: self._ready(instead_of), seconds, f"every pod of {self.name} is ready")
+        eventually(lambda: self.is_ready(instead_of), seconds, f"every pod of {self.name} is ready")
         return time.monotonic() - began
 
-    def _ready(self, killed: Object | None) -> bool:
+    def is_ready(self, killed: Object | None = None) -> bool:
+        """Returns whether every pod that is to run is ready. `killed` has to be replaced."""
         pods = self.namespace.get("pods", self.selector())
         running = [pod for pod in pods if pod["status"]["phase"] != "Succeeded"]
         wanted = {*COMPONENTS} | ({_component(killed)} if killed else set())

@@ -8,9 +8,11 @@ from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from shop.cart.v1 import cart_pb2
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2, stock_pb2
 
+import order.cart.parse
 import order.parse
 import product.parse
 import product.stock_parse
@@ -20,6 +22,7 @@ from runtime import headers
 PUBLIC = (
     product_pb2.DESCRIPTOR.services_by_name["ProductService"],
     order_pb2.DESCRIPTOR.services_by_name["OrderService"],
+    cart_pb2.DESCRIPTOR.services_by_name["CartService"],
 )
 INTERNAL = (stock_pb2.DESCRIPTOR.services_by_name["StockService"],)
 
@@ -31,12 +34,20 @@ class NoMetadata:
         return ()
 
 
+def expected_etag(message: Any) -> str:
+    return headers.expected_etag(NoMetadata(), message.etag)  # type: ignore[arg-type]  # all that is asked of the context
+
+
 def etag(message: Any) -> None:
-    headers.expected_version(NoMetadata(), message.etag)  # type: ignore[arg-type]  # all that is asked of the context
+    headers.version_of(expected_etag(message))
 
 
 def request_id(message: Any) -> None:
     headers.request_key(NoMetadata(), message.request_id)  # type: ignore[arg-type]  # as above
+
+
+def cart_etag(message: Any) -> None:
+    order.cart.parse.etag(expected_etag(message))
 
 
 PARSERS: dict[type[Message], list[Callable[[Any], Any]]] = {
@@ -61,6 +72,7 @@ PARSERS: dict[type[Message], list[Callable[[Any], Any]]] = {
     stock_pb2.ListExpiredReservationsRequest: [product.stock_parse.expired],
     stock_pb2.BatchGetReservationsRequest: [product.stock_parse.reservation_ids],
     stock_pb2.ListReservationsRequest: [product.stock_parse.reservations],
+    stock_pb2.BatchGetOffersRequest: [product.stock_parse.product_ids],
     stock_pb2.PairDatabasesRequest: [product.stock_parse.pair],
     order_pb2.CreateOrderRequest: [order.parse.draft, request_id],
     order_pb2.GetOrderRequest: [order.parse.order_id],
@@ -71,6 +83,15 @@ PARSERS: dict[type[Message], list[Callable[[Any], Any]]] = {
     order_pb2.CancelOrderRequest: [order.parse.order_id, etag],
     order_pb2.StreamOrderStatusRequest: [order.parse.stream],
     order_pb2.CreateOrderTicketRequest: [order.parse.order_id],
+    cart_pb2.CreateCartRequest: [],
+    cart_pb2.GetCartRequest: [order.cart.parse.cart_id],
+    cart_pb2.GetMyCartRequest: [],
+    cart_pb2.AddCartItemRequest: [order.cart.parse.CONSTRAINTS.enforce, request_id],
+    cart_pb2.SetCartItemRequest: [order.cart.parse.CONSTRAINTS.enforce, cart_etag],
+    cart_pb2.ClearCartRequest: [order.cart.parse.CONSTRAINTS.enforce, cart_etag],
+    cart_pb2.DeleteCartRequest: [order.cart.parse.cart_id, cart_etag],
+    cart_pb2.MergeCartRequest: [order.cart.parse.merged],
+    cart_pb2.CheckoutCartRequest: [lambda message: order.cart.parse.purchase(message, expected_etag(message))],
 }
 """What a service calls, in sequence, to check a request of each type."""
 

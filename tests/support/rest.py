@@ -1,6 +1,6 @@
 """A REST client for tests: short ways to create what a test needs, and to check a refusal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +14,8 @@ class Rest:
     """The shop as its REST clients see it."""
 
     http: httpx.AsyncClient
+    products: list[str] = field(default_factory=list)
+    """The ids of the products that it has created."""
 
     async def product(
         self, *, stock: int = 10, currency: str = "EUR", name: str = "", category: str = "Tests", **fields: object
@@ -26,7 +28,14 @@ class Rest:
             "stock": str(stock),
             **fields,
         }
-        return self._json(await self.http.post("/api/v1/products", json=body))
+        product = self._json(await self.http.post("/api/v1/products", json=body))
+        self.products.append(product["id"])
+        return product
+
+    async def delete_products(self) -> None:
+        """Deletes the products that it has created: all tests share one catalogue."""
+        for each in self.products:
+            assert (await self.http.delete(f"/api/v1/products/{each}")).status_code in (200, 404)
 
     @staticmethod
     def order_body(product_id: str, quantity: int = 1) -> Json:

@@ -1,6 +1,7 @@
 """Changes a database's password while a release uses it."""
 
 from base64 import b64encode
+from uuid import uuid4
 
 from tests.support.kube import CommandFailed, Namespace
 from tests.support.release import Release
@@ -33,6 +34,17 @@ def files_have(release: Release, service: str, password: str) -> bool:
         release.namespace.execute(pod["metadata"]["name"], "cat", "/credentials/password") == password
         for pod in release.pods(service)
     )
+
+
+def refresh_files(release: Release, *components: str) -> None:
+    """Brings changed Secrets into pods at once. The kubelet does it by itself, within a minute and a half.
+
+    It looks at the volumes of a pod whenever the pod changes, even if that is an annotation.
+    """
+    for component in components:
+        release.namespace.kubectl(
+            "annotate", "pods", "--selector", release.selector(component), "--overwrite", f"test/refresh={uuid4().hex}"
+        )
 
 
 def patch(place: Namespace, secret: str, key: str, value: str) -> None:

@@ -4,10 +4,17 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import grpc
+from shop.cart.v1 import cart_pb2_grpc
+from shop.order.v1 import order_pb2_grpc
 
+from tests.support.access import bearer, senders
+from tests.support.oidc import Issuer
 from tests.support.order import OrderShop, order_shop
 from tests.support.product import ProductShop, Refusal, product_shop, refusal_of
 
@@ -19,9 +26,15 @@ class Services:
 
     products: ProductShop
     orders: OrderShop
+    """Its clients are staff."""
+    carts: "cart_pb2_grpc.CartServiceAsyncStub"
+    """Sends nothing by itself."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.issuer = Issuer("https://login.example")
+        """Makes the tokens that the order service accepts. The product service accepts everybody."""
+        self.staff = bearer(self.issuer.token("staff", staff=True))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the event loop, and returns its result."""
@@ -50,7 +63,15 @@ def services(product_database: str, order_database: str) -> Iterator[Services]:
 
     async def start() -> None:
         both.products = await stack.enter_async_context(product_shop(product_database))
-        both.orders = await stack.enter_async_context(order_shop(order_database, both.products.address))
+        folder = stack.enter_context(TemporaryDirectory())
+        access: dict[str, Any] = both.issuer.in_file(Path(folder) / "keys.json")
+        shop = await stack.enter_async_context(order_shop(order_database, both.products.address, **access))
+        as_staff = grpc.aio.insecure_channel(shop.address, interceptors=senders(lambda: both.staff))
+        as_given = grpc.aio.insecure_channel(shop.address)
+        for channel in (as_staff, as_given):
+            await stack.enter_async_context(channel)
+        both.orders = replace(shop, orders=order_pb2_grpc.OrderServiceStub(as_staff))
+        both.carts = cart_pb2_grpc.CartServiceStub(as_given)
 
     try:
         both.run(start())

@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from shop.order.v1 import order_pb2, status_feed_pb2, status_feed_pb2_grpc
 
 from runtime.access.config import AccessConfig
-from runtime.config import Env, ServerConfig, TelemetryConfig
+from runtime.config import Env, ServerConfig
+from runtime.telemetry.config import TelemetryConfig
 from sse.app import Running, serving
 from sse.config import Limits, SidecarConfig, Timing
 from tests.support.access import open_access
@@ -236,13 +237,21 @@ class Blocks:
 
 @asynccontextmanager
 async def sidecar(
-    *, pods: int = 1, timing: Timing | None = None, limits: Limits | None = None, access: AccessConfig | None = None
+    *,
+    pods: int = 1,
+    timing: Timing | None = None,
+    limits: Limits | None = None,
+    access: AccessConfig | None = None,
+    metrics_port: int = 0,
 ) -> AsyncIterator[RunningSidecar]:
     logs = Logs()
     running = [await pod(logs) for _ in range(pods)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{each.port}" for each in running)
     try:
-        async with sidecar_before(target, timing=timing, limits=limits, access=access) as (started, http):
+        async with sidecar_before(target, timing=timing, limits=limits, access=access, metrics_port=metrics_port) as (
+            started,
+            http,
+        ):
             yield RunningSidecar(started, logs, running, http)
     finally:
         for each in running:
@@ -256,12 +265,13 @@ async def sidecar_before(
     timing: Timing | None = None,
     limits: Limits | None = None,
     access: AccessConfig | None = None,
+    metrics_port: int = 0,
 ) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
     """Runs the sidecar before an order service, which may be a real one."""
     config = SidecarConfig(
         server=ServerConfig(host="127.0.0.1", grpc_port=0, shutdown_delay=0, shutdown_grace=1),
         access=access or open_access(),
-        telemetry=TelemetryConfig.from_env(Env({})),
+        telemetry=TelemetryConfig.from_env(Env({"METRICS_PORT": str(metrics_port)})),
         http_port=0,
         product_target=target,
         order_target=target,

@@ -42,6 +42,8 @@ class Product(stock_pb2_grpc.StockServiceServicer):
         self.calls: list[str] = []
         self.batches: list[list[str]] = []
         """The ids of each BatchReserveStock call."""
+        self.requests: list[stock_pb2.ReserveStockRequest] = []
+        """The holds that were requested, in batches or alone."""
         self.unknown: set[str] = set()
         """Reservations that do not exist, so they can be neither confirmed nor released."""
         self.open = asyncio.Event()
@@ -80,6 +82,7 @@ class Product(stock_pb2_grpc.StockServiceServicer):
         return not_found("RESERVATION_NOT_FOUND", "reservation not found") if missing else self.refusal
 
     async def ReserveStock(self, request: stock_pb2.ReserveStockRequest, context: Any) -> stock_pb2.Reservation:
+        self.requests.append(request)
         return await self._single("ReserveStock", request.reservation_id, HELD, context, self.refusal)
 
     async def BatchReserveStock(
@@ -87,6 +90,7 @@ class Product(stock_pb2_grpc.StockServiceServicer):
     ) -> stock_pb2.BatchReserveStockResponse:
         if self.knows_batches:
             self.batches.append([each.reservation_id for each in request.requests])
+            self.requests += request.requests
         await self._serve("BatchReserveStock", context)
         if self.refusal and self.as_a_whole:
             await context.abort(self.refusal.code, self.refusal.text, self.refusal.trailers())
@@ -131,6 +135,9 @@ class Product(stock_pb2_grpc.StockServiceServicer):
 
     async def BatchGetReservations(self, request: stock_pb2.BatchGetReservationsRequest, context: Any) -> NoReturn:
         raise AssertionError("only `reconcile` calls this")
+
+    async def BatchGetOffers(self, request: stock_pb2.BatchGetOffersRequest, context: Any) -> NoReturn:
+        raise AssertionError("only carts call this")
 
     async def ListReservations(self, request: stock_pb2.ListReservationsRequest, context: Any) -> NoReturn:
         raise AssertionError("only `reconcile` calls this")

@@ -30,9 +30,21 @@ def report(
     """
     if not rows:
         return
+    save(rows, path)
+    print_table(reporter, title, headings, [tuple(asdict(row).values()) for row in rows])
+
+
+def save(rows: "Sequence[DataclassInstance]", path: Path) -> None:
+    """Writes rows to a file, as a JSON list of objects."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    lines = [tuple(headings), *(tuple(str(value) for value in asdict(row).values()) for row in rows)]
+
+
+def print_table(
+    reporter: pytest.TerminalReporter, title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]
+) -> None:
+    """Prints rows as a table below a title. Their first column is text, the others are numbers. None is empty."""
+    lines = [tuple(headings), *(tuple("" if value is None else str(value) for value in row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     reporter.section(title)
     for first, *others in lines:

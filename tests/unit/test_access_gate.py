@@ -22,9 +22,10 @@ PUBLIC_RULE = Rule(Level.PUBLIC)
 CUSTOMER_RULE = Rule(Level.CUSTOMER)
 GUEST_RULE = Rule(Level.CUSTOMER, Guests.ALLOWED)
 TICKET_RULE = Rule(Level.CUSTOMER, Guests.WITH_TICKET)
+SECRET_RULE = Rule(Level.CUSTOMER, Guests.WITH_SECRET)
 STAFF_RULE = Rule(Level.STAFF)
 INTERNAL_RULE = Rule(Level.INTERNAL)
-RULES = (PUBLIC_RULE, CUSTOMER_RULE, GUEST_RULE, TICKET_RULE, STAFF_RULE, INTERNAL_RULE)
+RULES = (PUBLIC_RULE, CUSTOMER_RULE, GUEST_RULE, TICKET_RULE, SECRET_RULE, STAFF_RULE, INTERNAL_RULE)
 
 Headers = tuple[tuple[str, str | bytes], ...]
 
@@ -37,6 +38,7 @@ def token(name: str) -> Headers:
 
 
 TICKET: Headers = (("order-ticket", "eyJ"),)
+SECRET: Headers = (("cart-secret", "c2VjcmV0"),)
 
 
 class FakeVerifier:
@@ -94,6 +96,7 @@ async def test_caller_without_a_token() -> None:
         CUSTOMER_RULE: TOKEN_REQUIRED,
         GUEST_RULE: NOBODY,
         TICKET_RULE: TOKEN_REQUIRED,
+        SECRET_RULE: TOKEN_REQUIRED,
         STAFF_RULE: TOKEN_REQUIRED,
         INTERNAL_RULE: NO_CREDENTIAL,
     }
@@ -104,15 +107,39 @@ async def test_caller_with_a_ticket() -> None:
     assert await outcomes(gate(), TICKET) == {**await outcomes(gate()), TICKET_RULE: NOBODY}
 
 
+@pytest.mark.parametrize("headers", [SECRET, (*SECRET, *SECRET), (("cart-secret", ""),)])
+async def test_caller_with_the_secret_of_a_cart(headers: Headers) -> None:
+    """Whether the secret opens a cart is for the method to decide."""
+    assert await outcomes(gate(), headers) == {**await outcomes(gate()), SECRET_RULE: NOBODY}
+
+
+@pytest.mark.parametrize(
+    ("rule", "also"),
+    [
+        (CUSTOMER_RULE, ""),
+        (TICKET_RULE, ", or an order's ticket in the header order-ticket"),
+        (SECRET_RULE, ", or a cart's secret in the header cart-secret"),
+        (STAFF_RULE, ""),
+    ],
+)
+async def test_refusal_names_what_a_guest_may_send_instead(rule: Rule, also: str) -> None:
+    """Where there are no guests, it names the token only."""
+    for guests in (True, False):
+        with pytest.raises(ApiError) as caught:
+            await gate(guests=guests).admission(rule)(Call(()))  # type: ignore[arg-type]  # as above
+        text = "this method needs a bearer token in the authorization header"
+        assert caught.value.text == text + (also if guests else "")
+
+
 async def test_guests_are_refused_where_there_are_none() -> None:
-    closed = {**await outcomes(gate()), GUEST_RULE: TOKEN_REQUIRED, TICKET_RULE: TOKEN_REQUIRED}
-    assert await outcomes(gate(guests=False)) == closed
-    assert await outcomes(gate(guests=False), TICKET) == closed
+    closed = {**await outcomes(gate()), **dict.fromkeys((GUEST_RULE, TICKET_RULE, SECRET_RULE), TOKEN_REQUIRED)}
+    for headers in ((), TICKET, SECRET):
+        assert await outcomes(gate(guests=False), headers) == closed
 
 
 async def test_customer() -> None:
     assert await outcomes(gate(), token("ada")) == {
-        **dict.fromkeys((PUBLIC_RULE, CUSTOMER_RULE, GUEST_RULE, TICKET_RULE), CUSTOMER),
+        **dict.fromkeys((PUBLIC_RULE, CUSTOMER_RULE, GUEST_RULE, TICKET_RULE, SECRET_RULE), CUSTOMER),
         STAFF_RULE: ("PERMISSION_DENIED", "STAFF_REQUIRED"),
         INTERNAL_RULE: NO_CREDENTIAL,
     }
@@ -138,13 +165,13 @@ async def test_staff() -> None:
     ],
 )
 async def test_invalid_token_is_refused_everywhere(headers: Headers) -> None:
-    """Also where none is needed, and also beside a ticket."""
+    """Also where none is needed, and also beside a ticket or a cart's secret."""
     refused = {
         **dict.fromkeys(RULES, ("UNAUTHENTICATED", "TOKEN_INVALID")),
         INTERNAL_RULE: NO_CREDENTIAL,
     }
     assert await outcomes(gate(), headers) == refused
-    assert await outcomes(gate(), (*TICKET, *headers)) == refused
+    assert await outcomes(gate(), (*TICKET, *SECRET, *headers)) == refused
 
 
 async def test_unknown_keys_are_unavailable() -> None:
@@ -157,7 +184,9 @@ async def test_scheme_is_case_insensitive(scheme: str) -> None:
     assert await admitted(gate(), CUSTOMER_RULE, (("authorization", f"{scheme} ada"),)) == CUSTOMER
 
 
-@pytest.mark.parametrize("headers", [(), token("ada"), token("forged"), (("authorization", "Basic x"),), TICKET])
+@pytest.mark.parametrize(
+    "headers", [(), token("ada"), token("forged"), (("authorization", "Basic x"),), TICKET, SECRET]
+)
 async def test_everybody_may_call_if_no_tokens_are_verified(headers: Headers) -> None:
     assert await outcomes(gate(tokens=False), headers) == {
         **dict.fromkeys(RULES, ANYBODY),
@@ -224,9 +253,10 @@ async def test_refusals_quote_nothing_that_was_sent() -> None:
         ("authorization", "Basic c2VjcmV0"),
         ("x-shop-credential", "s" * 40),
         ("order-ticket", "eyJ-secret"),
+        ("cart-secret", "hidden"),
     )
     for rule in RULES:
         with pytest.raises(ApiError) as caught:
             await gate().admission(rule)(Call(sent))  # type: ignore[arg-type]  # as above
-        for value in ("c2VjcmV0", "ssss", "eyJ-"):
+        for value in ("c2VjcmV0", "ssss", "eyJ-", "hidden"):
             assert value not in str(caught.value.status())

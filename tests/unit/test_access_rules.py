@@ -18,6 +18,17 @@ from tests.support.auth_matrix import methods, our_files, table
 ROOT = Path(__file__).resolve().parents[2]
 
 REVIEWED = {
+    "shop.cart.v1.CartService": {
+        "CreateCart": "CUSTOMER ALLOWED",
+        "GetCart": "CUSTOMER WITH_SECRET",
+        "GetMyCart": "CUSTOMER",
+        "AddCartItem": "CUSTOMER WITH_SECRET",
+        "SetCartItem": "CUSTOMER WITH_SECRET",
+        "ClearCart": "CUSTOMER WITH_SECRET",
+        "DeleteCart": "CUSTOMER WITH_SECRET",
+        "MergeCart": "CUSTOMER",
+        "CheckoutCart": "CUSTOMER WITH_SECRET",
+    },
     "shop.order.v1.OrderService": {
         "CreateOrder": "CUSTOMER ALLOWED",
         "GetOrder": "CUSTOMER WITH_TICKET",
@@ -54,6 +65,7 @@ REVIEWED = {
         "ListExpiredReservations": "INTERNAL",
         "BatchGetReservations": "INTERNAL",
         "ListReservations": "INTERNAL",
+        "BatchGetOffers": "INTERNAL",
         "PairDatabases": "INTERNAL",
     },
     "grpc.health.v1.Health": {"Check": "PUBLIC", "Watch": "PUBLIC"},
@@ -130,7 +142,7 @@ def test_method_without_a_level_has_no_rule() -> None:
 def test_guests_are_for_customer_methods_only(level: str) -> None:
     number = access_pb2.Access.Level.Value(level)
     assert rule_in(described(number)) == Rule(Level(level))
-    for guests in (access_pb2.Access.ALLOWED, access_pb2.Access.WITH_TICKET):
+    for guests in (access_pb2.Access.ALLOWED, access_pb2.Access.WITH_TICKET, access_pb2.Access.WITH_SECRET):
         with pytest.raises(NoRuleError, match="`guests` is for methods of the level CUSTOMER"):
             rule_in(described(number, guests))
 

@@ -41,7 +41,7 @@ def test_missing_page_is_an_error(tmp_path: Path) -> None:
         check(tmp_path / "page.md", "a")
 
 
-@pytest.mark.parametrize("name", ["compare", "auth", NAME])
+@pytest.mark.parametrize("name", ["compare", "auth", "carts", NAME])
 def test_documentation_has_places_for_figures(name: str) -> None:
     check(REPOSITORY / "docs" / "performance.md", name)
 

@@ -1,12 +1,15 @@
 """Configuration is verified before anything opens, and the message names the variable."""
 
+import re
+
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from product.config import Config
 from runtime.client import parse_target
-from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig, TelemetryConfig
+from runtime.config import ConfigError, DatabaseConfig, Env, ServerConfig
 from runtime.credentials import ConnectionInfo
+from runtime.telemetry.config import TelemetryConfig
 
 
 def test_absent_and_empty_variables_have_defaults() -> None:
@@ -58,7 +61,14 @@ def test_bad_database_variable_is_named(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("STOCK_POOL_SIZE", "0"), ("SEARCH_POOL_SIZE", "101"), ("SEARCH_TIMEOUT", "61")]
+    ("name", "value"),
+    [
+        ("STOCK_POOL_SIZE", "0"),
+        ("SEARCH_POOL_SIZE", "101"),
+        ("SEARCH_TIMEOUT", "61"),
+        ("DATABASE_READ_POOL_SIZE", "0"),
+        ("DATABASE_READ_MAX_LAG", "0"),
+    ],
 )
 def test_bad_variable_of_product_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
@@ -74,6 +84,19 @@ def test_stock_and_searches_have_limits_of_their_own() -> None:
         (4, 7),
         (2, 3),
     ]
+
+
+def test_replicas_inherit_from_the_database_but_the_pooler() -> None:
+    """Each connection to a replica is checked by itself, which a pooler in transaction mode would make meaningless."""
+    variables = {"DATABASE_URL": "postgresql://ada:s3cret@db/shop", "DATABASE_POOLER_URL": "host=pooler"}
+    config = DatabaseConfig.from_env(Env(variables))
+    assert config.for_replicas(Env(variables)) is None
+    replicas = config.for_replicas(Env(variables | {"DATABASE_READ_URL": "host=replicas port=6432"}))
+    assert replicas is not None
+    found = conninfo_to_dict(ConnectionInfo(replicas, "test", through_pooler=True)())
+    assert (found["host"], found["port"], found["user"], found["dbname"]) == ("replicas", "6432", "ada", "shop")
+    assert found["target_session_attrs"] == "any"
+    assert replicas.timeout < config.timeout, "there must be time left for the primary"
 
 
 def test_pooler_inherits_from_the_database() -> None:
@@ -101,19 +124,51 @@ def test_bad_connection_string_is_not_repeated() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"), ("LOG_CALLS_PER_SECOND", "-1")]
+)
 def test_bad_telemetry_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         TelemetryConfig.from_env(Env({name: value}))
+
+
+@pytest.mark.parametrize(
+    ("value", "levels"),
+    [
+        ("", {"": "INFO"}),
+        ("WARNING", {"": "WARNING"}),
+        ("shop.rpc=WARNING", {"": "INFO", "shop.rpc": "WARNING"}),
+        ("ERROR, shop.rpc = INFO,order=DEBUG,", {"": "ERROR", "shop.rpc": "INFO", "order": "DEBUG"}),
+    ],
+)
+def test_log_level_can_differ_by_logger(value: str, levels: dict[str, str]) -> None:
+    assert TelemetryConfig.from_env(Env({"LOG_LEVEL": value})).log_levels == levels
+
+
+@pytest.mark.parametrize(
+    ("value", "bad"),
+    [
+        ("INFO,shop.rpc", "shop.rpc"),
+        ("INFO,shop.rpc=loud", "shop.rpc=loud"),
+        ("INFO,=DEBUG", "=DEBUG"),
+        ("INFO,shop rpc=DEBUG", "shop rpc=DEBUG"),
+        ("INFO,a=b=DEBUG", "a=b=DEBUG"),
+        ("INFO,DEBUG", "DEBUG"),
+        ("order=INFO,order=DEBUG", "order=DEBUG"),
+    ],
+)
+def test_bad_entry_of_log_level_is_named(value: str, bad: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"'{bad}'")):
+        TelemetryConfig.from_env(Env({"LOG_LEVEL": value}))
 
 
 def test_opentelemetry_variables_are_standard() -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
     more = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": "shop-product"}
     config = TelemetryConfig.from_env(Env(endpoint | more))
-    assert (config.otlp_endpoint, config.otlp_protocol) == ("http://collector:4318", "http/protobuf")
+    assert (config.traces_endpoint, config.traces_protocol) == ("http://collector:4318", "http/protobuf")
     assert config.service_name == "shop-product"
-    assert TelemetryConfig.from_env(Env(endpoint | {"OTEL_TRACES_EXPORTER": "none"})).otlp_endpoint == ""
+    assert TelemetryConfig.from_env(Env(endpoint | {"OTEL_TRACES_EXPORTER": "none"})).traces_endpoint == ""
 
 
 @pytest.mark.parametrize("value", ["product", "dns:///product", "dns:///product:grpc", ":50052"])

@@ -167,7 +167,7 @@ def test_unusable_key_is_refused(tmp_path: Path, content: bytes) -> None:
 
 async def test_issuer_publishes_discovery_and_keys(key: SigningKey) -> None:
     """Below the path of its URL, if that has one."""
-    runner = web.AppRunner(application(key, "http://issuer.example/demo"))
+    runner = web.AppRunner(application(key, replace(CONFIG, issuer="http://issuer.example/demo")))
     try:
         await http.listen(runner, "127.0.0.1", 0)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
@@ -175,7 +175,7 @@ async def test_issuer_publishes_discovery_and_keys(key: SigningKey) -> None:
             assert document["issuer"] == "http://issuer.example/demo"
             assert document["jwks_uri"] == "http://issuer.example/demo/jwks"
             assert (await client.get("/demo/jwks")).text == key.jwks()
-            assert (await client.get("/demo/token")).status_code == 404
+            assert (await client.get("/demo/token")).status_code == 405
     finally:
         await runner.cleanup()
 

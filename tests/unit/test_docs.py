@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.rpc import error_details_pb2
+from google.type.money_pb2 import Money
+from shop.cart.v1 import cart_pb2
 from shop.product.v1 import product_pb2
 
+from order.cart.domain import Reason
+from order.cart.parse import purchase
 from product.parse import MAX_MASK_PATHS, changes, new_product
 from runtime.errors import ApiError
 from runtime.money import MAX_PRICE_UNITS
@@ -31,6 +36,7 @@ def test_every_variable_that_a_process_reads_is_documented() -> None:
 IN_CODE = {
     "product.price": f"0 to {MAX_PRICE_UNITS:,} units of an ISO 4217 currency",
     "update_mask": f"at most {MAX_MASK_PATHS} paths",
+    "expected_total": "not negative, in a currency with a code of three capital letters",
 }
 """The limits that no rule of a proto can state."""
 
@@ -59,9 +65,14 @@ def describe(limited: RequestField) -> str:
 
 def limits_table() -> str:
     """Returns the table of docs/api.md: all fields of public requests, by their limits."""
+    limits: dict[str, set[str]] = {}
+    for limited in request_fields(*PUBLIC):
+        limits.setdefault(limited.path, set()).add(describe(limited))
     rows: dict[str, list[str]] = {}
     for limited in request_fields(*PUBLIC):
-        rows.setdefault(describe(limited), []).append(f"`{limited.path}`")
+        method = limited.request.__name__.removesuffix("Request")
+        which = f" of {method}" if len(limits[limited.path]) > 1 else ""
+        rows.setdefault(describe(limited), []).append(f"`{limited.path}`{which}")
     lines = [f"| {', '.join(dict.fromkeys(paths))} | {limit} |" for limit, paths in rows.items()]
     return "\n".join(["| field | limit |", "| --- | --- |", *lines])
 
@@ -89,6 +100,26 @@ def test_documented_limit_of_a_price_is_enforced(units: int) -> None:
     assert refused is (units > MAX_PRICE_UNITS)
 
 
+@pytest.mark.parametrize(
+    ("money", "refused"),
+    [
+        (Money(currency_code="EUR", units=12, nanos=500_000_000), set()),
+        (Money(currency_code="EUR", units=2**63 - 1, nanos=999_999_999), set()),
+        (Money(currency_code="EUR", units=-1), {"expected_total.units"}),
+        (Money(currency_code="EUR", nanos=-1), {"expected_total.nanos"}),
+        (Money(currency_code="eur", units=1), {"expected_total.currency_code"}),
+        (Money(units=1), {"expected_total.currency_code"}),
+    ],
+)
+def test_documented_limit_of_a_total_is_enforced(money: Money, refused: set[str]) -> None:
+    request = cart_pb2.CheckoutCartRequest(expected_total=money)
+    with pytest.raises(ApiError) as caught:
+        purchase(request, "")
+    (violations,) = caught.value.details
+    assert isinstance(violations, error_details_pb2.BadRequest)
+    assert {each.field for each in violations.field_violations} == {"id", "etag", *refused}
+
+
 @pytest.mark.parametrize("number", [MAX_MASK_PATHS, MAX_MASK_PATHS + 1])
 def test_documented_limit_of_a_mask_is_enforced(number: int) -> None:
     request = product_pb2.UpdateProductRequest()
@@ -99,9 +130,29 @@ def test_documented_limit_of_a_mask_is_enforced(number: int) -> None:
     assert refused is (number > MAX_MASK_PATHS)
 
 
+INTERNAL_REASONS = {"RESERVATION_MISMATCH", "RESERVATION_NOT_FOUND"}
+"""Reasons between the services, which no client sees."""
+
+
+def test_every_reason_of_an_error_is_documented() -> None:
+    code = "".join(
+        path.read_text() for package in ("runtime", "product", "order") for path in (ROOT / package).rglob("*.py")
+    )
+    reasons = set(re.findall(r'reason="([A-Z_]+)"', code)) - INTERNAL_REASONS
+    assert {"ORDER_EXPIRED", "CART_CHANGED", "PRICE_CHANGED"} <= reasons
+    _, _, errors = (ROOT / "docs" / "api.md").read_text().partition("## Which errors can I get?")
+    assert reasons - set(re.findall(r"`([A-Z_]+)`", errors)) == set()
+
+
+def test_every_problem_of_a_cart_is_documented() -> None:
+    carts = (ROOT / "docs" / "api.md").read_text().partition("## How do carts work?")[2].partition("\n## ")[0]
+    assert set(re.findall(r"(?m)^\| `([A-Z_]+)` \|", carts)) == set(Reason)
+
+
 LOGGED = {
     "expired holds are left alone": "order/jobs/expired_holds.py",
     "expired holds could not be settled, such as that of order": "order/jobs/expired_holds.py",
+    "carts are shown with what is known": "order/cart/changes.py",
     "the status tailer has no connection": "order/live/tailer.py",
     "the database accepts writes again": "runtime/readiness.py",
     "waits for locks that others hold": "runtime/migrate.py",

@@ -27,8 +27,9 @@ def test_token_is_for_the_shop_of_this_state_folder(tmp_path: Path) -> None:
 
 def test_order_needs_a_token_where_guests_may_not_order(tmp_path: Path) -> None:
     text = printed(tmp_path, AUTH_MODE="jwt", AUTH_GUESTS="false")
-    assert text.count('-H "Authorization: Bearer $TOKEN"') == 3, "a product, an order, its stream"
+    assert text.count('-H "Authorization: Bearer $TOKEN"') == 6, "a product, a cart, three of its methods, a stream"
     assert "Ticket" not in text
+    assert "Cart-Secret" not in text
 
 
 def test_provider_is_named_where_the_user_has_one(tmp_path: Path) -> None:

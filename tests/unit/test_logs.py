@@ -6,7 +6,7 @@ import logging
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from runtime.logs import CALL, JsonFormatter, LogOnce
+from runtime.logs import CALL, JsonFormatter, LogOnce, TextFormatter
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -21,6 +21,12 @@ def test_line_has_service_message_and_extra_fields() -> None:
 
 def test_line_break_in_message_is_escaped() -> None:
     assert "\n" not in JsonFormatter("order").format(record("one\ntwo"))
+
+
+def test_control_characters_do_not_reach_a_terminal() -> None:
+    line = TextFormatter().format(record("one\ntwo", error="three\x1b[2Jfour", city="Zoë"))
+    assert line.isprintable()
+    assert "one\\ntwo error=three\\x1b[2Jfour" in line
 
 
 def test_line_within_a_span_has_its_ids() -> None:

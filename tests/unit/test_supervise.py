@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from runtime import supervise as module
-from runtime.supervise import supervise
+from runtime.supervise import Job, supervise
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ async def test_work_that_fails_or_ends_is_restarted(
 ) -> None:
     work = Work()
     with caplog.at_level(logging.ERROR):
-        task = asyncio.create_task(supervise("the work", work))
+        task = asyncio.create_task(supervise(Job("the work", work)))
         await asyncio.wait_for(work.stays.wait(), 5)
     assert [record.getMessage() for record in caplog.records] == [
         "the work failed; restarting",
@@ -70,7 +70,7 @@ async def test_work_starts_once_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> 
         started.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(supervise("the work", work, ready))
+    task = asyncio.create_task(supervise(Job("the work", work, ready)))
     await asyncio.wait_for(started.wait(), 5)
     task.cancel()
     assert steps == ["check", "check", "check", "work"]

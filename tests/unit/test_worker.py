@@ -34,7 +34,8 @@ class Steps:
 
 @asynccontextmanager
 async def running(worker: Worker, ready: supervise.Check | None = None) -> AsyncIterator[None]:
-    task = asyncio.create_task(supervise.supervise("worker", worker.run, ready) if ready else worker.run())
+    job = supervise.Job("worker", worker.run, ready)
+    task = asyncio.create_task(supervise.supervise(job) if ready else worker.run())
     try:
         yield
         assert not task.done()
