@@ -6,6 +6,9 @@ from tests.support.kube import CommandFailed, Namespace, eventually, helm, kubec
 from tests.support.release import Release
 from tests.support.traffic import traffic
 
+REQUEST = {"product.resources.requests.cpu": "100m"}
+"""The chart's own request, of which the autoscaler takes a share."""
+
 
 @pytest.mark.timeout(720, func_only=True)
 def test_product_scales_under_load(own: Namespace, image: str) -> None:
@@ -17,7 +20,7 @@ def test_product_scales_under_load(own: Namespace, image: str) -> None:
     values = {f"product.autoscaling.{key}": value for key, value in wanted.items()}
     # All traffic comes from one pod.
     unlimited = {"gateway.rateLimit.requestsPerSecond": "0"}
-    shop = Release(own, image, values={**values, **unlimited, "demo.enabled": "false"})
+    shop = Release(own, image, values={**values, **unlimited, **REQUEST, "demo.enabled": "false"})
     shop.install()
     shop.until_ready()
     with traffic(shop, readers=16, pause=0) as outcome:
@@ -36,7 +39,7 @@ def test_enabling_autoscaler_removes_no_pod(own: Namespace, image: str) -> None:
     """The number of pods was Helm's, and an upgrade without it would make it 1 until the autoscaler looks."""
     if helm("version", "--short").startswith("v3."):
         pytest.skip("Helm 3 patches the number away; docs/operations.md says when to switch it on")
-    shop = Release(own, image, values={"product.replicas": "3", "demo.enabled": "false"})
+    shop = Release(own, image, values={"product.replicas": "3", **REQUEST, "demo.enabled": "false"})
     shop.install()
     shop.until_ready()
     before = _names(shop)

@@ -57,9 +57,6 @@ def scaled(image: str) -> Iterator[Release]:
     """A release whose callers have no limit: all traffic comes from one pod."""
     with namespace(f"shop-test-{uuid4().hex[:6]}") as place:
         values = {"demo.enabled": "false", "gateway.rateLimit.requestsPerSecond": "0"}
-        # Three pods of each have to fit on a small node, beside the releases of other tests.
-        values |= {f"{service}.resources.requests.cpu": "10m" for service in ("product", "order")}
-        values |= {f"gateway.{each}.resources.requests.cpu": "10m" for each in ("envoy", "sse")}
         release = Release(place, image, values=values)
         release.install("--wait", "--timeout", "180s", timeout=190)
         yield release

@@ -41,9 +41,6 @@ VALUES = {
     "demo.enabled": "false",
     # All streams come from one address.
     "gateway.sse.maxStreamsPerClient": "0",
-    # The cluster may be one small machine.
-    "product.resources.requests.cpu": "20m",
-    "order.resources.requests.cpu": "20m",
 }
 
 

@@ -140,7 +140,8 @@ async def test_overload_of_product_service_reaches_client(order_database: str, p
             request = create_request({product.id: 1})
             refusals, median = await flood(lambda: shop.orders.CreateOrder(request, timeout=1), 40)
             await other.rollback()
-        await asyncio.gather(*others)
+        # The second may come after the flood, which is refused in its place.
+        await asyncio.gather(*others, return_exceptions=True)
         codes = Counter(each.code for each in refusals)
         assert codes["RESOURCE_EXHAUSTED"] >= 36
         assert {each.retry_after for each in refusals if each.code == "RESOURCE_EXHAUSTED"} == {1.0}

@@ -14,6 +14,12 @@ from tests.support.kube import Namespace, Object, eventually, helm
 COMPONENTS = ("product", "order", "gateway")
 """What has to be ready for the shop to be."""
 
+REQUESTS = {
+    f"{container}.resources.requests.cpu": "10m"
+    for container in ("product", "order", "gateway.envoy", "gateway.sse", "postgresql")
+}
+"""Values with which the releases of several tests fit on one small node."""
+
 
 def image_of(name: str) -> str:
     """Returns the image that is to be tested: `shop` as IMAGE names it, `postgres` as POSTGRES_IMAGE does.
@@ -35,7 +41,7 @@ class Release:
     image: str
     name: str = "shop"
     values: Mapping[str, str] = field(default_factory=dict)
-    """What is said to every install and upgrade, as `--set` takes it."""
+    """What is said to every install and upgrade, as `--set` takes it, beside REQUESTS."""
 
     def install(self, *arguments: str, chart: Path = tools.CHART, image: str = "", **timing: float) -> None:
         self._helm("install", chart, image, *arguments, **timing)
@@ -58,7 +64,7 @@ class Release:
 
     def _helm(self, verb: str, chart: Path, image: str, *arguments: str, **timing: float) -> None:
         repository, _, tag = (image or self.image).rpartition(":")
-        values = {"image.repository": repository, "image.tag": tag, **self.values}
+        values = {"image.repository": repository, "image.tag": tag, **REQUESTS, **self.values}
         sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
         helm(verb, self.name, str(chart), *self._place(), *sets, *arguments, **timing)
 
