@@ -248,6 +248,19 @@ class Readiness:
             log.info("the database accepts writes again")
             self._write_refusal = None
 
+    async def _is_pooler_busy(self) -> bool:
+        """Returns whether statements wait in the pooler's queue: it takes clients, and the database itself responds."""
+        pool = self._pool
+        try:
+            async with asyncio.timeout(min(NEW_CONNECTION_TIMEOUT, pool.timeout)):
+                await (await AsyncConnection.connect(pool.conninfo())).close()
+            await self._find_server(pool.direct_conninfo())
+        except psycopg.Error as error:
+            return bool(_NO_SLOT.search(str(error)))
+        except TimeoutError:
+            return False
+        return True
+
     async def _diagnose(self) -> str:
         """Returns why no connection can be made, which the pool does not reveal; empty if the pool is only busy."""
         pool, problem = self._pool, ""
@@ -263,6 +276,8 @@ class Readiness:
                 problem = LastingProblem(problem)
         except TimeoutError:
             problem = f"the database is unavailable: no response within {min(NEW_CONNECTION_TIMEOUT, pool.timeout):g} s"
+        if problem and pool.statement_settings and await self._is_pooler_busy():
+            problem = ""
         pool.is_down = bool(problem)
         if problem:
             return problem

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -13,13 +13,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from shop.order.v1 import order_pb2
 from shop.product.v1 import product_pb2
 
+from product.app import MIGRATIONS
 from runtime.config import DatabaseConfig
 from runtime.database import ConstraintViolation, Database
 from runtime.errors import ApiError
+from runtime.schema import Schema
+from tests.support.database import DatabaseServer
 from tests.support.eventually import eventually
 from tests.support.order import OrderShop, order_shop
-from tests.support.pooler import SERVER_CONNECTIONS, pooling
+from tests.support.pooler import SERVER_CONNECTIONS, pooling, running_pooler
 from tests.support.product import ProductShop, product_shop, refused
+from tests.support.runtime_database import opened
 
 CALLS = 40
 
@@ -101,6 +105,45 @@ async def test_settings_hold_for_one_statement(product_database: str) -> None:
             for _ in range(SERVER_CONNECTIONS):
                 rows = await other.execute("SELECT current_setting('statement_timeout')")
                 assert await rows.fetchone() == ("0",), "other clients of the pooler do not get our settings"
+
+
+async def test_busy_pooler_is_no_outage(product_database: str) -> None:
+    """Its queue is ours: the pods stay ready, and calls that wait too long are refused in a way that nobody retries."""
+    async with running_pooler(product_database, {"query_wait_timeout": "2"}) as pooler, AsyncExitStack() as stack:
+        config = DatabaseConfig(conninfo=product_database, pooler=pooler.parts, pool_size=8, pool_waiting=8, timeout=2)
+        database = await stack.enter_async_context(opened(Database(config, "test")))
+        schema = Schema.load(MIGRATIONS)
+        assert await database.check(schema) == ""
+        busy = []
+        for _ in range(SERVER_CONNECTIONS):
+            connect = psycopg.AsyncConnection.connect(pooler.conninfo, autocommit=True, prepare_threshold=None)
+            other = await stack.enter_async_context(await connect)
+            busy.append(asyncio.create_task(other.execute("SELECT pg_sleep(4)")))
+        await asyncio.sleep(0.2)
+        calls = [database.fetch("one", "SELECT 'x' AS value", {}, Setting) for _ in range(3)]
+        waiting = asyncio.gather(*calls, return_exceptions=True)
+        assert await database.check(schema) == ""
+        assert database.readiness.is_up
+        for refusal in await waiting:
+            assert isinstance(refusal, ApiError)
+            assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        await asyncio.gather(*busy)
+        assert await database.fetch("one", "SELECT 'x' AS value", {}, Setting) == [Setting("x")]
+
+
+async def test_pooler_without_a_database_is_an_outage(postgres: DatabaseServer, product_database: str) -> None:
+    """It still takes clients."""
+    async with running_pooler(product_database, {"query_wait_timeout": "2"}) as pooler:
+        config = DatabaseConfig(conninfo=product_database, pooler=pooler.parts, pool_size=8, pool_waiting=8, timeout=2)
+        async with opened(Database(config, "test")) as database:
+            schema = Schema.load(MIGRATIONS)
+            assert await database.check(schema) == ""
+            with postgres.shut(product_database):
+                assert (await database.check(schema)).startswith("the database is unavailable: ")
+                assert not database.readiness.is_up
+                with pytest.raises(ApiError) as caught:
+                    await database.fetch("one", "SELECT 'x' AS value", {}, Setting)
+                assert caught.value.code == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_cancelled_call_ends_its_statement_via_pooler(product_database: str) -> None:
