@@ -44,6 +44,14 @@ READ: LiteralString = """
 Materialized: a plan that expects to find `limit` events soon would read all of a log in which there are none.
 """
 
+_RESTORED: LiteralString = "SELECT FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+
+_RESET: LiteralString = """
+    UPDATE order_event SET xid = '0' WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT %(limit)s
+    ))
+    """
+
 PLANNER_SETTINGS = {"enable_seqscan": "off", "jit": "off"}
 """Where many rows have one transaction id (a bulk load), statistics would have each read scan the whole log."""
 
@@ -99,13 +107,12 @@ class EventCursor:
         return [(str(order_id), StatusEvent(*event)) for order_id, *event in sorted(found)]
 
     async def _reset_restored_xids(self) -> None:
-        """A logical restore brings rows with transaction ids of the future: each read would find them."""
-        query: LiteralString = """
-            UPDATE order_event SET xid = '0' WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT %(limit)s
-            ))
-            """
-        while (await execute(self._connection, query, {"limit": MAX_XIDS_PER_RESET})).rowcount:
+        """A logical restore brings rows with transaction ids of the future: each read would find them.
+
+        Where there are none, nothing is written: the events of a read-only database can still be read.
+        """
+        while await (await execute(self._connection, _RESTORED)).fetchone():
+            await execute(self._connection, _RESET, {"limit": MAX_XIDS_PER_RESET})
             log.warning("reset the transaction ids of restored events")
 
 

@@ -1,5 +1,6 @@
 """While the order database accepts no writes, no stock is reserved."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -105,6 +106,11 @@ async def test_read_only_database_pauses_reservations(order_database: str) -> No
             assert error.reason == "DATABASE_READ_ONLY"
         assert not stock.calls
         assert await shop.get(placed.id) == placed
+        # A process that starts meanwhile serves reads and streams, too.
+        async with order_shop(order_database, stock) as other:
+            assert await other.get(placed.id) == placed
+            async with asyncio.timeout(5):
+                assert (await other.stream(placed.id).read()).version == 1
         await connection.execute(change.format(name, sql.SQL("off")))
         await terminate(connection)
 
