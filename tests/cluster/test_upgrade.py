@@ -84,15 +84,19 @@ async def test_upgrade_and_rollback_keep_calls_and_data(installed: Release) -> N
         first = await buy(shop)
         for service in DATABASES:
             read_for_long(shop, service)
+        old = _pods(shop)
         # The annotations have every pod replaced, also where the two releases have the same image.
         shop.upgrade(*_annotated("new"), "--wait", "--timeout", "280s", timeout=290)
         _rolled_out(shop)
+        new = _pods(shop)
+    assert not old & new
     _well("upgrade", outcome)
     assert await sees(shop, first)
     second = await buy(shop)
     with traffic(shop) as outcome:
         shop.rollback(1, "--wait", "--timeout", "200s")
         _rolled_out(shop)
+        assert not new & _pods(shop)
     _well("rollback", outcome)
     assert await sees(shop, first)
     assert await sees(shop, second)
