@@ -100,8 +100,9 @@ class Visitors:
     async def _follow(self, http: httpx.AsyncClient) -> str:
         """Follows the last order for some seconds, as a page does."""
         url = f"/api/orders/stream?order_id={self.last_order}"
+        accept = {"accept": "text/event-stream"}
         with suppress(TimeoutError):
-            async with asyncio.timeout(FOLLOW_TIME), http.stream("GET", url) as got:
+            async with asyncio.timeout(FOLLOW_TIME), http.stream("GET", url, headers=accept) as got:
                 got.raise_for_status()
                 async for _ in got.aiter_raw():
                     pass

@@ -24,13 +24,17 @@ class Fault:
     change: Change
     blip: str = ""
     """The alert that half a minute of the fault fires; mostly none."""
+    severity: str = ""
+    """The severity, if the alert has more than one."""
 
     def __str__(self) -> str:
         return f"{self.alert}-{self.name}"
 
 
-def edge_5xx(series: Series) -> None:
-    series.count("envoy_http_downstream_rq_xx", 2, envoy_http_conn_manager_prefix="edge", envoy_response_code_class="5")
+def edge_5xx(series: Series, per_second: float = 0.5, **labels: str) -> None:
+    """Requests fail at each Envoy: by default nearly one in five, because customers mostly look around."""
+    code = {"envoy_http_conn_manager_prefix": "edge", "envoy_response_code_class": "5"}
+    series.count("envoy_http_downstream_rq_xx", per_second, **code, **labels)
 
 
 def calls_to_product_fail(series: Series, code: str = "UNAVAILABLE") -> None:
@@ -56,6 +60,7 @@ def product_is_gone(series: Series) -> None:
     calls_to_product_fail(series)
     series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="product")
     series.count("envoy_cluster_upstream_cx_none_healthy", 3, envoy_cluster_name="product")
+    edge_5xx(series, 3)
 
 
 def product_has_no_pods(series: Series) -> None:
@@ -68,7 +73,7 @@ def order_is_gone(series: Series) -> None:
     series.set("shop_feed_up", 0)
     series.grow("shop_reservations_overdue_age_seconds")
     series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="order")
-    edge_5xx(series)
+    edge_5xx(series, 3)
 
 
 def envoy_is_gone(series: Series) -> None:
@@ -78,7 +83,6 @@ def envoy_is_gone(series: Series) -> None:
 def sidecar_is_gone(series: Series) -> None:
     series.end(container="sse")
     series.count("envoy_cluster_upstream_cx_connect_fail", 2, envoy_cluster_name="sse")
-    edge_5xx(series)
 
 
 def one_replica_is_gone(series: Series) -> None:
@@ -147,7 +151,7 @@ def order_database_is_down(series: Series) -> None:
     series.set("shop_feed_up", 0)
     series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="order")
     calls_are_slow(series, "order")
-    edge_5xx(series)
+    edge_5xx(series, 3)
 
 
 def order_database_is_full_and_down(series: Series) -> None:
@@ -215,6 +219,13 @@ def get_order_fails(series: Series) -> None:
     edge_5xx(series)
 
 
+def all_of_order_fails(series: Series) -> None:
+    for pod in ("order-0", "order-1"):
+        target = {"pod": pod, "container": "order", **ORDER}
+        series.begin(SERVER_COUNT, 8, rpc_method=GET_ORDER, rpc_response_status_code="INTERNAL", **target)
+    edge_5xx(series, 2)
+
+
 def get_order_fails_once(series: Series) -> None:
     target = {"pod": "order-0", "container": "order", **ORDER}
     series.begin(SERVER_COUNT, 1 / 600, rpc_method=GET_ORDER, rpc_response_status_code="INTERNAL", **target)
@@ -232,9 +243,13 @@ def order_is_slow(series: Series) -> None:
 
 def loop_is_blocked(series: Series) -> None:
     series.set("shop_event_loop_max_lag_seconds", 2, pod="product-0")
-    series.count("db_client_connection_timeouts_total", 2, pod="product-0", db_client_connection_pool_name="product")
     calls_are_slow(series, "product")
     calls_are_slow(series, "order")
+
+
+def loop_is_blocked_and_calls_fail(series: Series) -> None:
+    loop_is_blocked(series)
+    series.count("db_client_connection_timeouts_total", 2, pod="product-0", db_client_connection_pool_name="product")
 
 
 def loop_of_order_is_blocked(series: Series) -> None:
@@ -258,12 +273,12 @@ def tailer_hangs(series: Series) -> None:
     series.set("shop_server_ready", 0, container="order")
     series.set("shop_feed_up", 0)
     series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="order")
-    edge_5xx(series)
+    edge_5xx(series, 3)
 
 
 def tailer_of_one_hangs(series: Series) -> None:
-    series.grow("shop_tailer_age_seconds", pod="order-1")
-    series.set("shop_server_ready", 0, pod="order-1")
+    series.grow("shop_tailer_age_seconds", pod="order-0")
+    series.set("shop_server_ready", 0, pod="order-0")
 
 
 def purger_hangs(series: Series) -> None:
@@ -287,9 +302,14 @@ def reaper_fails(series: Series) -> None:
 
 
 def issuer_is_gone(series: Series) -> None:
+    """Tokens of known keys are accepted."""
     series.stop("shop_access_key_fetches_total", container="order", outcome="ok")
     series.count("shop_access_key_fetches_total", 1 / 60, container="order", outcome="failed")
-    edge_5xx(series)
+
+
+def issuer_is_out_of_reach_of_product(series: Series) -> None:
+    series.stop("shop_access_key_fetches_total", container="product", outcome="ok")
+    series.count("shop_access_key_fetches_total", 1 / 60, container="product", outcome="failed")
 
 
 def feed_is_lost(series: Series) -> None:
@@ -297,10 +317,12 @@ def feed_is_lost(series: Series) -> None:
 
 
 def feed_is_lost_without_streams(series: Series) -> None:
-    """Order is asked who may follow, too. So there are no streams, and nothing to hear."""
+    """Order is asked who may follow, too. So there are no streams, and nothing to hear.
+
+    Envoy makes an empty stream of each 503 to a browser.
+    """
     series.count("shop_streams_opened_total", 1, pod="gateway-1", outcome="UNAVAILABLE")
     series.stop("shop_streams_opened_total", pod="gateway-1", outcome="opened")
-    edge_5xx(series)
 
 
 def streams_are_many(series: Series) -> None:
@@ -313,11 +335,22 @@ def watchers_are_many(series: Series) -> None:
 
 def edge_cannot_connect(series: Series) -> None:
     series.count("envoy_cluster_upstream_cx_connect_fail", 2, envoy_cluster_name="order")
-    edge_5xx(series)
+    edge_5xx(series, 3)
+
+
+def edge_cannot_connect_to_the_sidecar(series: Series) -> None:
+    series.count("envoy_cluster_upstream_cx_connect_fail", 2, envoy_cluster_name="sse")
 
 
 def edge_finds_nobody_healthy(series: Series) -> None:
     series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="order", pod="gateway-0")
+
+
+def edge_finds_no_order_and_all_fails(series: Series) -> None:
+    series.set("envoy_cluster_membership_healthy", 0, envoy_cluster_name="order")
+    series.count("envoy_cluster_upstream_cx_none_healthy", 3, envoy_cluster_name="order")
+    series.stop("envoy_http_downstream_rq_xx", envoy_response_code_class="2")
+    edge_5xx(series, 3)
 
 
 def edge_fails_by_itself(series: Series) -> None:
@@ -326,7 +359,7 @@ def edge_fails_by_itself(series: Series) -> None:
 
 def edge_has_no_memory(series: Series) -> None:
     series.set("envoy_overload_envoy_resource_monitors_fixed_heap_pressure", 93, pod="gateway-0")
-    edge_5xx(series)
+    edge_5xx(series, 3, pod="gateway-0")
 
 
 def edge_has_no_connections(series: Series) -> None:
@@ -357,19 +390,21 @@ FAULTS = (
     Fault("ShopNotReady", "product", product_is_not_ready),
     Fault("ShopReplicaNotReady", "order", one_order_is_not_ready),
     Fault("ShopReplicaNotReady", "no-database", one_order_has_no_database),
-    Fault("ShopEventLoopBlocked", "product", loop_is_blocked),
-    Fault("ShopEventLoopBlocked", "order", loop_of_order_is_blocked),
+    Fault("ShopEventLoopBlocked", "slow", loop_is_blocked, severity="warning"),
+    Fault("ShopEventLoopBlocked", "product", loop_is_blocked_and_calls_fail, severity="critical"),
+    Fault("ShopEventLoopBlocked", "order", loop_of_order_is_blocked, severity="critical"),
     Fault("ShopDatabaseDown", "order", order_database_is_down),
     Fault("ShopDatabaseDown", "order-full", order_database_is_full_and_down),
     Fault("ShopDatabaseDown", "product", product_database_is_down),
     Fault("ShopDatabaseReadOnly", "order", order_database_is_read_only),
     Fault("ShopDatabaseReadOnly", "product-full", product_database_is_full),
-    Fault("ShopDatabaseSaturated", "order", order_database_is_slow),
-    Fault("ShopDatabaseSaturated", "batches", batches_are_full),
-    Fault("ShopDatabaseSaturated", "searches", searches_queue),
+    Fault("ShopDatabaseSaturated", "order", order_database_is_slow, severity="critical"),
+    Fault("ShopDatabaseSaturated", "batches", batches_are_full, severity="critical"),
+    Fault("ShopDatabaseSaturated", "searches", searches_queue, severity="warning"),
     Fault("ShopProductUnreachable", "network", product_is_out_of_reach),
     Fault("ShopProductUnreachable", "credential", product_refuses_the_credential),
     Fault("ShopErrors", "order", get_order_fails, blip="ShopBug"),
+    Fault("ShopErrors", "order-all", all_of_order_fails),
     Fault("ShopBug", "order", get_order_fails_once, blip="ShopBug"),
     Fault("ShopSlow", "product", product_is_slow),
     Fault("ShopSlow", "order", order_is_slow),
@@ -382,13 +417,16 @@ FAULTS = (
     Fault("ShopJobFailing", "relay", relay_fails),
     Fault("ShopJobFailing", "reaper", reaper_fails),
     Fault("ShopSigningKeysStale", "order", issuer_is_gone),
+    Fault("ShopSigningKeysStale", "product", issuer_is_out_of_reach_of_product),
     Fault("ShopFeedDown", "one", feed_is_lost),
     Fault("ShopFeedDown", "no-streams", feed_is_lost_without_streams),
     Fault("ShopStreamsNearLimit", "sidecar", streams_are_many),
     Fault("ShopStreamsNearLimit", "order", watchers_are_many),
-    Fault("ShopEdgeErrors", "connect", edge_cannot_connect),
-    Fault("ShopEdgeErrors", "health", edge_finds_nobody_healthy),
-    Fault("ShopEdgeErrors", "own", edge_fails_by_itself),
+    Fault("ShopEdgeErrors", "connect", edge_cannot_connect, severity="critical"),
+    Fault("ShopEdgeErrors", "sidecar", edge_cannot_connect_to_the_sidecar, severity="warning"),
+    Fault("ShopEdgeErrors", "health", edge_finds_nobody_healthy, severity="critical"),
+    Fault("ShopEdgeErrors", "all", edge_finds_no_order_and_all_fails, severity="critical"),
+    Fault("ShopEdgeErrors", "own", edge_fails_by_itself, severity="critical"),
     Fault("ShopEdgeOverloaded", "memory", edge_has_no_memory),
     Fault("ShopEdgeOverloaded", "connections", edge_has_no_connections),
     Fault("ShopRateLimited", "flood", caller_floods),

@@ -1,7 +1,8 @@
 """The samples of a shop as Prometheus has them, healthy or with faults, for promtool."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 STEP = 15
 """Seconds between two samples."""
@@ -231,14 +232,25 @@ class Series:
                 last = self._fault[(min(step, self._fault[-1]) - FAULT_START) // (every // STEP) * (every // STEP)]
                 values[step] = (before[step] or 0) - (before[last] or 0)
 
-    def input(self) -> list[dict[str, str]]:
-        """The samples as promtool's `input_series`."""
-        return [{"series": str(key), "values": " ".join(_notation(values))} for key, values in self.samples.items()]
+    def input(self, part: slice = slice(None)) -> list[dict[str, str]]:
+        """The samples as promtool's `input_series`, all or a part of them."""
+        return [{"series": str(key), "values": _notation(values[part])} for key, values in self.samples.items()]
 
 
-def _notation(values: Values) -> Iterator[str]:
-    """Yields each value as promtool reads it. Prometheus marks the end of a series, so that it has no value at once."""
-    before: float | None = None
-    for value in values:
-        yield f"{value:.12g}" if value is not None else "_" if before is None else "stale"
-        before = value
+def _notation(values: Values) -> str:
+    """Returns values as promtool reads them, equal ones in a row together: it reads a short text faster.
+
+    Prometheus marks the end of a series, so that it has no value at once.
+    """
+    parts: list[str] = []
+    for value, run in groupby(values):
+        length = len(list(run))
+        if value is not None:
+            parts.append(f"{value:.12g}x{length - 1}" if length > 1 else f"{value:.12g}")
+            continue
+        if parts:
+            parts.append("stale")
+            length -= 1
+        if length:
+            parts.append(f"_x{length}")
+    return " ".join(parts)
