@@ -133,3 +133,11 @@ def test_a_bug_of_yesterday_fires_nothing(tmp_path: Path) -> None:
     labels = {"rpc_method": GET_ORDER, "rpc_response_status_code": "INTERNAL", "pod": "order-0", **ORDER}
     series.keep(3, SERVER_COUNT, **labels)
     assert rules.check_firing(series, (), tmp_path, last="20m") == ""
+
+
+def test_a_bug_before_a_gap_in_scrapes_is_not_new(tmp_path: Path) -> None:
+    series = Series(seconds=8 * 60)
+    labels = {"rpc_method": GET_ORDER, "rpc_response_status_code": "INTERNAL", "pod": "order-0", **ORDER}
+    series.keep(3, SERVER_COUNT, **labels)
+    series.end(pod="order-0")
+    assert rules.check_firing(series, {"ShopTargetDown"}, tmp_path, last="30m") == ""
