@@ -53,6 +53,57 @@ async def test_clearing_the_cart_asks_first(store: Storefront, rest: Rest) -> No
     await panel.get_by_text("Your cart is empty.").wait_for()
 
 
+async def clear_during_a_change(store: Storefront, release: asyncio.Event) -> None:
+    """Clears the cart while a change of a quantity is under way."""
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        response = await route.fetch()
+        held.set()
+        await release.wait()
+        await route.fulfill(response=response)
+
+    await store.page.route("**/api/v1/carts/*:set", hold, times=1)
+    panel = await store.open_cart()
+    await panel.get_by_role("button", name="Clear the cart").click()
+    await panel.get_by_role("button", name="One more").first.click()
+    await asyncio.wait_for(held.wait(), 15)
+    await panel.get_by_role("button", name="Yes, remove all items").click(no_wait_after=True)
+
+
+async def test_cart_with_own_change_under_way_is_cleared(store: Storefront, rest: Rest) -> None:
+    await rest.product(name="Hasty cup")
+    await store.add("Hasty cup")
+    release = asyncio.Event()
+    await clear_during_a_change(store, release)
+    release.set()
+    await store.page.locator("#cart").get_by_text("Your cart is empty.").wait_for()
+    await expect(store.notices).to_have_count(0)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_change_from_elsewhere_is_not_cleared(store: Storefront, rest: Rest, moment: str) -> None:
+    """Whether the shop makes it before or after the change of this tab."""
+    await rest.product(name=f"Kept cup {moment}")
+    other = await rest.product(name=f"Foreign cup {moment}")
+    await store.add(f"Kept cup {moment}")
+    cart = await store.kept_cart()
+
+    async def add_elsewhere() -> None:
+        body, headers = {"productId": other["id"], "quantity": 1}, {"cart-secret": cart["secret"]}
+        (await rest.http.post(f"/api/v1/carts/{cart['id']}:add", json=body, headers=headers)).raise_for_status()
+
+    if moment == "before":
+        await add_elsewhere()
+    release = asyncio.Event()
+    await clear_during_a_change(store, release)
+    if moment == "after":
+        await add_elsewhere()
+    release.set()
+    await store.notices.filter(has_text="The cart was changed elsewhere. Nothing was removed.").wait_for()
+    await expect(store.page.locator("#cart .line")).to_have_count(2)
+
+
 async def test_add_whose_response_is_lost_adds_once(store: Storefront, rest: Rest) -> None:
     await rest.product(name="Lost cup")
     keys: list[str] = []

@@ -37,6 +37,7 @@ const channel = new BroadcastChannel("shop-cart");
 let current;
 let guest; // {id, secret} of the guest's cart, as this tab last read it. If another tab has forgotten it, it has ended
 let lastTurn = Promise.resolve();
+let othersChanges = 0; // how often the cart had a change that this tab has not made
 let lastRead = 0;
 
 export const cart = () => current;
@@ -127,19 +128,31 @@ function inTurn(work) {
 async function apply(changed) {
   lastRead = Date.now();
   await settleCheckout(changed);
+  if (changed?.etag !== current?.etag) othersChanges += 1;
   current = changed;
   notify(false);
 }
 
-async function applyChange(changed) {
+// own is what this tab has changed: {productId, quantity}.
+async function applyChange(changed, own) {
   channel.postMessage("changed");
   try {
     await settleCheckout(changed);
   } catch (error) {
     if (error.name !== "ApiError") throw error; // this change was made; the checkout is asked for again
   }
+  if (!isOnly(own, changed)) othersChanges += 1;
   current = changed;
   notify();
+}
+
+// Whether a cart is the one that was shown and this change of it.
+function isOnly({ productId, quantity } = {}, changed) {
+  const expected = new Map(current?.items.map(item => [item.productId, item.quantity]));
+  if (quantity) expected.set(productId, quantity);
+  else expected.delete(productId);
+  return changed.items.length === expected.size
+    && changed.items.every(item => expected.get(item.productId) === item.quantity);
 }
 
 function notify(isOwn = true) {
@@ -177,7 +190,11 @@ async function refreshQuietly() {
 
 export async function add({ id: productId }, quantity = 1) {
   const body = { productId, quantity, requestId: idempotencyKey() };
-  const send = () => inTurn(async () => applyChange(await changeAnyCart("add", body)));
+  const send = () => inTurn(async () => {
+    const changed = await changeAnyCart("add", body);
+    const had = current?.items.find(item => item.productId === productId)?.quantity ?? 0;
+    await applyChange(changed, { productId, quantity: had + quantity });
+  });
   try {
     await send();
   } catch (error) {
@@ -202,21 +219,24 @@ export function setQuantity(productId, quantity) {
       throw error;
     }
     if (desired.get(productId) === wanted) desired.delete(productId);
-    await applyChange(changed);
+    await applyChange(changed, { productId, quantity: wanted });
   });
 }
 
+// Removes what was shown and what this tab has changed since, but nothing that came from elsewhere.
 export async function clear() {
-  if (!current) return;
-  const seen = current.etag;
-  await inTurn(async () => {
+  const seen = othersChanges;
+  const isCleared = await inTurn(async () => {
+    if (!current || othersChanges !== seen) return false;
     try {
-      await applyChange(await changeAnyCart("clear", { etag: seen }));
+      await applyChange(await changeAnyCart("clear", { etag: current.etag }));
+      return true;
     } catch (error) {
       if (error.reason !== "CART_CHANGED") throw error;
+      return false;
     }
   });
-  if (current?.etag !== seen && !current?.items.length) return;
+  if (isCleared) return;
   await refresh();
   if (!current?.items.length) return;
   tell("The cart was changed elsewhere. Nothing was removed. Here is what it has now.", { error: true });
