@@ -9,34 +9,36 @@ import { attempt, byId, element, icon, setText, tell } from "./dom.js";
 import { format, multiply } from "./money.js";
 import { readOrder, rememberOrder, STATUSES, ticketOf } from "./orders.js";
 import { picture } from "./pictures.js";
-import { signIn } from "./session.js";
+import { session, signIn } from "./session.js";
 import { follow } from "./status.js";
 
 const WAY = ["PLACED", "PROCESSED", "DELIVERED", "RECEIVED"];
 const CANCELLABLE = ["PLACED", "PROCESSED"];
 
-let placed; // the order that was placed right now
-let placedRemark = "";
+let placed; // what was placed right now: {order, remark, subject}
 let stop = () => {};
+let turn = 0; // of the view: what was read for an earlier one is not shown
 
 export async function showPlacedOrder(order, remark = "") {
   await rememberOrder(order);
-  placed = order;
-  placedRemark = remark;
+  placed = { order, remark, subject: session.subject };
   location.hash = `#/orders/${order.id}`;
 }
 
 export function closeOrder() {
+  turn += 1;
   stop();
 }
 
 export async function openOrder(id) {
-  const isNew = placed?.id === id;
+  const mine = turn += 1;
+  const fresh = placed?.order.id === id && placed.subject === session.subject ? placed : undefined;
   byId("order").replaceChildren(element("h1", { id: "order-title" }, "Your order"));
   const ticket = await ticketOf(id);
-  const order = isNew ? placed : await readOrSignIn(id);
-  if (!order) return;
-  placed = undefined;
+  if (mine !== turn) return;
+  const order = fresh?.order ?? await readOrSignIn(id, mine);
+  if (!order || mine !== turn) return;
+  if (placed === fresh) placed = undefined;
   const steps = element("ol", { class: "steps", role: "list" });
   const live = element("p", { class: "live", role: "status" });
   // A guest's ticket shows an order; only customers and staff cancel.
@@ -47,12 +49,12 @@ export async function openOrder(id) {
     cancel.append("Cancel the order");
     cancel.onclick = () => attempt(async () => {
       await call("POST", `/api/v1/orders/${id}:cancel`, { repeatable: true });
-      tell("The order is cancelled.");
+      tell(`Order ${order.number} is cancelled.`);
     }, cancel);
   }
   const number = element("p", { class: "muted" }, "Number ", element("strong", {}, order.number));
   const head = element("div", { class: "head-row" }, element("h2", {}, "Status"), live);
-  const title = isNew ? "Thank you for your order" : "Your order";
+  const title = fresh ? "Thank you for your order" : "Your order";
   byId("order").replaceChildren(
     element(
       "div",
@@ -60,7 +62,7 @@ export async function openOrder(id) {
       element("div", {}, element("h1", { id: "order-title" }, title), number),
       element("a", { href: "#/orders" }, "All your orders"),
     ),
-    ...isNew && placedRemark ? [element("p", { class: "callout" }, icon("info"), placedRemark)] : [],
+    ...fresh?.remark ? [element("p", { class: "callout" }, icon("info"), fresh.remark)] : [],
     element(
       "div",
       { class: "two" },
@@ -84,10 +86,11 @@ export async function openOrder(id) {
   });
 }
 
-async function readOrSignIn(id) {
+async function readOrSignIn(id, mine) {
   try {
     return await readOrder(id);
   } catch (error) {
+    if (mine !== turn) return undefined;
     if (error.reason !== "TOKEN_REQUIRED") throw error;
     await signIn("Sign in to see this order."); // which opens the view again
     return undefined;

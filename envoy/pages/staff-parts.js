@@ -5,6 +5,8 @@
 //   ask(title, text, options)     asks for a confirmation. options: label, opener. Resolves to whether there was one
 //   act(work, button)             runs it with the button out of use, and shows the error if it fails. If the button is
 //                                 replaced meanwhile, another one of the same row or dialog gets the focus
+//   begin()                       begins something that opens a dialog after a response. Returns a function that returns
+//                                 whether nothing else was begun, and no dialog opened, meanwhile
 //   field(label, input, options)  a label, an input and a place for its problem. options: hint, whole (a row of its own)
 //   showProblems(form, error)     shows the problems that the shop found, each at its field, or the message at the end.
 //                                 A field's name is the last part of that of the API: product.imageUri → image_uri
@@ -20,8 +22,10 @@ const PAUSE = 250; // milliseconds after the last key
 const MARK_TIME = 2_500; // milliseconds for which a changed row is marked
 
 let ids = 0;
+let begun = 0;
 
 export function openDialog(title, { opener, broad = false } = {}) {
+  begin();
   const place = placeOf(opener);
   const id = `dialog-${ids += 1}`;
   const closing = element("button", { type: "button", class: "quiet square", onclick: () => dialog.close() }, icon("close"));
@@ -52,6 +56,11 @@ function focusAgain({ button, dialog, id }) {
   const around = id ? document.querySelector(`tr[data-id="${id}"]`) : dialog?.isConnected && dialog;
   const same = button.isConnected ? button : around?.querySelector?.(`[data-action="${button.dataset.action}"]`);
   (same ?? around?.querySelector?.("button:not(header *)") ?? around?.querySelector?.("button") ?? document.getElementById("main")).focus();
+}
+
+export function begin() {
+  const mine = begun += 1;
+  return () => mine === begun;
 }
 
 export async function act(work, button) {
@@ -136,7 +145,8 @@ export function cell(label, properties, ...children) {
 export class Rows {
   #body;
   #make;
-  #shown = new Map(); // id → {item, node}
+  #shown = new Map(); // id → {item, node, updated}
+  #updates = 0;
 
   constructor(body, make) {
     this.#body = body;
@@ -149,6 +159,19 @@ export class Rows {
 
   get(id) {
     return this.#shown.get(id)?.item;
+  }
+
+  // How many updates there were. A list that is read from now on has them.
+  get updates() {
+    return this.#updates;
+  }
+
+  // The items of a list that was read after so many updates: a later one is not undone.
+  newest(items, updates) {
+    return items.map(item => {
+      const known = this.#shown.get(item.id);
+      return known?.updated > updates ? known.item : item;
+    });
   }
 
   // Shows these items, in this order, and no others.
@@ -184,7 +207,10 @@ export class Rows {
   // Shows the new state of an item, if it is shown at all.
   update(item, { mark = true } = {}) {
     const known = this.#shown.get(item.id);
-    if (known && this.#put(item, known) && mark) this.mark(item.id);
+    if (!known) return;
+    this.#put(item, known);
+    this.#shown.get(item.id).updated = this.#updates += 1;
+    if (mark) this.mark(item.id);
   }
 
   mark(id) {
@@ -203,7 +229,7 @@ export class Rows {
       node = made;
       if (focused) (node.querySelector(`[data-action="${focused}"]`) ?? node.querySelector("button"))?.focus();
     }
-    this.#shown.set(item.id, { item, node });
+    this.#shown.set(item.id, { item, node, updated: known?.updated });
     return node;
   }
 }

@@ -6,11 +6,13 @@ import { call, idempotencyKey } from "./api.js";
 import { attempt, byId, element, icon } from "./dom.js";
 import { onSession, session, signIn, signOut, startSession } from "./session.js";
 import { closeOrders, openOrders, startOrders } from "./staff-orders.js";
+import { begin } from "./staff-parts.js";
 import { openProducts, startProducts } from "./staff-products.js";
 
 const VIEWS = { products: "Products", orders: "Orders" };
 
 let allowed = false;
+let checks = 0; // only the newest one counts
 
 // Asks the shop to move on an order that cannot exist: staff are told so, and nobody else gets that far.
 async function isStaff() {
@@ -25,6 +27,7 @@ async function isStaff() {
 }
 
 async function checkAccess() {
+  const mine = checks += 1;
   allowed = false;
   showView();
   const place = byId("access");
@@ -35,16 +38,20 @@ async function checkAccess() {
   } else if (!session.subject) {
     const open = element("button", { type: "button", class: "primary", onclick: () => signIn() }, "Sign in");
     place.replaceChildren(gate("Sign in as staff", "This page is for the staff of the shop, who sign in with a token.", open));
-  } else if (await isStaff()) {
-    place.replaceChildren();
-    allowed = true;
-  } else if (session.subject) { // a token that is not accepted has signed out by now
-    const text = `You are signed in as ${session.subject}, a customer. Your orders are in the shop.`;
-    const shop = element("a", { class: "button primary", href: "/#/orders" }, "Go to the shop");
-    const other = element("button", { type: "button", onclick: () => signOut() }, "Sign in as somebody else");
-    place.replaceChildren(gate("This page is for staff only", text, shop, other));
+  } else {
+    const isAllowed = await isStaff();
+    if (mine !== checks) return;
+    allowed = isAllowed;
+    place.replaceChildren(...allowed ? [] : [gateOfCustomer()]);
   }
   showView();
+}
+
+function gateOfCustomer() {
+  const text = `You are signed in as ${session.subject}, a customer. Your orders are in the shop.`;
+  const shop = element("a", { class: "button primary", href: "/#/orders" }, "Go to the shop");
+  const other = element("button", { type: "button", onclick: () => signOut() }, "Sign in as somebody else");
+  return gate("This page is for staff only", text, shop, other);
 }
 
 function gate(title, text, ...buttons) {
@@ -71,6 +78,7 @@ function showView() {
     else byId(`${name}-link`).removeAttribute("aria-current");
   }
   closeOrders();
+  begin(); // no dialog of another view opens any more
   if (!allowed) return;
   if (current === "orders") openOrders();
   else openProducts();

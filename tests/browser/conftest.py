@@ -44,6 +44,13 @@ async def opened(shop: RunningShop) -> AsyncIterator[Visit]:
 
 
 @pytest.fixture
+async def guarded(shop_with_tokens: RunningShop) -> AsyncIterator[Visit]:
+    """The page of a shop that verifies tokens."""
+    async with visit(shop_with_tokens.url) as opened:
+        yield opened
+
+
+@pytest.fixture
 def store(opened: Visit) -> Storefront:
     return Storefront(opened.page)
 

@@ -2,25 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.support.browser import Visit, needs_chromium, visit
+from tests.support.browser import Visit, needs_chromium
 from tests.support.eventually import eventually
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 from tests.support.storefront import Storefront
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture
-async def guarded(shop_with_tokens: RunningShop) -> AsyncIterator[Visit]:
-    """The page of a shop that verifies tokens."""
-    async with visit(shop_with_tokens.url) as opened:
-        yield opened
 
 
 @pytest.fixture

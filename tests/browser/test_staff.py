@@ -352,6 +352,50 @@ async def test_order_shows_everything_about_it(staff: StaffPage, rest: Rest) -> 
     await staff.wait_for_focus(order["number"])
 
 
+async def test_late_order_opens_no_second_dialog(staff: StaffPage, rest: Rest) -> None:
+    product = await rest.product(name="Twice opened lamp")
+    slow, quick = await rest.order(product["id"]), await rest.order(product["id"])
+    await staff.open_orders()
+    released = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        await released.wait()
+        await route.fulfill(response=answer)
+
+    await staff.page.route(f"**/api/v1/orders/{slow['id']}", hold)
+    for order in (slow, quick):
+        await staff.order(order["number"]).get_by_role("button", name=order["number"], exact=True).click()
+    await expect(staff.dialog.get_by_role("heading", name=quick["number"])).to_be_visible()
+    async with staff.page.expect_response(f"**/api/v1/orders/{slow['id']}"):
+        released.set()
+    await staff.page.wait_for_timeout(300)
+    await expect(staff.page.locator("dialog")).to_have_count(1)
+
+
+async def test_late_list_does_not_undo_a_delete(staff: StaffPage, rest: Rest) -> None:
+    """The list was read before the product was deleted, and arrives after it."""
+    product = await rest.product(name="Revenant lamp")
+    row = await staff.find(product["name"])
+    held, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        held.set()
+        await released.wait()
+        await route.fulfill(response=answer)
+
+    await staff.page.route("**/api/v1/products?*", hold, times=1)
+    await staff.page.get_by_label("Sort").select_option("Name")
+    await asyncio.wait_for(held.wait(), 15)
+    await row.get_by_role("button", name="Delete").click()
+    await row.get_by_role("button", name="Restore").wait_for()
+    async with staff.page.expect_response("**/api/v1/products?*"):
+        released.set()
+    await staff.page.wait_for_timeout(300)
+    await expect(row.get_by_role("button", name="Restore")).to_be_visible()
+
+
 async def test_orders_are_found(staff: StaffPage, rest: Rest) -> None:
     product = await rest.product(name="Sought lamp", stock=100)
     body = rest.order_body(product["id"])

@@ -12,7 +12,8 @@
 //                                 an earlier attempt of the call had no response, and so may have done its work)
 //   idempotencyKey()              a new UUID. Use the same one for each attempt of a write
 //   setToken(token)               the bearer token of all calls from now on; "" for none
-//   onRefusedToken(callback)      calls back if the shop does not accept the token (expired, invalid)
+//   onRefusedToken(callback)      calls back if the shop does not accept a token (expired, invalid), with the error and
+//                                 whether it is the present token
 
 const CODES = [
   "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -88,7 +89,10 @@ async function attemptCall(method, path, { body, query, headers, signal }) {
   }
   if (response.ok) return json;
   const error = fromStatus(response, json);
-  if (["TOKEN_EXPIRED", "TOKEN_INVALID"].includes(error.reason) && request.headers.authorization) refusedToken(error);
+  const { authorization } = request.headers;
+  if (["TOKEN_EXPIRED", "TOKEN_INVALID"].includes(error.reason) && authorization) {
+    refusedToken(error, authorization === `Bearer ${token}`);
+  }
   throw error;
 }
 

@@ -32,16 +32,20 @@ const OTHER_DETAILS = "Your first attempt had placed this order, with the detail
 const LOST_RESPONSE = "The shop had placed this order. Only its response was lost.";
 
 let view; // the parts that change, while the view is open
-let seen; // {etag, total} of what is shown
+let seen = {}; // {etag, total} of what is shown
 let isPlacing = false;
 
 onCart((current, isOwn) => view && cartChanged(current, isOwn));
 onPlaced(async ({ order, isEarlier }) => {
   if (view) return showOrder(order, isEarlier ? OTHER_DETAILS : LOST_RESPONSE);
   await rememberOrder(order);
-  const action = { label: "See it", run: () => { location.hash = `#/orders/${order.id}`; } };
-  return tell(`Your order ${order.number} was placed. Only the response of the shop was lost.`, { action });
+  return tellOrder(order, "Only the response of the shop was lost.");
 });
+
+function tellOrder(order, remark = "") {
+  const action = { label: "See it", run: () => { location.hash = `#/orders/${order.id}`; } };
+  return tell(`Your order ${order.number} was placed. ${remark}`.trim(), { action });
+}
 
 function showOrder(order, remark) {
   closeCheckout(); // what becomes of the cart is not shown any more
@@ -54,7 +58,7 @@ export function closeCheckout() {
 
 export async function openCheckout() {
   view = build();
-  seen = undefined;
+  seen = {};
   if (cart()) cartChanged(cart());
   else view.form.hidden = true;
   const opened = view;
@@ -146,7 +150,7 @@ function cartChanged(current, isOwn = false) {
   view.lines.replaceChildren(...items.map(row));
   setText(view.total, seen.total ? format(seen.total) : "–");
   label();
-  const isOther = before?.etag && (before.etag !== seen.etag || !same(before.total, seen.total));
+  const isOther = before.etag && (before.etag !== seen.etag || !same(before.total, seen.total));
   if (isOther && isOwn) say("");
   else if (isOther && items.length) {
     say("Your cart has changed. Look at it again before you place the order.");
@@ -211,16 +215,19 @@ function isComplete() {
 
 async function place(event) {
   event.preventDefault();
-  if (isPlacing || !isComplete()) return;
+  if (isPlacing || !isComplete()) return undefined;
   clearNotices();
   say("");
   isPlacing = true;
   label();
   try {
     const { order, isEarlier } = await checkout(readForm(), seen);
-    await showOrder(order, isEarlier ? OTHER_DETAILS : "");
+    const remark = isEarlier ? OTHER_DETAILS : "";
+    if (view) return await showOrder(order, remark);
+    await rememberOrder(order);
+    return tellOrder(order, remark);
   } catch (error) {
-    await attempt(() => explain(error));
+    return await attempt(() => explain(error));
   } finally {
     isPlacing = false;
     if (view) label();
@@ -228,7 +235,7 @@ async function place(event) {
 }
 
 async function explain(error) {
-  if (error.name !== "ApiError") throw error;
+  if (error.name !== "ApiError" || !view) throw error;
   if (error.reason === "PRICE_CHANGED") return askForPrice(error.metadata);
   if (error.code === "INVALID_ARGUMENT" && showViolations(error.fields)) return undefined;
   const text = {

@@ -28,9 +28,9 @@ export function onSession(callback) {
 
 export async function startSession({ staff = false } = {}) {
   forStaff = staff;
-  onRefusedToken(error => {
+  onRefusedToken((error, isPresent) => {
     error.isTold = true;
-    if (!session.subject) return;
+    if (!isPresent) return;
     const hasExpired = error.reason === "TOKEN_EXPIRED";
     signOut(hasExpired ? "Your sign-in has expired. Sign in again." : "The shop does not accept this token.");
   });
@@ -118,6 +118,7 @@ export function signIn(reason = "") {
   );
 
   async function accept(token) {
+    if (!dialog.isConnected) return; // closed before the shop has made the token
     problem.textContent = "";
     if (!use(token.trim())) {
       problem.textContent = "This is no token, or it has expired.";

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { attempt, byId, element, formatTime, setText, tell } from "./dom.js";
 import { format, multiply } from "./money.js";
-import { Rows, act, ask, cell, debounce, openDialog } from "./staff-parts.js";
+import { Rows, act, ask, begin, cell, debounce, openDialog } from "./staff-parts.js";
 
 const PAGE_SIZE = 25;
 const MAX_PAGE_SIZE = 100; // the shop's
@@ -60,8 +60,9 @@ function load() {
   const search = byId("order-search").value.trim();
   filter = { status: byId("order-status").value, [search.includes("@") ? "customerEmail" : "number"]: search };
   return attempt(async () => {
+    const { updates } = rows;
     const { orders, nextPageToken } = await list("", PAGE_SIZE, signal);
-    rows.replace(orders);
+    rows.replace(rows.newest(orders, updates));
     showEnd(nextPageToken);
     const many = `${orders.length}${nextPageToken ? " or more" : ""} orders found`;
     setText(byId("orders-found"), orders.length === 1 ? "1 order found" : many);
@@ -98,8 +99,9 @@ async function refresh() {
   const { signal } = loading;
   try {
     const size = Math.min(Math.max(rows.items.length, PAGE_SIZE), MAX_PAGE_SIZE);
+    const { updates } = rows;
     const { orders: found, nextPageToken } = await list("", size, signal);
-    const orders = found.map(newest);
+    const orders = rows.newest(found, updates);
     const fresh = orders.filter(({ id }) => !rows.get(id));
     const changed = orders.filter(order => rows.get(order.id) && rows.get(order.id).etag !== order.etag);
     const rest = rows.items.slice(size);
@@ -117,12 +119,6 @@ async function refresh() {
     showLive(error);
   }
   if (!signal.aborted) schedule();
-}
-
-// An answer may be older than what a move has returned meanwhile.
-function newest(order) {
-  const known = rows.get(order.id);
-  return known && Date.parse(known.updateTime) > Date.parse(order.updateTime) ? known : order;
 }
 
 function showLive(error) {
@@ -196,8 +192,10 @@ async function move({ id, number, etag }, verb) {
 }
 
 const openOrder = ({ id }, opener) => act(async () => {
+  const isNewest = begin();
   const order = await call("GET", `/api/v1/orders/${id}`);
   rows.update(order, { mark: false });
+  if (!isNewest()) return;
   const { dialog, body } = openDialog(order.number, { opener, broad: true });
   const show = current => {
     const focused = body.contains(document.activeElement);

@@ -4,7 +4,7 @@ import { call, idempotencyKey } from "./api.js";
 import { attempt, byId, element, setText, tell } from "./dom.js";
 import { format } from "./money.js";
 import { editProduct, newProduct } from "./staff-product-form.js";
-import { Rows, act, cell, clearProblems, debounce, field, openDialog, showProblem, showProblems } from "./staff-parts.js";
+import { Rows, act, begin, cell, clearProblems, debounce, field, openDialog, showProblem, showProblems } from "./staff-parts.js";
 
 const PAGE_SIZE = 25;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -22,7 +22,11 @@ export function startProducts() {
   byId("product-sort").addEventListener("change", load);
   byId("more-products").onclick = () => attempt(loadMore, byId("more-products"));
   const create = byId("new-product");
-  create.onclick = () => act(async () => newProduct(await listCategories(), { opener: create, done: created }), create);
+  create.onclick = () => act(async () => {
+    const isNewest = begin();
+    const categories = await listCategories();
+    if (isNewest()) newProduct(categories, { opener: create, done: created });
+  }, create);
 }
 
 export function openProducts() {
@@ -46,8 +50,9 @@ function load() {
   const [search, category, sort] = ["search", "category", "sort"].map(name => byId(`product-${name}`).value.trim());
   filter = { search, category, orderBy: sort };
   return attempt(async () => {
+    const { updates } = rows;
     const { products, nextPageToken } = await list("", signal);
-    rows.replace(products);
+    rows.replace(rows.newest(products, updates));
     showEnd(nextPageToken);
     const count = `${products.length}${nextPageToken ? " or more" : ""} products found`;
     setText(byId("products-found"), products.length === 1 && !nextPageToken ? "1 product found" : count);
@@ -131,6 +136,7 @@ function action(label, name, key, run) {
 }
 
 const edit = (product, opener) => act(async () => {
+  const isNewest = begin();
   const [fresh, categories] = await Promise.all([call("GET", `/api/v1/products/${product.id}`), listCategories()]);
   if (fresh.deleteTime) {
     rows.update(fresh);
@@ -142,7 +148,7 @@ const edit = (product, opener) => act(async () => {
     tell(`${saved.name} is saved.`);
     await fillCategories();
   };
-  editProduct(fresh, categories, { opener, done });
+  if (isNewest()) editProduct(fresh, categories, { opener, done });
 }, opener);
 
 const remove = (product, button) => act(async () => {
@@ -167,8 +173,10 @@ const restore = ({ id, etag }, button) => (button ? act : attempt)(async () => {
 
 // A change by a difference: sales go on meanwhile, and nobody can overwrite what they took.
 const changeStock = (product, opener) => act(async () => {
+  const isNewest = begin();
   const fresh = await call("GET", `/api/v1/products/${product.id}`);
   rows.update(fresh, { mark: false });
+  if (!isNewest()) return;
   const { body, close } = openDialog(`Stock of ${fresh.name}`, { opener });
   const input = element("input", { name: "delta", required: true, inputmode: "numeric", autocomplete: "off", pattern: "[+-]?[0-9]+" });
   const then = element("p", { class: "muted", "aria-live": "polite" });
