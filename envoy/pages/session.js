@@ -4,9 +4,11 @@
 //                             sign in and out, if the shop verifies tokens. options: staff, for a page that asks for
 //                             staff
 //   session                   {subject, canSignIn}: the token's `sub`, or "" for a guest
+//   isGone(subject)           whether who had this subject has signed out since; false for a guest's, ""
 //   onSession(callback)       calls back after a sign-in or sign-out, and waits for what it returns
 //   signIn(reason)            opens the dialog. Resolves to whether somebody has signed in
-//   signOut(message)          forgets the token, and tells the message
+//   signOut()                 forgets the token, because the customer wants it
+//   onSignOut(callback)       calls back before that, but not before the end of a token that the shop no longer accepts
 //
 // The subject is read from the token to show it. Only the shop verifies tokens.
 
@@ -18,12 +20,19 @@ const KEY = "shop.token";
 
 export const session = { subject: "", canSignIn: false };
 
+export const isGone = subject => subject !== "" && subject !== session.subject;
+
 const callbacks = [];
+const signOutCallbacks = [];
 let settings = { signIn: false, demoTokens: false };
 let forStaff = false;
 
 export function onSession(callback) {
   callbacks.push(callback);
+}
+
+export function onSignOut(callback) {
+  signOutCallbacks.push(callback);
 }
 
 export async function startSession({ staff = false } = {}) {
@@ -32,7 +41,7 @@ export async function startSession({ staff = false } = {}) {
     error.isTold = true;
     if (!isPresent) return;
     const hasExpired = error.reason === "TOKEN_EXPIRED";
-    signOut(hasExpired ? "Your sign-in has expired. Sign in again." : "The shop does not accept this token.");
+    end(hasExpired ? "Your sign-in has expired. Sign in again." : "The shop does not accept this token.");
   });
   const stored = tab.read(KEY);
   if (stored) use(stored);
@@ -77,7 +86,12 @@ async function changed() {
   for (const callback of callbacks) await callback();
 }
 
-export async function signOut(message = "You are signed out.") {
+export function signOut() {
+  for (const callback of signOutCallbacks) callback();
+  return end("You are signed out.");
+}
+
+async function end(message) {
   session.subject = "";
   tab.write(KEY, undefined);
   setToken("");

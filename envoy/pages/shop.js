@@ -1,9 +1,9 @@
 // The page at /: shows one view at a time, which the part of the URL after # names.
 
-import { cart, onCart, mergeGuestCart, refresh, shownQuantity, startCart } from "./cart.js";
+import { cart, forgetCart, onCart, mergeGuestCart, refresh, shownQuantity, startCart } from "./cart.js";
 import { startCartPanel } from "./cart-panel.js";
 import { openCatalogue, startCatalogue } from "./catalogue.js";
-import { closeCheckout, openCheckout } from "./checkout.js";
+import { closeCheckout, openCheckout, resumeCheckout } from "./checkout.js";
 import { attempt, byId, clearNotices, setText } from "./dom.js";
 import { closeOrder, openOrder } from "./order.js";
 import { openOrders } from "./orders.js";
@@ -15,6 +15,7 @@ const VIEWS = {
   order: { open: openOrder, close: closeOrder, title: "Your order · Shop" },
   orders: { open: openOrders, title: "Your orders · Shop" },
 };
+const PERSONAL = ["checkout", "order", "orders"];
 
 let shown;
 
@@ -55,9 +56,22 @@ function showCount() {
   if (isMore) requestAnimationFrame(() => node.classList.add("new"));
 }
 
-async function sessionChanged() {
-  await attempt(() => session.subject ? mergeGuestCart() : refresh());
+function sessionChanged() {
+  return session.subject ? signedIn() : signedOut();
+}
+
+async function signedIn() {
+  await attempt(mergeGuestCart);
   if (shown === "orders" || shown === "order") await show();
+  else resumeCheckout(); // the form keeps what a guest has entered
+}
+
+// Nothing of who was signed in waits for a response to leave the page.
+async function signedOut() {
+  forgetCart();
+  for (const view of PERSONAL) byId(view).replaceChildren();
+  if (PERSONAL.includes(shown)) show();
+  await attempt(refresh);
 }
 
 document.querySelector(".skip").onclick = event => { // the URL's # is for views

@@ -25,7 +25,7 @@ let isOpen = false;
 let timer;
 let failures = 0;
 let loading = new AbortController();
-let shownOrder; // the open dialog: {id, show}
+let shownOrder; // the open dialog: {id, show, close}
 
 export function startOrders() {
   rows = new Rows(byId("order-rows"), orderRow);
@@ -50,6 +50,13 @@ export function closeOrders() {
   isOpen = false;
   loading.abort();
   clearTimeout(timer);
+}
+
+// For who is the next at this screen: orders have the names and addresses of customers.
+export function forgetOrders() {
+  shownOrder?.close();
+  rows.replace([]);
+  byId("order-filter").reset();
 }
 
 function load() {
@@ -196,13 +203,13 @@ const openOrder = ({ id }, opener) => act(async () => {
   const order = await call("GET", `/api/v1/orders/${id}`);
   rows.update(order, { mark: false });
   if (!isNewest()) return;
-  const { dialog, body } = openDialog(order.number, { opener, broad: true });
+  const { dialog, body, close } = openDialog(order.number, { opener, broad: true });
   const show = current => {
     const focused = body.contains(document.activeElement);
     body.replaceChildren(...details(current));
     if (focused) body.querySelector("button")?.focus();
   };
-  shownOrder = { id, show };
+  shownOrder = { id, show, close };
   dialog.addEventListener("close", () => {
     shownOrder = undefined;
   });

@@ -5,9 +5,10 @@
 import { call, idempotencyKey } from "./api.js";
 import { attempt, byId, element, icon } from "./dom.js";
 import { onSession, session, signIn, signOut, startSession } from "./session.js";
-import { closeOrders, openOrders, startOrders } from "./staff-orders.js";
+import { closeOrders, forgetOrders, openOrders, startOrders } from "./staff-orders.js";
 import { begin } from "./staff-parts.js";
 import { openProducts, startProducts } from "./staff-products.js";
+import "./unanswered.js"; // who signs out here leaves no checkout in the shop's page
 
 const VIEWS = { products: "Products", orders: "Orders" };
 
@@ -30,6 +31,7 @@ async function checkAccess() {
   const mine = checks += 1;
   allowed = false;
   showView();
+  forgetOrders();
   const place = byId("access");
   if (!session.canSignIn) {
     const text = "This shop has no sign-in: anyone who reaches this page can change its products and orders.";

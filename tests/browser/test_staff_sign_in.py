@@ -105,3 +105,20 @@ async def test_late_check_of_a_token_opens_nothing(staff: StaffPage, shop_with_t
     await staff.page.wait_for_timeout(300)
     await expect(staff.page.get_by_role("heading", name="Sign in as staff")).to_be_visible()
     await expect(staff.page.locator("#products")).to_be_hidden()
+
+
+async def test_orders_leave_with_who_signs_out(staff: StaffPage, rest: Rest, shop_with_tokens: RunningShop) -> None:
+    """Also if the token expires while an order is open."""
+    order = await rest.order((await rest.product())["id"])
+    await staff.sign_in(shop_with_tokens.token("grace", staff=True))
+    await staff.open_orders()
+    await staff.page.get_by_role("searchbox", name="Search").fill("ada@example.com")
+    await staff.order(order["number"]).get_by_role("button", name=order["number"], exact=True).click()
+    await expect(staff.dialog).to_contain_text("ada@example.com")
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOKEN_EXPIRED", "domain": "shop"}
+    expired = {"code": 16, "message": "the token has expired", "details": [info]}
+    await staff.page.route("**/api/v1/orders?*", lambda route: route.fulfill(status=401, json=expired))
+    await expect(staff.notices).to_contain_text("Your sign-in has expired.")
+    await expect(staff.page.locator("dialog")).to_have_count(0)
+    assert "ada@example.com" not in await staff.page.content()
+    assert await staff.page.locator("#order-search").input_value() == ""

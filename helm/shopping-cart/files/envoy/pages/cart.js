@@ -7,6 +7,7 @@
 //   setQuantity(id, quantity)   sets the pieces of a product; 0 removes it
 //   clear()                     removes all items
 //   refresh()                   reads the cart again
+//   forgetCart()                shows none, until the next one is read
 //   checkout(details, seen)     places the order of what was seen: {etag, total}. Returns {order, isEarlier}: whether an
 //                               earlier attempt had placed it, with other details
 //   onPlaced(callback)          calls back with the same when a checkout whose response was lost turns out to be an order
@@ -23,7 +24,7 @@
 
 import { ApiError, call, idempotencyKey } from "./api.js";
 import { tell } from "./dom.js";
-import { session, signIn } from "./session.js";
+import { isGone, session, signIn } from "./session.js";
 import { shared } from "./storage.js";
 import { keep, send as sendCheckout, unanswered } from "./unanswered.js";
 
@@ -37,6 +38,7 @@ const channel = new BroadcastChannel("shop-cart");
 let current;
 let guest; // {id, secret} of the guest's cart, as this tab last read it. If another tab has forgotten it, it has ended
 let lastTurn = Promise.resolve();
+let turnSubject = ""; // who was signed in when the present turn began
 let othersChanges = 0; // how often the cart had a change that this tab has not made
 let lastRead = 0;
 
@@ -120,14 +122,31 @@ function ended(text) {
 // --- in turn ---------------------------------------------------------------------------------------------------------
 
 function inTurn(work) {
-  const turn = lastTurn.then(work);
+  const turn = lastTurn.then(() => {
+    turnSubject = session.subject;
+    return work();
+  });
   lastTurn = turn.catch(() => {});
   return turn;
+}
+
+// If its customer signs out before its turn, a change is not made: it would be one of the guest's cart.
+function changeInTurn(work) {
+  const { subject } = session;
+  return inTurn(() => {
+    if (isGone(subject)) throw signedOut();
+    return work();
+  });
+}
+
+function signedOut() {
+  return new ApiError({ code: "CANCELLED", message: "You signed out before this was done. Nothing was changed." });
 }
 
 async function apply(changed) {
   lastRead = Date.now();
   await settleCheckout(changed);
+  if (isGone(turnSubject)) return; // it is their cart
   if (changed?.etag !== current?.etag) othersChanges += 1;
   current = changed;
   notify(false);
@@ -141,6 +160,7 @@ async function applyChange(changed, own) {
   } catch (error) {
     if (error.name !== "ApiError") throw error; // this change was made; the checkout is asked for again
   }
+  if (isGone(turnSubject)) return;
   if (!isOnly(own, changed)) othersChanges += 1;
   current = changed;
   notify();
@@ -157,6 +177,12 @@ function isOnly({ productId, quantity } = {}, changed) {
 
 function notify(isOwn = true) {
   for (const callback of callbacks) callback(current, isOwn);
+}
+
+export function forgetCart() {
+  current = undefined;
+  desired.clear();
+  notify(false);
 }
 
 export function refresh() {
@@ -190,7 +216,7 @@ async function refreshQuietly() {
 
 export async function add({ id: productId }, quantity = 1) {
   const body = { productId, quantity, requestId: idempotencyKey() };
-  const send = () => inTurn(async () => {
+  const send = () => changeInTurn(async () => {
     const changed = await changeAnyCart("add", body);
     const had = current?.items.find(item => item.productId === productId)?.quantity ?? 0;
     await applyChange(changed, { productId, quantity: had + quantity });
@@ -208,7 +234,7 @@ export function setQuantity(productId, quantity) {
   desired.set(productId, quantity);
   notify();
   return inTurn(async () => {
-    if (!desired.has(productId)) return; // an earlier turn has sent the last quantity
+    if (!desired.has(productId)) return; // an earlier turn has sent the last quantity, or its customer has signed out
     const wanted = desired.get(productId);
     let changed;
     try {
@@ -226,7 +252,7 @@ export function setQuantity(productId, quantity) {
 // Removes what was shown and what this tab has changed since, but nothing that came from elsewhere.
 export async function clear() {
   const seen = othersChanges;
-  const isCleared = await inTurn(async () => {
+  const isCleared = await changeInTurn(async () => {
     if (!current || othersChanges !== seen) return false;
     try {
       await applyChange(await changeAnyCart("clear", { etag: current.etag }));
@@ -243,11 +269,12 @@ export async function clear() {
 }
 
 export function checkout(details, { etag, total }) {
-  return inTurn(async () => {
+  return changeInTurn(async () => {
     const target = await open();
     const before = unanswered();
     const isOther = before && (before.id !== target.id || before.etag !== etag);
     const earlier = isOther && await placedBefore();
+    if (isGone(turnSubject)) throw signedOut();
     if (!earlier) keep(target, etag, { ...details, etag, expectedTotal: total });
     const placed = earlier ? { ...earlier, isEarlier: true } : await sendCheckout();
     channel.postMessage("changed");
@@ -257,18 +284,26 @@ export function checkout(details, { etag, total }) {
 }
 
 async function settleCheckout(changed) {
-  const placed = await placedBefore(changed);
-  if (placed) placedCallbacks.forEach(callback => callback(placed));
+  const kept = unanswered();
+  try {
+    const placed = await placedBefore(changed);
+    if (placed && !isGone(kept.subject)) placedCallbacks.forEach(callback => callback(placed));
+  } catch (error) {
+    if (error.reason !== "IDEMPOTENCY_KEY_REUSED") throw error;
+    const action = { label: "Your orders", run: () => { location.hash = "#/orders"; } };
+    tell("Your last order was placed. Only the response of the shop was lost.", { action });
+  }
 }
 
 // What became of a checkout without an answer, once its cart is another version: undefined if it has ordered nothing.
+// Throws IDEMPOTENCY_KEY_REUSED if it is an order with details that this tab does not have (any more).
 async function placedBefore(changed) {
   const kept = unanswered();
   if (!kept || await hasVersion(kept, changed)) return undefined;
   try {
     return await sendCheckout();
   } catch (error) {
-    if (error.name !== "ApiError" || unanswered()) throw error;
+    if (error.name !== "ApiError" || unanswered() || error.reason === "IDEMPOTENCY_KEY_REUSED") throw error;
     const text = "Your cart has changed, and your last order was not placed.";
     if (error.reason === "CART_CHANGED") tell(text, { error: true });
     return undefined;

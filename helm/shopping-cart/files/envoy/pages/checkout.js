@@ -2,6 +2,7 @@
 //
 //   openCheckout()    shows the view
 //   closeCheckout()   leaves it
+//   resumeCheckout()  fills in what was sent before, if the view is open and the shop has not responded to it
 
 import { cart, checkout, onCart, onPlaced, refresh } from "./cart.js";
 import { attempt, byId, clearNotices, element, icon, setText, tell } from "./dom.js";
@@ -10,6 +11,7 @@ import { PAYMENTS, showPlacedOrder } from "./order.js";
 import { rememberOrder } from "./orders.js";
 import { picture } from "./pictures.js";
 import { blocks, problemsOf } from "./problems.js";
+import { isGone, session } from "./session.js";
 import { unanswered } from "./unanswered.js";
 
 // The name of a field in the API's violations is its path there.
@@ -63,8 +65,12 @@ export async function openCheckout() {
   else view.form.hidden = true;
   const opened = view;
   await refresh();
+  if (view === opened) resumeCheckout();
+}
+
+export function resumeCheckout() {
   const kept = unanswered();
-  if (view !== opened || !kept || kept.etag !== seen.etag) return;
+  if (!view || !kept || kept.etag !== seen.etag) return;
   fillIn(kept.bodies[0]);
   say("The shop did not respond, and has not placed your order so far. Place it again: you will not order twice.");
 }
@@ -198,7 +204,7 @@ function readForm() {
 function fillIn({ customer, shippingAddress, paymentMethod, notes }) {
   const texts = { ...customer, address: shippingAddress, notes };
   for (const { id } of FIELDS) byId(`order-${id}`).value ||= texts[id] ?? "";
-  view.form.querySelector(`input[value="${CSS.escape(paymentMethod)}"]`).checked = true;
+  if (paymentMethod) view.form.querySelector(`input[value="${CSS.escape(paymentMethod)}"]`).checked = true;
 }
 
 function isComplete() {
@@ -220,14 +226,15 @@ async function place(event) {
   say("");
   isPlacing = true;
   label();
+  const { subject } = session;
   try {
     const { order, isEarlier } = await checkout(readForm(), seen);
     const remark = isEarlier ? OTHER_DETAILS : "";
-    if (view) return await showOrder(order, remark);
-    await rememberOrder(order);
+    if (view && !isGone(subject)) return await showOrder(order, remark);
+    if (!isGone(subject)) await rememberOrder(order);
     return tellOrder(order, remark);
   } catch (error) {
-    return await attempt(() => explain(error));
+    return isGone(subject) ? undefined : await attempt(() => explain(error));
   } finally {
     isPlacing = false;
     if (view) label();
