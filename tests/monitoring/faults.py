@@ -174,10 +174,6 @@ def order_database_is_read_only(series: Series) -> None:
         series.grow("shop_jobs_age_seconds", job_name=job)
     series.grow("shop_outbox_age_seconds")
     series.set("shop_carts_purge_lag_seconds", 10_000)
-    # The tailer wants a database that accepts writes, and without a tailer nobody is ready.
-    series.grow("shop_tailer_age_seconds")
-    series.set("shop_server_ready", 0, container="order")
-    series.set("shop_feed_up", 0)
     edge_5xx(series)
 
 
