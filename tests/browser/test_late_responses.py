@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.test_checkout_page import orders_of, ready
@@ -140,3 +141,10 @@ async def test_sign_in_that_was_closed_does_not_happen(guarded: Visit) -> None:
     await held.release()
     await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     assert await page.evaluate("sessionStorage.getItem('shop.token')") is None
+
+
+@pytest.mark.parametrize("order_id", ["%", "%2e%2e", "00000000-0000-4000-8000-000000000000"])
+async def test_address_of_no_order_is_told(store: Storefront, order_id: str) -> None:
+    await go_to(store.page, f"#/orders/{order_id}")
+    await expect(store.page.locator("#order")).to_be_visible()
+    await expect(store.page.locator("[data-notices] .notice")).to_be_visible()

@@ -22,7 +22,7 @@ let shown;
 function route() {
   const [, first, second] = location.hash.split("/");
   if (first === "checkout") return ["checkout"];
-  if (first === "orders") return second ? ["order", decodeURIComponent(second)] : ["orders"];
+  if (first === "orders") return second ? ["order", second] : ["orders"];
   return ["catalogue"];
 }
 
