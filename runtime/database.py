@@ -178,7 +178,7 @@ class Database:
                             raise self._translate(name, error) from None
                         await asyncio.sleep(pause)
                     elif driver_errors.is_connection_lost(error):
-                        if not writes(query) and self._has_waited_in_pooler(error, deadline):
+                        if not writes(query) and self.readiness.has_waited_in_pooler(error, deadline):
                             raise queue_full() from None
                         log.warning("database connection lost: %s", error.sqlstate or type(error).__name__)
                         self.pool.replace_all(start)
@@ -316,19 +316,6 @@ class Database:
         self.readiness.check_writes()
         if self.pool.is_down:
             self.pool.release(await self.pool.acquire(self._timeout))
-
-    def _has_waited_in_pooler(self, error: psycopg.Error, deadline: float) -> bool:
-        """Returns whether a read most likely never left the pooler's queue.
-
-        The pooler ends the connection then, and in a pipeline psycopg does not see why. A statement that has reached
-        the server ends by its own timeout.
-
-        Args:
-            error: What the statement failed with: its connection was lost.
-            deadline: When the statement should have ended, by the clock of the event loop.
-        """
-        is_silent = error.sqlstate is None and asyncio.get_running_loop().time() >= deadline
-        return bool(self.pool.statement_settings) and is_silent and not self.pool.is_down
 
     async def _leave_standby(self, error: psycopg.Error, start: float) -> bool:
         """Returns whether to run a statement again because its server accepts no writes.

@@ -118,6 +118,19 @@ class Readiness:
         if refusal := driver_errors.to_api_error(self._write_refusal):
             raise refusal
 
+    def has_waited_in_pooler(self, error: psycopg.Error, deadline: float) -> bool:
+        """Returns whether a read most likely never left the pooler's queue.
+
+        The pooler ends the connection then, and in a pipeline psycopg does not see why. A statement that has reached
+        the server ends by its own timeout.
+
+        Args:
+            error: What the statement failed with: its connection was lost.
+            deadline: When the statement should have ended, by the clock of the event loop.
+        """
+        is_silent = error.sqlstate is None and asyncio.get_running_loop().time() >= deadline
+        return bool(self._pool.statement_settings) and is_silent and not self._pool.is_down
+
     async def check(self, schema: Schema) -> str:
         """Returns why the database cannot be used, as one line for the log; empty if it can.
 

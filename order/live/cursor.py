@@ -44,7 +44,7 @@ READ: LiteralString = """
 Materialized: a plan that expects to find `limit` events soon would read all of a log in which there are none.
 """
 
-_RESTORED: LiteralString = "SELECT FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+_RESTORED: LiteralString = "SELECT true FROM order_event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
 
 _RESET: LiteralString = """
     UPDATE order_event SET xid = '0' WHERE ctid = ANY (ARRAY(
