@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -39,13 +39,17 @@ class DatabaseServer:
         state.mkdir(parents=True, exist_ok=True)
         self.postgres = Postgres(state, options=options)
         self._templates: set[str] = set()
+        self._dropping: list[Future[None]] = []
 
     @contextmanager
     def running(self) -> Iterator["DatabaseServer"]:
         """Runs the server until the end of the block, and then deletes its data."""
         try:
             self.postgres.start()
-            yield self
+            with ThreadPoolExecutor(1) as self._drops:
+                yield self
+            for each in self._dropping:
+                each.result()
         finally:
             self.postgres.stop()
             self.postgres.remove()
@@ -53,6 +57,15 @@ class DatabaseServer:
     def _run(self, statement: sql.Composed, database: str = "postgres") -> None:
         with psycopg.connect(self.postgres.conninfo(database), autocommit=True) as connection:
             connection.execute(statement)
+
+    def _drop(self, name: str) -> None:
+        """Drops a database in another thread.
+
+        The server drops none while a client logs in. A service of this process could not, if its loop waited here: for
+        a minute, until the login ends by its timeout.
+        """
+        statement = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+        self._dropping.append(self._drops.submit(self._run, statement))
 
     @contextmanager
     def database(self, service: str = "") -> Iterator[str]:
@@ -72,7 +85,7 @@ class DatabaseServer:
         try:
             yield self.postgres.conninfo(name, role)
         finally:
-            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            self._drop(name)
 
     @contextmanager
     def shut(self, conninfo: str) -> Iterator[None]:
@@ -104,7 +117,7 @@ class DatabaseServer:
             run_apart(conninfo, REPOSITORY / service / "migrations")
             yield conninfo
         finally:
-            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            self._drop(name)
 
     def _template(self, service: str) -> str:
         if service not in self._templates:
