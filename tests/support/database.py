@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -65,7 +65,12 @@ class DatabaseServer:
         a minute, until the login ends by its timeout.
         """
         statement = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-        self._dropping.append(self._drops.submit(self._run, statement))
+
+        def drop() -> None:
+            with suppress(psycopg.OperationalError):  # the server has ended, and its databases go with its folder
+                self._run(statement)
+
+        self._dropping.append(self._drops.submit(drop))
 
     @contextmanager
     def database(self, service: str = "") -> Iterator[str]:

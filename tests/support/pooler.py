@@ -89,7 +89,7 @@ class Pooler:
     def stop(self) -> None:
         """Ends it at once: its clients lose their connections."""
         if self._child:
-            self._child.stop(signal.SIGQUIT)
+            self._child.stop(signal.SIGKILL)
             self._child = None
 
     async def _takes_connections(self) -> bool:

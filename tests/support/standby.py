@@ -19,14 +19,13 @@ from tests.support.eventually import eventually
 def tool(postgres: Postgres, name: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Runs one of the server's programs as the server's user; what it printed."""
     user = server_user()
+    # Python would fork to change the user, and so run what grpc does at a fork.
+    as_user = ["setpriv", *user.setpriv_options, "--"] if user else []
     done = subprocess.run(
-        [postgres.programs / "bin" / name, *arguments],
+        [*as_user, postgres.programs / "bin" / name, *arguments],
         input=stdin,
         capture_output=True,
         check=False,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=[] if user else None,
         env=postgres.environment,
         cwd=postgres.home,
     )
