@@ -39,6 +39,7 @@ class DatabaseServer:
         state.mkdir(parents=True, exist_ok=True)
         self.postgres = Postgres(state, options=options)
         self._templates: set[str] = set()
+        self._drops = ThreadPoolExecutor(1)
         self._dropping: list[Future[None]] = []
 
     @contextmanager
@@ -46,7 +47,7 @@ class DatabaseServer:
         """Runs the server until the end of the block, and then deletes its data."""
         try:
             self.postgres.start()
-            with ThreadPoolExecutor(1) as self._drops:
+            with self._drops:
                 yield self
             for each in self._dropping:
                 each.result()
