@@ -331,7 +331,7 @@ SCENARIOS = [
         variables={"DATABASE_TIMEOUT": "0.5"},
     ),
     Scenario(
-        "order's database is slow", ("ShopDatabaseSaturated",), slow("order database", 1.2, for_minutes=9), crowd=12
+        "order's database is slow", ("ShopDatabaseSaturated",), slow("order database", 0.8, for_minutes=9), crowd=12
     ),
     # --- calls
     Scenario("order cannot reach product", ("ShopProductUnreachable",), refused("product", for_minutes=8)),
