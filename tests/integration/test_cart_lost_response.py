@@ -1,7 +1,7 @@
 """What a client of a cart gets if the database has written, but its response was lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import psycopg
@@ -9,11 +9,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.carts import HeldCart, guest_cart, quantities
-from tests.support.eventually import eventually
 from tests.support.locks import until_waiting
 from tests.support.order import A, FakeStock, OrderShop, order_shop
 from tests.support.product import refused
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, lose_response
 
 
 @pytest.fixture
@@ -39,16 +38,6 @@ async def cart(order_database: str, proxy: Proxy) -> AsyncIterator[HeldCart]:
         await cart.add(A)
         await (await guest_cart(shop.carts)).delete()
         yield cart
-
-
-async def lose_response(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
-    """Lets a call's statement reach the database, and cuts the connection before the response is back."""
-    proxy.lateness = 30
-    task = asyncio.ensure_future(call)
-    await eventually(done, 5)
-    proxy.lateness = 0
-    proxy.cut()
-    await task
 
 
 def through(other: OrderShop, cart: HeldCart) -> HeldCart:

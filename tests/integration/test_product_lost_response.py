@@ -1,7 +1,6 @@
 """What a client gets if the database has written, but its response was lost."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -10,9 +9,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from shop.product.v1 import product_pb2
 
-from tests.support.eventually import eventually
 from tests.support.product import ProductShop, product_shop, refused
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, lose_response
 
 
 @asynccontextmanager
@@ -29,16 +27,6 @@ async def behind_proxy(conninfo: str) -> AsyncIterator[tuple[ProductShop, Proxy]
 
 def update_request(product_id: str, **fields: Any) -> product_pb2.UpdateProductRequest:
     return product_pb2.UpdateProductRequest(product=product_pb2.Product(id=product_id, **fields))
-
-
-async def lose_response(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
-    """Lets a call's statement reach the database, and cuts the connection before the response is back."""
-    proxy.lateness = 30
-    task = asyncio.ensure_future(call)
-    await eventually(done, 5)
-    proxy.lateness = 0
-    proxy.cut()
-    await task
 
 
 async def has_name(shop: ProductShop, product_id: str, name: str) -> bool:

@@ -1,9 +1,11 @@
 """A TCP proxy between two parts of the shop, whose connections can be made to hang or to be late."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+
+from tests.support.eventually import eventually
 
 CHUNK = 65_536
 
@@ -137,3 +139,13 @@ class Proxy:
                     return
                 target.write(data)
                 await target.drain()
+
+
+async def lose_response(proxy: Proxy, call: Awaitable[object], done: Callable[[], Awaitable[bool]]) -> None:
+    """Lets a call's statement reach the database, and cuts the connection before the response is back."""
+    proxy.lateness = 30
+    task = asyncio.ensure_future(call)
+    await eventually(done, 5)
+    proxy.lateness = 0
+    proxy.cut()
+    await task
