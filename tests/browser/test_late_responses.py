@@ -1,54 +1,17 @@
 """Responses that arrive when their view has been left: they replace nothing that is shown meanwhile."""
 
-import asyncio
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from tests.browser.test_checkout_page import orders_of, ready
 from tests.support.browser import Visit, needs_chromium
+from tests.support.held import Held, hold
 from tests.support.rest import Rest
 from tests.support.storefront import Storefront
 
 pytestmark = needs_chromium
-
-
-class Held:
-    """The next response to a path, which waits until it is released."""
-
-    def __init__(self, page: Page, path: str) -> None:
-        self._page = page
-        self._path = path
-        self._arrived = asyncio.Event()
-        self._released = asyncio.Event()
-
-    async def start(self) -> None:
-        """Holds the next response."""
-        await self._page.route(self._path, self._hold, times=1)
-
-    async def _hold(self, route: Route) -> None:
-        response = await route.fetch()
-        self._arrived.set()
-        await self._released.wait()
-        await route.fulfill(response=response)
-
-    async def wait(self) -> None:
-        """Waits until the shop has responded."""
-        await asyncio.wait_for(self._arrived.wait(), 15)
-
-    async def release(self) -> None:
-        """Gives the response to the page, which then has had time to show it."""
-        async with self._page.expect_response(self._path):
-            self._released.set()
-        await self._page.wait_for_timeout(300)
-
-
-async def hold(page: Page, path: str) -> Held:
-    """Holds the next response to a path."""
-    held = Held(page, path)
-    await held.start()
-    return held
 
 
 async def go_to(page: Page, view: str) -> None:

@@ -7,9 +7,10 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.test_checkout_page import orders_of, ready
-from tests.browser.test_late_responses import go_to, hold
+from tests.browser.test_late_responses import go_to
 from tests.browser.test_lost_checkout import kept_checkout, place_without_response
 from tests.support.browser import Visit, needs_chromium
+from tests.support.held import hold
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 from tests.support.storefront import Storefront

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.support.browser import Visit, needs_chromium, visit
+from tests.support.held import hold
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 from tests.support.staff_page import StaffPage
@@ -321,21 +322,11 @@ async def test_late_answer_does_not_undo_a_move(staff: StaffPage, rest: Rest) ->
     order = await rest.order((await rest.product(name="Late lamp"))["id"])
     await staff.open_orders()
     row = staff.order(order["number"])
-    held, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        answer = await route.fetch()
-        held.set()
-        await released.wait()
-        await route.fulfill(response=answer)
-
-    await staff.page.route("**/api/v1/orders?*", hold, times=1)
-    await asyncio.wait_for(held.wait(), 15)
+    held = await hold(staff.page, "**/api/v1/orders?*")
+    await held.wait()
     await row.get_by_role("button", name="Process").click()
     await expect(row.locator(".badge")).to_have_text("Processed")
-    async with staff.page.expect_response("**/api/v1/orders?*"):
-        released.set()
-    await staff.page.wait_for_timeout(300)
+    await held.release()
     assert await row.locator(".badge").text_content() == "Processed"
 
 
@@ -377,22 +368,12 @@ async def test_late_list_does_not_undo_a_delete(staff: StaffPage, rest: Rest) ->
     """The list was read before the product was deleted, and arrives after it."""
     product = await rest.product(name="Revenant lamp")
     row = await staff.find(product["name"])
-    held, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        answer = await route.fetch()
-        held.set()
-        await released.wait()
-        await route.fulfill(response=answer)
-
-    await staff.page.route("**/api/v1/products?*", hold, times=1)
+    held = await hold(staff.page, "**/api/v1/products?*")
     await staff.page.get_by_label("Sort").select_option("Name")
-    await asyncio.wait_for(held.wait(), 15)
+    await held.wait()
     await row.get_by_role("button", name="Delete").click()
     await row.get_by_role("button", name="Restore").wait_for()
-    async with staff.page.expect_response("**/api/v1/products?*"):
-        released.set()
-    await staff.page.wait_for_timeout(300)
+    await held.release()
     await expect(row.get_by_role("button", name="Restore")).to_be_visible()
 
 

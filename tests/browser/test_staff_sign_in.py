@@ -1,13 +1,13 @@
 """Who may use the page for staff, in a shop that verifies tokens."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import expect
 
 from tests.support.browser import needs_chromium, visit
+from tests.support.held import hold
 from tests.support.rest import Rest
 from tests.support.shop import RunningShop
 from tests.support.staff_page import StaffPage
@@ -87,22 +87,12 @@ async def test_token_that_the_shop_refuses_signs_out(staff: StaffPage, shop_with
 
 async def test_late_check_of_a_token_opens_nothing(staff: StaffPage, shop_with_tokens: RunningShop) -> None:
     """Who had it has signed out meanwhile."""
-    held, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        answer = await route.fetch()
-        held.set()
-        await released.wait()
-        await route.fulfill(response=answer)
-
-    await staff.page.route("**/api/v1/orders/*:process", hold)
+    held = await hold(staff.page, "**/api/v1/orders/*:process")
     await staff.sign_in(shop_with_tokens.token("grace", staff=True))
-    await asyncio.wait_for(held.wait(), 15)
+    await held.wait()
     await staff.page.get_by_role("button", name="Sign out").click()
     await expect(staff.page.get_by_role("heading", name="Sign in as staff")).to_be_visible()
-    async with staff.page.expect_response("**/api/v1/orders/*:process"):
-        released.set()
-    await staff.page.wait_for_timeout(300)
+    await held.release()
     await expect(staff.page.get_by_role("heading", name="Sign in as staff")).to_be_visible()
     await expect(staff.page.locator("#products")).to_be_hidden()
 
