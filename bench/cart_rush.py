@@ -110,7 +110,7 @@ async def _others(address: str, seconds: int) -> list[Outcome]:
 
 
 def _other() -> str:
-    """Returns the id of a product that nobody rushes for."""
+    """Returns the id of a product that is not in the rush."""
     return str(product_id(random.randint(ROUNDS + 1, HOT)))
 
 
@@ -150,7 +150,7 @@ class Rush:
 
     @property
     def ok(self) -> bool:
-        """Whether all pieces were sold once, everybody else was told so, and nobody else noticed an error."""
+        """Whether all pieces were sold once, the other buyers were told so, and clients outside had no error."""
         told = self.refused == {"INSUFFICIENT_STOCK": CARTS - PIECES}
         return self.placed == self.stored == PIECES and not self.left and told and not self.failed
 

@@ -1,7 +1,7 @@
-"""The demo's issuer, for trying: tells whoever asks which key signs its tokens, as an OpenID provider does.
+"""The demo's issuer, for trying: publishes the key that signs its tokens, as an OpenID provider does.
 
-It gives customers' tokens to anyone (`token_endpoint`). Those of staff are made by whoever can read the private
-key, with `demo token`.
+It gives tokens of customers without a password (`token_endpoint`). Tokens of staff need the private key: `demo token`
+makes them.
 """
 
 from urllib.parse import urlsplit
